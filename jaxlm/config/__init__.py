@@ -1,0 +1,37 @@
+"""What experiments are made of: frozen dataclasses, importable without jax or numpy."""
+
+from jaxlm.config.data import (
+    Bytes,
+    Corpus,
+    Filters,
+    PythonText,
+    SentencePiece,
+    SentencePieceFile,
+    Stream,
+    TextFiles,
+    Tfds,
+)
+from jaxlm.config.experiment import Every, Experiment, Mesh, Samples, Train, Where
+from jaxlm.config.model import (
+    Attention,
+    Block,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Gated,
+    LayerNorm,
+    Learned,
+    NoPosition,
+    Pattern,
+    Plain,
+    PostNorm,
+    PreNorm,
+    RMSNorm,
+    Rope,
+    Rwkv4,
+    Tied,
+    Untied,
+)
+from jaxlm.config.objective import Autoregressive, Custom
+from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
+from jaxlm.config.precision import PRECISIONS, Precision

@@ -1,0 +1,101 @@
+"""Where text comes from, how it becomes tokens, and how tokens become rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# --- raw text ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PythonText:
+    """CPython's documentation topics and the standard library's docstrings and sources: on every machine."""
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Files or globs: `.txt` is one document a file, `.jsonl` one a line in its field `text`."""
+
+    paths: tuple[str, ...] = ()
+
+
+Source = PythonText | TextFiles
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Thresholds of the cleaning rules; a document that breaks one is dropped and counted under its name."""
+
+    min_chars: int = 200
+    max_chars: int = 1_000_000
+    max_repetition: float = 0.3
+    """Largest share of characters in duplicate lines or in the commonest repeated n-grams."""
+    max_symbols: float = 0.35
+    """Largest share of characters that are neither letters, digits nor white space."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages kept, as ISO 639-1 codes; empty keeps all."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Raw text, cleaned, de-duplicated and split into training and held-out documents."""
+
+    source: Source = PythonText()
+    filters: Filters = Filters()
+    held_out: int = 200_000
+    """Bytes of whole documents kept from training, and decontaminated by 13-grams."""
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A dataset already prepared by a tensorflow-datasets builder in ArrayRecord format."""
+
+    name: str = ""
+    """`name[/config][:version]`, found in the tfds data directory."""
+    split: str = "train"
+    field: str = "text"
+    """Feature that holds the text."""
+    held_out: str = "validation"
+    """Split for evaluation."""
+
+
+Data = Corpus | Tfds
+
+# --- tokenizers --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SentencePiece:
+    """A SentencePiece model trained on the training documents; byte fallback makes it lossless."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    vocab: int = 4096
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """UTF-8 bytes and four special tokens: 260 in all."""
+
+
+@dataclass(frozen=True)
+class SentencePieceFile:
+    """A trained SentencePiece model on disk."""
+
+    path: str = ""
+
+
+Tokenizer = SentencePiece | Bytes | SentencePieceFile
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows are consecutive cuts of the stream of shuffled documents; no token is lost, no row is padded."""
+
+    positions: Literal["document", "row"] = "document"
+    """A document cut at a row's edge continues its positions, or restarts them with the row."""
+
+
+Packing = Stream

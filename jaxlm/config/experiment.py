@@ -1,0 +1,94 @@
+"""An experiment: what is computed, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxlm.config.data import Corpus, Data, Packing, SentencePiece, Stream, Tokenizer
+from jaxlm.config.model import Decoder, Model
+from jaxlm.config.objective import Autoregressive, Objective
+from jaxlm.config.optimizer import AdamW, Optimizer
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, on how much, from which seed."""
+
+    steps: int = 1000
+    batch: int = 16
+    """Rows of a global batch."""
+    length: int = 256
+    """Tokens of a row."""
+    seed: int = 0
+    clip: float | None = 1.0
+    """Largest global gradient norm; None does not clip."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the parameters; None keeps none."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Text drawn from the trained model, with the log-probability of every token."""
+
+    prompts: tuple[str, ...] = ()
+    tokens: int = 100
+    temperature: float = 0.8
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; `data` = 0 takes all that the other axes leave."""
+
+    data: int = 0
+    """Replicas of parameters, each with rows of its own."""
+    fsdp: int = 1
+    """Shards of parameters and of rows."""
+    tensor: int = 1
+    """Shards of heads, MLP features and vocabulary."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Cadences in steps; 0 is never."""
+
+    log: int = 10
+    evaluate: int = 200
+    checkpoint: int = 200
+    telemetry: int = 0
+    """Root mean squares of parameters, gradients, updates and activations by layer."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """How the same numbers are computed: recorded for each attempt, free to change on resume."""
+
+    mesh: Mesh = Mesh()
+    micro_batches: int = 1
+    """Sequential parts of a batch."""
+    layers: Literal["scan", "unroll"] = "scan"
+    """One compiled layer in a loop, or all of them in line (faster on CPU, slower to compile)."""
+    remat: Literal["none", "full", "dots"] = "none"
+    """What the backward pass computes again."""
+    attention: str = "auto"
+    every: Every = Every()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything outside `where` decides what is computed and is hashed."""
+
+    name: str
+    model: Model = Decoder()
+    tokenizer: Tokenizer = SentencePiece()
+    data: Data = Corpus()
+    packing: Packing = Stream()
+    objective: Objective = Autoregressive()
+    optimizer: Optimizer = AdamW()
+    train: Train = Train()
+    precision: Literal["float32", "bfloat16", "bfloat16_all"] = "float32"
+    """A row of `config.precision.PRECISIONS`."""
+    initial: str = ""
+    """A run whose parameters this one starts from."""
+    samples: Samples = Samples()
+    where: Where = Where()
