@@ -33,7 +33,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class WarmupStableDecay:
-    """Linear warm-up, the peak, then a line to `final` * peak in the last `decay` steps (arXiv:2404.06395)."""
+    """Linear warm-up, the peak, then a line to `final` * peak in the last `decay` (arXiv:2404.06395)."""
 
     peak: float = 1e-3
     warmup: int = 0
