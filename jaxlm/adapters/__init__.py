@@ -1,0 +1,1 @@
+"""Small trained changes to a frozen model's weights."""

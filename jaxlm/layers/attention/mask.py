@@ -1,0 +1,39 @@
+"""Who may attend to whom, from positions and segments alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Int
+
+
+@struct.dataclass
+class Mask:
+    """A query sees a key of its own segment; if causal, not after it; with a window, at most window - 1 before it.
+
+    Segment 0 is padding: it is seen by nobody, and sees nobody.
+    """
+
+    q_positions: Int[Array, "row query"]
+    k_positions: Int[Array, "row key"]
+    q_segments: Int[Array, "row query"]
+    k_segments: Int[Array, "row key"]
+    causal: bool = struct.field(pytree_node=False, default=True)
+    window: int | None = struct.field(pytree_node=False, default=None)
+
+    def windowed(self, window: int | None) -> Mask:
+        """The same with a layer's window."""
+        return dataclasses.replace(self, window=window)
+
+    def dense(self) -> Bool[Array, "row query key"]:
+        """Everything at once."""
+        q, k = self.q_positions[:, :, None], self.k_positions[:, None, :]
+        q_segments, k_segments = self.q_segments[:, :, None], self.k_segments[:, None, :]
+        seen = (q_segments == k_segments) & (k_segments > 0)
+        if self.causal:
+            seen &= k <= q
+        if self.window is not None:
+            seen &= jnp.abs(q - k) < self.window
+        return seen

@@ -1,0 +1,115 @@
+"""The attention half of a block: projections around the one attention call."""
+
+from __future__ import annotations
+
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.layers import cache as caches
+from jaxlm.layers.attention.call import attend
+from jaxlm.layers.attention.mask import Mask
+from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.positions import Position
+from jaxlm.layers.projection import Weight, project
+
+Hidden = Float[Array, "row pos embed"]
+
+
+@struct.dataclass
+class Attention:
+    """Grouped-query attention (arXiv:2305.13245), over the tokens themselves or over a memory."""
+
+    query: Weight
+    key: Weight
+    value: Weight
+    out: Weight
+    config: config.Attention = struct.field(pytree_node=False)
+
+    def __call__(
+        self,
+        x: Hidden,
+        tokens: Tokens,
+        position: Position,
+        call: Call,
+        *,
+        causal: bool,
+        cache: caches.Dense | None = None,
+        lengths: Array | None = None,
+        key: RowKeys | None = None,
+    ) -> tuple[Hidden, caches.Dense | None]:
+        """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them."""
+        more = {"key": key, "adapters": tokens.adapters}
+        q = self._heads(self.query, x, call, "heads", **more)
+        k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
+        q, k = position.rotate(q, tokens.positions), position.rotate(k, tokens.positions)
+        seen = caches.Dense(k, v, tokens.positions, tokens.segments)
+        if cache is not None:
+            cache = cache.append(k, v, tokens.positions, tokens.segments, lengths)
+            seen = cache.view()
+        mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal, self.config.window)
+        bias = position.bias(tokens.positions, seen.positions)
+        return self._mix(q, seen, mask, bias, call, **more), cache
+
+    def cross(
+        self,
+        x: Hidden,
+        tokens: Tokens,
+        memory: Memory | None,
+        call: Call,
+        *,
+        cache: caches.Dense | None = None,
+        key: RowKeys | None = None,
+    ) -> tuple[Hidden, caches.Dense]:
+        """Attend to the whole memory of the row; its keys and values, computed once, are the cache."""
+        more = {"key": key, "adapters": tokens.adapters}
+        q = self._heads(self.query, x, call, "heads", **more)
+        if cache is None:
+            k, v = (
+                self._heads(weight, memory.hidden, call, "kv_heads", **more) for weight in (self.key, self.value)
+            )
+            cache = caches.Dense(k, v, memory.positions, memory.segments)
+        seen = cache.view()
+        mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal=False)
+        return self._mix(q, seen, mask, None, call, **more), cache
+
+    def _heads(
+        self, weight: Weight, x: Hidden, call: Call, axis: str, *, key: RowKeys | None, adapters: Array | None
+    ) -> Float[Array, "row pos heads head"]:
+        y = project(weight, x, "rpe,ehd->rphd", call, key=key, adapters=adapters)
+        return call.layout.constrain(y, ("row", "pos", axis, "head"))
+
+    def _mix(
+        self,
+        q: Float[Array, "row pos heads head"],
+        seen: caches.Dense,
+        mask: Mask,
+        bias: Array | None,
+        call: Call,
+        *,
+        key: RowKeys | None,
+        adapters: Array | None,
+    ) -> Hidden:
+        keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
+        mixed = attend(q, keys, values, mask=mask, bias=bias, softcap=self.config.softcap, call=call)
+        mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
+        return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters)
+
+
+def initial_attention(kind: config.Attention, embed: int, init: Initial, scale: float) -> Attention:
+    """Kernels of variance 1 / inputs; the last one times `scale`^2. Raises UsageError when heads do not group."""
+    if kind.heads % kind.kv_heads:
+        raise UsageError(f"attention.heads={kind.heads} is not a multiple of attention.kv_heads={kind.kv_heads}")
+    query = (embed, kind.heads, kind.head), ("embed", "heads", "head")
+    shared = (embed, kind.kv_heads, kind.head), ("embed", "kv_heads", "head")
+    out = (kind.heads, kind.head, embed), ("heads", "head", "embed")
+    bias = kind.bias != "none"
+    return Attention(
+        init.dense("query", *query, bias=bias),
+        init.dense("key", *shared, bias=bias),
+        init.dense("value", *shared, bias=bias),
+        init.dense("out", *out, inputs=2, scale=scale, bias=kind.bias == "all"),
+        kind,
+    )

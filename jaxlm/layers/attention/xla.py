@@ -1,0 +1,37 @@
+"""Attention in plain XLA operations: every score at once. Takes every mask, bias and soft cap."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.layers.attention.mask import Mask
+
+MASKED = -1e30
+"""Finite, so that a query that sees nothing gets even weights and not NaN."""
+
+
+def attend(
+    q: Float[Array, "row query heads head"],
+    k: Float[Array, "row key kv_heads head"],
+    v: Float[Array, "row key kv_heads head"],
+    *,
+    mask: Mask,
+    bias: Float[Array, "row heads query key"] | None,
+    softcap: float | None,
+    scale: float,
+) -> Float[Array, "row query heads head"]:
+    """softmax(cap(scale q k^T) + bias) v with the softmax in float32 (Vaswani et al. 2017, equation 1)."""
+    rows, length, heads, head = q.shape
+    groups = heads // k.shape[2]
+    grouped = q.reshape(rows, length, k.shape[2], groups, head) * jnp.asarray(scale, q.dtype)
+    scores = jnp.einsum("rqngd,rknd->rngqk", grouped, k, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores += bias.reshape(scores.shape).astype(jnp.float32)
+    scores = jnp.where(mask.dense()[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    mixed = jnp.einsum("rngqk,rknd->rqngd", weights, v, preferred_element_type=jnp.float32)
+    return mixed.reshape(rows, length, heads, head).astype(q.dtype)

@@ -1,0 +1,41 @@
+"""From a model to the sharding of each of its leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from jaxlm.parallel.layout import Axes, Layout
+
+
+def logical_axes(model: PyTree) -> PyTree:
+    """The same pytree with each leaf's logical axes (a `Named`) in place of the array."""
+    own: dict[str, Axes] = model.leaf_axes() if hasattr(model, "leaf_axes") else {}
+    if dataclasses.is_dataclass(model):
+        fields = [f.name for f in dataclasses.fields(model) if f.metadata.get("pytree_node", True)]
+        new = {name: Named(own[name]) if name in own else logical_axes(getattr(model, name)) for name in fields}
+        return dataclasses.replace(model, **new)
+    if isinstance(model, tuple):
+        return tuple(logical_axes(item) for item in model)
+    if model is None:
+        return None
+    raise TypeError(f"{type(model).__name__} has a leaf without logical axes: name them in leaf_axes()")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Logical axes as a leaf of a pytree."""
+
+    axes: Axes
+
+
+def shardings(model: PyTree, layout: Layout) -> PyTree:
+    """The same pytree with each leaf's NamedSharding; `model` may be abstract (`jax.eval_shape`)."""
+
+    def place(named: Any, leaf: Any) -> jax.sharding.NamedSharding:
+        return layout.sharding(named.axes, leaf.shape)
+
+    return jax.tree.map(place, logical_axes(model), model)

@@ -1,0 +1,129 @@
+"""One layer of a transformer: attention, cross-attention if there is a memory, and MLP, joined by the wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.layers import cache as caches
+from jaxlm.layers.attention.module import Attention, initial_attention
+from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.mlp import Mlp, initial_mlp
+from jaxlm.layers.norms import Norm, initial_norm
+from jaxlm.layers.positions import Position
+from jaxlm.layers.random import at, dropout
+from jaxlm.layers.taps import tapped
+
+Hidden = Float[Array, "row pos embed"]
+
+
+@struct.dataclass
+class Context:
+    """What every layer of a stack is given."""
+
+    tokens: Tokens
+    position: Position
+    memory: Memory | None = None
+    lengths: Array | None = None
+    """Tokens of each row already in the cache."""
+
+
+@struct.dataclass
+class Block:
+    """Attention and MLP with their norms; `cross` in an encoder-decoder's decoder."""
+
+    attention: Attention
+    attention_norm: Norm
+    mlp: Mlp
+    mlp_norm: Norm
+    cross: Attention | None
+    cross_norm: Norm | None
+    wiring: config.PreNorm | config.PostNorm = struct.field(pytree_node=False)
+    causal: bool = struct.field(pytree_node=False)
+    dropout: float = struct.field(pytree_node=False)
+
+    def __call__(
+        self, x: Hidden, context: Context, call: Call, cache: caches.Block | None, key: RowKeys | None
+    ) -> tuple[Hidden, caches.Block | None, dict[str, Array]]:
+        """The residual stream after this layer, the layer's new cache, and its taps."""
+        tokens, saved = context.tokens, cache or caches.Block(None)
+        new, taps = {}, {}
+
+        def attention(y: Hidden) -> Hidden:
+            y, new["attention"] = self.attention(
+                y,
+                tokens,
+                context.position,
+                call,
+                causal=self.causal,
+                cache=saved.attention,
+                lengths=context.lengths,
+                key=at(key, "attention"),
+            )
+            taps.update(tapped(call, attention=y))
+            return dropout(y, self.dropout, at(key, "attention.dropout"))
+
+        def cross(y: Hidden) -> Hidden:
+            y, new["cross"] = self.cross.cross(
+                y, tokens, context.memory, call, cache=saved.cross, key=at(key, "cross")
+            )
+            taps.update(tapped(call, cross=y))
+            return dropout(y, self.dropout, at(key, "cross.dropout"))
+
+        def mlp(y: Hidden) -> Hidden:
+            y = self.mlp(y, call, key=at(key, "mlp"), adapters=tokens.adapters)
+            taps.update(tapped(call, mlp=y))
+            return dropout(y, self.dropout, at(key, "mlp.dropout"))
+
+        x = residual(self.wiring, x, self.attention_norm, attention)
+        if self.cross is not None:
+            x = residual(self.wiring, x, self.cross_norm, cross)
+        x = residual(self.wiring, x, self.mlp_norm, mlp)
+        x = call.layout.constrain(x, ("row", "pos", "features"))
+        taps.update(tapped(call, residual=x))
+        return x, None if cache is None else caches.Block(**new), taps
+
+    def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
+        """No tokens yet; the memory's keys and values are added by the first call."""
+        kind = self.attention.config
+        return caches.Block(caches.Dense.empty(rows, length, kind.kv_heads, kind.head, dtype))
+
+
+def residual(
+    wiring: config.PreNorm | config.PostNorm, x: Hidden, norm: Norm, branch: Callable[[Hidden], Hidden]
+) -> Hidden:
+    """Add a branch to the residual stream."""
+    match wiring:
+        case config.PreNorm():
+            return x + branch(norm(x))
+        case config.PostNorm():
+            return norm(x + branch(x))
+
+
+def initial_block(
+    kind: config.Block,
+    model: config.Decoder | config.Encoder | config.EncoderDecoder,
+    init: Initial,
+    *,
+    causal: bool,
+    cross: bool,
+    scale: float,
+) -> Block:
+    """A block of `model`; `scale` multiplies the kernels that write to the residual stream."""
+    norm = initial_norm(model.norm, model.embed, init.dtype)
+    attend = (kind.attention, model.embed)
+    return Block(
+        attention=initial_attention(*attend, init.at("attention"), scale),
+        attention_norm=norm,
+        mlp=initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
+        mlp_norm=norm,
+        cross=initial_attention(*attend, init.at("cross"), scale) if cross else None,
+        cross_norm=norm if cross else None,
+        wiring=kind.wiring,
+        causal=causal,
+        dropout=model.dropout,
+    )

@@ -1,0 +1,104 @@
+"""What the rooms hand to each other. All structs are pytrees; `Call` is static."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from jaxlm.config import Precision
+from jaxlm.layers.cache import Cache
+from jaxlm.parallel.layout import Layout
+
+RowKeys = Key[Array, "row"]
+"""One key a row: what is drawn for a row depends on (seed, step, site, global row), never on array shapes."""
+
+
+@struct.dataclass
+class Tokens:
+    """Packed token rows. Segment 0 is padding; documents count from 1 within a row."""
+
+    ids: Int[Array, "row pos"]
+    segments: Int[Array, "row pos"]
+    positions: Int[Array, "row pos"]
+    adapters: Int[Array, "row"] | None = None
+
+
+@struct.dataclass
+class Batch:
+    """A training batch. `rows` and `documents` are global ids, the keys of randomness."""
+
+    inputs: Tokens
+    targets: Int[Array, "row pos"]
+    weights: Float[Array, "row pos"]
+    rows: Int[Array, "row"]
+    documents: Int[Array, "row pos"]
+    source: Tokens | None = None
+    """The encoder's side, for encoder-decoders."""
+    extra: dict[str, Array] = field(default_factory=dict)
+    """Labels, rewards, old log-probabilities and the like; leading dimension row."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a model is computed, never what. Hashable, so that it can be a static argument of jit."""
+
+    layout: Layout
+    precision: Precision = Precision()
+    attention: str = "auto"
+    layers: Literal["scan", "unroll"] = "scan"
+    remat: str = "none"
+    mode: Literal["train", "prefill", "decode"] = "train"
+    taps: tuple[str, ...] = ()
+    """Names of activations to return, as `Output.taps`; `<name>.rms` returns the root mean square only."""
+
+
+@struct.dataclass
+class Memory:
+    """What an encoder hands to the decoder's cross-attention."""
+
+    hidden: Float[Array, "row pos embed"]
+    segments: Int[Array, "row pos"]
+    positions: Int[Array, "row pos"]
+
+
+@struct.dataclass
+class Output:
+    """What a model returns; logits are apart, so that a loss can compute them in chunks."""
+
+    hidden: Float[Array, "row pos embed"]
+    cache: Cache | None = None
+    terms: dict[str, Array] = field(default_factory=dict)
+    """Auxiliary sums over tokens, such as a router's load balance."""
+    taps: dict[str, Array] = field(default_factory=dict)
+    """Activations that `Call.taps` asked for, stacked over layers: [layer, ...]."""
+
+
+class Model(Protocol):
+    """What every model is: a pytree of parameters with these pure methods."""
+
+    def __call__(
+        self,
+        inputs: Tokens,
+        call: Call,
+        *,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        key: RowKeys | None = None,
+    ) -> Output:
+        """Hidden states after the last norm; `key` = None is without dropout."""
+        ...
+
+    def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
+        """The encoder's half of an encoder-decoder; other models refuse by name."""
+        ...
+
+    def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
+        """Scores of the next token (of the token in place, for encoders)."""
+        ...
+
+    def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
+        """A cache for `length` tokens a row; encoders refuse by name."""
+        ...

@@ -1,0 +1,83 @@
+"""The feed-forward half of a block."""
+
+from __future__ import annotations
+
+import jax
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.layers.contracts import Call, RowKeys
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.projection import Weight, project
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": jax.nn.gelu,
+    "relu": jax.nn.relu,
+}
+
+
+@struct.dataclass
+class Gated:
+    """down(activation(gate(x)) * up(x)) (arXiv:2002.05202, equation 5)."""
+
+    gate: Weight
+    up: Weight
+    down: Weight
+    config: config.Gated = struct.field(pytree_node=False)
+
+    def __call__(
+        self,
+        x: Float[Array, "row pos embed"],
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Array | None = None,
+    ) -> Float[Array, "row pos embed"]:
+        """Each position by itself."""
+        more = {"key": key, "adapters": adapters}
+        gate = project(self.gate, x, "rpe,em->rpm", call, **more)
+        up = project(self.up, x, "rpe,em->rpm", call, **more)
+        hidden = call.layout.constrain(ACTIVATIONS[self.config.activation](gate) * up, ("row", "pos", "mlp"))
+        return project(self.down, hidden, "rpm,me->rpe", call, **more)
+
+
+@struct.dataclass
+class Plain:
+    """down(activation(up(x))) (Vaswani et al. 2017, equation 2)."""
+
+    up: Weight
+    down: Weight
+    config: config.Plain = struct.field(pytree_node=False)
+
+    def __call__(
+        self,
+        x: Float[Array, "row pos embed"],
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Array | None = None,
+    ) -> Float[Array, "row pos embed"]:
+        """Each position by itself."""
+        more = {"key": key, "adapters": adapters}
+        up = project(self.up, x, "rpe,em->rpm", call, **more)
+        hidden = call.layout.constrain(ACTIVATIONS[self.config.activation](up), ("row", "pos", "mlp"))
+        return project(self.down, hidden, "rpm,me->rpe", call, **more)
+
+
+Mlp = Gated | Plain
+
+
+def initial_mlp(kind: config.Gated | config.Plain, embed: int, init: Initial, scale: float) -> Mlp:
+    """Kernels of variance 1 / inputs; the last one times `scale`^2."""
+    bias = kind.bias == "all"
+    inward = ((embed, kind.width), ("embed", "mlp"))
+    up = init.dense("up", *inward, bias=bias)
+    down = init.dense("down", (kind.width, embed), ("mlp", "embed"), scale=scale, bias=bias)
+    match kind:
+        case config.Gated():
+            return Gated(init.dense("gate", *inward, bias=bias), up, down, kind)
+        case config.Plain():
+            return Plain(up, down, kind)

@@ -1,0 +1,66 @@
+"""Normalization over the features, computed in float32."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.parallel.layout import Axes
+
+AXES = {"scale": ("features",), "bias": ("features",)}
+"""Vectors are replicated: sharding them saves nothing and costs a gather."""
+
+
+@struct.dataclass
+class RMSNorm:
+    """x / rms(x) * scale (arXiv:1910.07467, equation 4)."""
+
+    scale: Float[Array, "embed"]
+    config: config.RMSNorm = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
+        """Normalize; the result has x's dtype."""
+        x32 = x.astype(jnp.float32)
+        inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.epsilon)
+        scale = self.scale.astype(jnp.float32)
+        return (x32 * inverse * jnp.broadcast_to(scale, x.shape)).astype(x.dtype)
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf."""
+        return AXES
+
+
+@struct.dataclass
+class LayerNorm:
+    """(x - mean(x)) / std(x) * scale + bias (arXiv:1607.06450, equation 4)."""
+
+    scale: Float[Array, "embed"]
+    bias: Float[Array, "embed"]
+    config: config.LayerNorm = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
+        """Normalize; the result has x's dtype."""
+        x32 = x.astype(jnp.float32)
+        centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        inverse = lax.rsqrt(jnp.mean(jnp.square(centered), axis=-1, keepdims=True) + self.config.epsilon)
+        scale, bias = (jnp.broadcast_to(v.astype(jnp.float32), x.shape) for v in (self.scale, self.bias))
+        return (centered * inverse * scale + bias).astype(x.dtype)
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf."""
+        return AXES
+
+
+Norm = RMSNorm | LayerNorm
+
+
+def initial_norm(kind: config.RMSNorm | config.LayerNorm, features: int, dtype: str) -> Norm:
+    """A norm that only normalizes: scales one, biases zero."""
+    match kind:
+        case config.RMSNorm():
+            return RMSNorm(jnp.ones(features, dtype), kind)
+        case config.LayerNorm():
+            return LayerNorm(jnp.ones(features, dtype), jnp.zeros(features, dtype), kind)

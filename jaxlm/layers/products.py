@@ -1,0 +1,77 @@
+"""Products of activations with weights: two-dimensional, summed in float32, cotangents in the compute format.
+
+Everything that meets a weight is reshaped to matrix times matrix, the form every backend is fastest at. In formats
+below float32 the backward products take cotangents of that format and sum in float32 too; automatic differentiation
+of "sum in float32, then round" would hand them float32 cotangents, at twice the cost or more.
+"""
+
+from __future__ import annotations
+
+import functools
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Matrix = Float[Array, "rows inputs"]
+
+
+def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> Float[Array, "..."]:
+    """`jnp.einsum(spec, x, kernel)` for specs "batch inputs, inputs outputs" and "batch inputs, outputs inputs".
+
+    The contracted dimensions are the last of `x` and the first (or the last) of `kernel`, in one order, as in
+    "rpe,ehd->rphd" or "rpe,ve->rpv". Both operands have one dtype, which is the result's.
+    Raises ValueError for any other spec.
+    """
+    count, transposed = _parse(spec)
+    batch, inputs = x.shape[: x.ndim - count], x.shape[x.ndim - count :]
+    outputs = kernel.shape[: kernel.ndim - count] if transposed else kernel.shape[count:]
+    matrix = x.reshape(prod(batch), prod(inputs))
+    weights = kernel.reshape(prod(outputs), -1) if transposed else kernel.reshape(prod(inputs), prod(outputs))
+    return _multiply(matrix, weights, transposed).reshape(*batch, *outputs)
+
+
+@functools.cache
+def _parse(spec: str) -> tuple[int, bool]:
+    """Number of contracted dimensions, and whether the kernel has its outputs first."""
+    operands, result = spec.replace(" ", "").split("->")
+    left, right = operands.split(",")
+    shared = [letter for letter in left if letter in right]
+    count = len(shared)
+    batch, inputs = left[: len(left) - count], left[len(left) - count :]
+    if right[:count] == inputs and result == batch + right[count:]:
+        return count, False
+    if right[len(right) - count :] == inputs and result == batch + right[: len(right) - count]:
+        return count, True
+    raise ValueError(f"{spec!r}: expected 'batch inputs, inputs outputs -> batch outputs' or the kernel transposed")
+
+
+def _dot(a: Array, b: Array, a_dim: int, b_dim: int) -> Array:
+    dims = (((a_dim,), (b_dim,)), ((), ()))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32).astype(a.dtype)
+
+
+def _product(x: Matrix, weights: Matrix, transposed: bool) -> Matrix:
+    return _dot(x, weights, 1, 1 if transposed else 0)
+
+
+_rounded = jax.custom_vjp(_product, nondiff_argnums=(2,))
+
+
+def _forward(x: Matrix, weights: Matrix, transposed: bool) -> tuple[Matrix, tuple[Matrix, Matrix]]:
+    return _product(x, weights, transposed), (x, weights)
+
+
+def _backward(transposed: bool, saved: tuple[Matrix, Matrix], cotangent: Matrix) -> tuple[Matrix, Matrix]:
+    x, weights = saved
+    dx = _dot(cotangent, weights, 1, 0 if transposed else 1)
+    dw = _dot(cotangent, x, 0, 0) if transposed else _dot(x, cotangent, 0, 0)
+    return dx, dw
+
+
+_rounded.defvjp(_forward, _backward)
+
+
+def _multiply(x: Matrix, weights: Matrix, transposed: bool) -> Matrix:
+    return (_product if x.dtype == jnp.float32 else _rounded)(x, weights, transposed)

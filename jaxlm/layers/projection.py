@@ -1,0 +1,98 @@
+"""The one door through which activations meet weights."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from jaxlm.layers.contracts import Call, RowKeys
+from jaxlm.layers.products import contract
+from jaxlm.parallel.layout import Axes
+
+
+class Weight(Protocol):
+    """A matrix in any form: dense, adapted, quantized; forms nest freely.
+
+    `axes` are its logical axes without the dimension that layers are stacked over, the first `inputs` of them
+    those that a product contracts; both are static.
+    """
+
+    axes: Axes
+    inputs: int
+
+    @property
+    def bias(self) -> Float[Array, "..."] | None:
+        """Added to every product, or None."""
+        ...
+
+    def dot(
+        self,
+        x: Float[Array, "..."],
+        spec: str,
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Int[Array, "row"] | None = None,
+    ) -> Float[Array, "..."]:
+        """`einsum(spec, x, weight)` without the bias; see `products.contract` for the specs."""
+        ...
+
+    def dense(self) -> Float[Array, "..."]:
+        """The matrix that `dot` multiplies with: for merging, export and look-ups."""
+        ...
+
+
+@struct.dataclass
+class Dense:
+    """A plain matrix."""
+
+    kernel: Float[Array, "..."]
+    bias: Float[Array, "..."] | None
+    axes: Axes = struct.field(pytree_node=False)
+    inputs: int = struct.field(pytree_node=False, default=1)
+
+    def dot(
+        self,
+        x: Float[Array, "..."],
+        spec: str,
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Int[Array, "row"] | None = None,
+    ) -> Float[Array, "..."]:
+        """`einsum(spec, x, kernel)` in the compute format, the kernel gathered from its shards."""
+        kernel = call.layout.gather(self.kernel.astype(x.dtype), self.axes)
+        return contract(x, kernel, spec)
+
+    def dense(self) -> Float[Array, "..."]:
+        """The kernel."""
+        return self.kernel
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf; a bias has those of the outputs."""
+        return {"kernel": self.axes, "bias": self.axes[self.inputs :]}
+
+
+def project(
+    weight: Weight,
+    x: Float[Array, "..."],
+    spec: str,
+    call: Call,
+    *,
+    key: RowKeys | None = None,
+    adapters: Int[Array, "row"] | None = None,
+) -> Float[Array, "..."]:
+    """`einsum(spec, x, weight) + bias` in x's dtype: the only product of activations with weights."""
+    with jax.named_scope("projection"):
+        y = weight.dot(x, spec, call, key=key, adapters=adapters)
+        return y if weight.bias is None else y + weight.bias.astype(y.dtype)
+
+
+def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:
+    """Rows of a [vocab, embed] weight, in the compute format."""
+    table = call.layout.gather(weight.dense().astype(call.precision.compute), weight.axes)
+    return jnp.take(table, ids, axis=0)

@@ -1,0 +1,42 @@
+"""Randomness that does not know how a batch was cut: every draw is keyed by what it is for."""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+
+def site(name: str) -> int:
+    """A stable number for a named place where randomness is used."""
+    return zlib.crc32(name.encode())
+
+
+def key(seed: Int[Array, ""] | int, step: Int[Array, ""] | int, name: str) -> Key[Array, ""]:
+    """The key of one site in one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), site(name))
+
+
+def row_keys(base: Key[Array, ""], rows: Int[Array, "row"]) -> Key[Array, "row"]:
+    """One key for each global row."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(base, rows)
+
+
+def at(keys: Key[Array, "row"] | None, name: str | Int[Array, ""]) -> Key[Array, "row"] | None:
+    """The rows' keys for a site within the model, by name or by layer number."""
+    if keys is None:
+        return None
+    number = site(name) if isinstance(name, str) else name
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def dropout(
+    x: Float[Array, "row pos features"], rate: float, keys: Key[Array, "row"] | None
+) -> Float[Array, "row pos features"]:
+    """Zero each feature with probability `rate` and scale the rest by 1 / (1 - rate); no keys, no dropout."""
+    if keys is None or rate == 0.0:
+        return x
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)

@@ -1,0 +1,182 @@
+"""A stack of layers: `prefix`, then `period` repeated, then `suffix`.
+
+Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned and unrolled
+stacks compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.cache import LayerCache
+from jaxlm.layers.contracts import Call, RowKeys
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.random import at
+
+Hidden = Float[Array, "row pos embed"]
+Taps = dict[str, Array]
+
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the forward pass keeps, by name: nothing but each layer's input, or also the products with weights."""
+
+
+class Layer(Protocol):
+    """One layer: the residual stream in and out."""
+
+    def __call__(
+        self, x: Hidden, context: Any, call: Call, cache: LayerCache | None, key: RowKeys | None
+    ) -> tuple[Hidden, LayerCache | None, Taps]:
+        """Returns the stream, the new cache and the taps."""
+        ...
+
+    def empty_cache(self, rows: int, length: int, dtype: str) -> LayerCache:
+        """No tokens yet."""
+        ...
+
+
+@struct.dataclass
+class Stack:
+    """Layers in order; those of `period` have a leading dimension `repeats` on every parameter."""
+
+    prefix: tuple[Layer, ...]
+    period: tuple[Layer, ...]
+    suffix: tuple[Layer, ...]
+    repeats: int = struct.field(pytree_node=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.prefix) + self.repeats * len(self.period) + len(self.suffix)
+
+    def layers(self) -> list[Layer]:
+        """Every layer by itself, in order."""
+        middle = [
+            jax.tree.map(lambda leaf, r=repeat: leaf[r], layer)
+            for repeat in range(self.repeats)
+            for layer in self.period
+        ]
+        return [*self.prefix, *middle, *self.suffix]
+
+    def unstacked(self) -> Stack:
+        """The same layers, none of them stacked: decoding slices the parameters once and not for every token."""
+        return Stack(tuple(self.layers()), (), (), 0)
+
+    def __call__(
+        self,
+        x: Hidden,
+        context: Any,
+        call: Call,
+        *,
+        caches: tuple[LayerCache, ...] | None = None,
+        key: RowKeys | None = None,
+    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Taps]:
+        """Run every layer; taps are stacked over layers. With caches the layers are unrolled."""
+        if caches is not None or call.layers == "unroll":
+            return self._unrolled(x, context, call, caches, key)
+        before, after = len(self.prefix), self.depth - len(self.suffix)
+        taps: list[Taps] = []
+        for index, layer in enumerate(self.prefix):
+            x, _, tap = _run(layer, x, context, call, None, at(key, index))
+            taps.append(tap)
+        if self.repeats:
+            x, middle = self._scanned(x, context, call, key, before)
+            taps += middle
+        for index, layer in enumerate(self.suffix, start=after):
+            x, _, tap = _run(layer, x, context, call, None, at(key, index))
+            taps.append(tap)
+        return x, None, _stack_taps(taps)
+
+    def _unrolled(
+        self, x: Hidden, context: Any, call: Call, caches: tuple[LayerCache, ...] | None, key: RowKeys | None
+    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Taps]:
+        new, taps = [], []
+        for index, layer in enumerate(self.layers()):
+            cache = None if caches is None else caches[index]
+            x, cache, tap = _run(layer, x, context, call, cache, at(key, index))
+            new.append(cache)
+            taps.append(tap)
+        return x, None if caches is None else tuple(new), _stack_taps(taps)
+
+    def _scanned(
+        self, x: Hidden, context: Any, call: Call, key: RowKeys | None, first: int
+    ) -> tuple[Hidden, list[Taps]]:
+        def body(x: Hidden, scanned: tuple) -> tuple[Hidden, tuple[Taps, ...]]:
+            layers, start = scanned
+            taps = []
+            for offset, layer in enumerate(layers):
+                x, _, tap = _run(layer, x, context, call, None, at(key, start + offset))
+                taps.append(tap)
+            return x, tuple(taps)
+
+        starts = first + len(self.period) * jnp.arange(self.repeats)
+        x, stacked = jax.lax.scan(body, x, (self.period, starts))
+        repeats = [jax.tree.map(lambda leaf, r=repeat: leaf[r], stacked) for repeat in range(self.repeats)]
+        return x, [tap for repeat in repeats for tap in repeat]
+
+
+def _run(
+    layer: Layer, x: Hidden, context: Any, call: Call, cache: LayerCache | None, key: RowKeys | None
+) -> tuple[Hidden, LayerCache | None, Taps]:
+    """One layer, its activations kept or recomputed as `call.remat` says."""
+
+    def run(layer: Layer, x: Hidden, context: Any, key: RowKeys | None) -> tuple:
+        return layer(x, context, call, cache, key)
+
+    if call.remat == "none" or cache is not None:
+        return run(layer, x, context, key)
+    if call.remat not in REMAT:
+        raise UsageError(f"where.remat={call.remat!r}: choose one of none, {', '.join(REMAT)}")
+    return jax.checkpoint(run, policy=REMAT[call.remat])(layer, x, context, key)
+
+
+def _stack_taps(taps: list[Taps]) -> Taps:
+    return {name: jnp.stack([tap[name] for tap in taps]) for name in taps[0]} if taps else {}
+
+
+def initial_stack(
+    kind: config.Block | config.Pattern | config.Rwkv4,
+    layers: int,
+    build: Callable[[Any, Initial], Layer],
+    init: Initial,
+) -> Stack:
+    """`layers` layers of one kind or of a pattern; layer i has the same parameters however they are stacked.
+
+    Raises UsageError when the pattern does not fill `layers`.
+    """
+    match kind:
+        case config.Pattern(period, prefix, suffix):
+            pass
+        case _:
+            prefix, period, suffix = (), (kind,), ()
+    middle = layers - len(prefix) - len(suffix)
+    if middle < 0 or not period or middle % len(period):
+        raise UsageError(
+            f"model.layers={layers}: a pattern with prefix {len(prefix)}, period {len(period)} and suffix "
+            f"{len(suffix)} needs prefix + suffix + a multiple of the period"
+        )
+    repeats, step = middle // len(period), len(period)
+
+    def one(kind: Any, index: Array | int) -> Layer:
+        return build(kind, init.at(index))
+
+    def stacked(kind: Any, offset: int) -> Layer:
+        indices = len(prefix) + offset + step * jnp.arange(repeats)
+        return jax.vmap(lambda index: one(kind, index))(indices)
+
+    return Stack(
+        prefix=tuple(one(kind, index) for index, kind in enumerate(prefix)),
+        period=tuple(stacked(kind, offset) for offset, kind in enumerate(period)) if repeats else (),
+        suffix=tuple(one(kind, layers - len(suffix) + index) for index, kind in enumerate(suffix)),
+        repeats=repeats,
+    )

@@ -1,0 +1,3 @@
+"""Whole models: `build(config, key, precision)` makes one."""
+
+from jaxlm.models.build import build

@@ -1,0 +1,82 @@
+"""A causal language model (Radford et al. 2018), in the parts its config names."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.block import Context, initial_block
+from jaxlm.layers.cache import Cache
+from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.norms import Norm, initial_norm
+from jaxlm.layers.positions import Position, initial_position
+from jaxlm.layers.projection import Weight, look_up
+from jaxlm.layers.random import at, dropout
+from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.models import heads
+
+
+@struct.dataclass
+class Decoder:
+    """Token embedding, blocks, norm, head."""
+
+    embedding: Weight
+    position: Position
+    blocks: Stack
+    norm: Norm
+    head: Weight | None
+    config: config.Decoder = struct.field(pytree_node=False)
+
+    def __call__(
+        self,
+        inputs: Tokens,
+        call: Call,
+        *,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        key: RowKeys | None = None,
+    ) -> Output:
+        """Hidden states after the last norm; with a cache, `inputs` are the tokens after those it holds."""
+        x = look_up(self.embedding, inputs.ids, call)
+        x = self.position.embed(x, inputs.positions, call)
+        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))
+        x = call.layout.constrain(x, ("row", "pos", "features"))
+        context = Context(inputs, self.position, memory, None if cache is None else cache.lengths)
+        layers = None if cache is None else cache.layers
+        x, layers, taps = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
+        cache = None if cache is None else cache.advance(layers, inputs.segments)
+        return Output(self.norm(x), cache, taps=taps)
+
+    def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
+        """A decoder has no encoder: raises UsageError."""
+        raise UsageError("a decoder has no encoder: use an encoder_decoder model")
+
+    def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
+        """Scores of the next token."""
+        return heads.logits(hidden, self.embedding, self.head, self.config.head, call)
+
+    def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
+        """A cache for `length` tokens a row, in the compute format."""
+        layers = (layer.empty_cache(rows, length, call.precision.compute) for layer in self.blocks.layers())
+        return Cache(tuple(layers), jnp.zeros(rows, jnp.int32))
+
+
+def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False) -> Decoder:
+    """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
+    scale = (2 * model.layers) ** -0.5
+
+    def block(kind: config.Block, init: Initial):
+        return initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
+
+    return Decoder(
+        embedding=heads.initial_embedding(model.vocab, model.embed, init),
+        position=initial_position(model.position, model.embed, init.at("position")),
+        blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
+        norm=initial_norm(model.norm, model.embed, init.dtype),
+        head=heads.initial_head(model.head, model.vocab, model.embed, init),
+        config=model,
+    )

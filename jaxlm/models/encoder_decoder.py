@@ -1,0 +1,83 @@
+"""An encoder whose memory a causal decoder attends to (Vaswani et al. 2017, arXiv:1706.03762)."""
+
+from __future__ import annotations
+
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.block import Context, initial_block
+from jaxlm.layers.cache import Cache
+from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.norms import Norm, initial_norm
+from jaxlm.layers.projection import look_up
+from jaxlm.layers.random import at, dropout
+from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.models.decoder import Decoder, initial_decoder
+
+
+@struct.dataclass
+class EncoderDecoder:
+    """One embedding and one position encoding for both halves; they live in the decoder."""
+
+    encoder: Stack
+    encoder_norm: Norm
+    decoder: Decoder
+
+    def __call__(
+        self,
+        inputs: Tokens,
+        call: Call,
+        *,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        key: RowKeys | None = None,
+    ) -> Output:
+        """The decoder's hidden states; after a first call with a cache, the memory is in the cache."""
+        if memory is None and (cache is None or cache.layers[0].cross is None):
+            raise UsageError("an encoder-decoder needs the memory that encode(source) returns")
+        return self.decoder(inputs, call, memory=memory, cache=cache, key=at(key, "decoder"))
+
+    def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
+        """The memory of the source's tokens."""
+        x = look_up(self.decoder.embedding, source.ids, call)
+        x = self.decoder.position.embed(x, source.positions, call)
+        x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"))
+        x = call.layout.constrain(x, ("row", "pos", "features"))
+        context = Context(source, self.decoder.position)
+        x, _, _ = self.encoder(x, context, call, key=at(key, "encoder"))
+        return Memory(self.encoder_norm(x), source.segments, source.positions)
+
+    def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
+        """Scores of the next token."""
+        return self.decoder.logits(hidden, call)
+
+    def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
+        """A cache for `length` target tokens a row; the first call adds the memory's keys and values."""
+        return self.decoder.empty_cache(rows, length, call)
+
+
+def initial_encoder_decoder(model: config.EncoderDecoder, init: Initial) -> EncoderDecoder:
+    """Both halves, initialized as an encoder and a decoder are by themselves."""
+    half = config.Decoder(
+        vocab=model.vocab,
+        embed=model.embed,
+        layers=model.decoder_layers,
+        block=model.block,
+        position=model.position,
+        norm=model.norm,
+        head=model.head,
+        dropout=model.dropout,
+    )
+    scale = (2 * model.encoder_layers) ** -0.5
+
+    def block(kind: config.Block, init: Initial):
+        return initial_block(kind, model, init, causal=False, cross=False, scale=scale)
+
+    return EncoderDecoder(
+        encoder=initial_stack(model.block, model.encoder_layers, block, init.at("encoder")),
+        encoder_norm=initial_norm(model.norm, model.embed, init.dtype),
+        decoder=initial_decoder(half, init.at("decoder"), cross=True),
+    )

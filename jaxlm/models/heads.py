@@ -1,0 +1,45 @@
+"""From hidden states to scores."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.layers.contracts import Call
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.projection import Weight, project
+
+
+def initial_embedding(vocab: int, embed: int, init: Initial) -> Weight:
+    """Token vectors of standard deviation 0.02."""
+    return init.dense("embedding", (vocab, embed), ("vocab", "embed"), std=0.02)
+
+
+def initial_head(kind: config.Tied | config.Untied, vocab: int, embed: int, init: Initial) -> Weight | None:
+    """The head's own matrix, or None where it is tied to the embedding."""
+    match kind:
+        case config.Tied():
+            return None
+        case config.Untied():
+            return init.dense("head", (embed, vocab), ("embed", "vocab"))
+
+
+def logits(
+    hidden: Float[Array, "... embed"],
+    embedding: Weight,
+    head: Weight | None,
+    kind: config.Tied | config.Untied,
+    call: Call,
+) -> Float[Array, "... vocab"]:
+    """Scores over the vocabulary, soft-capped if the config says so, in the logits' format."""
+    with jax.named_scope("head"):
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        scores = (
+            project(embedding, flat, "te,ve->tv", call) if head is None else project(head, flat, "te,ev->tv", call)
+        )
+        scores = scores.astype(call.precision.logits)
+        if kind.softcap is not None:
+            scores = kind.softcap * jnp.tanh(scores / kind.softcap)
+        return scores.reshape(*hidden.shape[:-1], scores.shape[-1])

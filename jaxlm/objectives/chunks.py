@@ -1,0 +1,95 @@
+"""Sums over tokens in chunks of positions, so that logits never exist whole.
+
+One term: each chunk's gradient is taken together with its value, so that nothing is computed twice. Several terms:
+their factors are unknown until the backward pass, so that each chunk is computed again there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Sums = dict[str, Float[Array, ""]]
+Terms = Callable[..., Sums]
+"""terms(hidden [row, chunk, embed], *aligned [row, chunk]) -> sums over the chunk."""
+
+
+def sums_by_chunk(
+    terms: Terms, hidden: Float[Array, "row pos embed"], aligned: tuple[Array, ...], chunks: int
+) -> Sums:
+    """sum over chunks of terms(hidden, *aligned), differentiable in hidden and in what `terms` closes over.
+
+    Positions are padded with zeros to a multiple of `chunks`: a position of weight zero must add nothing.
+    """
+    pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *aligned))
+    example = tuple(piece[0] for piece in pieces)
+    names = tuple(jax.eval_shape(terms, *example))
+    if len(names) > 1:
+        return _scan_sums(jax.checkpoint(terms), pieces)
+    pure, closed_over = jax.closure_convert(terms, *example)
+    return _fused(pure, tuple(closed_over), pieces)
+
+
+def _cut(x: Array, chunks: int) -> Array:
+    """[row, pos, ...] -> [chunk, row, pos / chunks, ...]."""
+    missing = -x.shape[1] % chunks
+    if missing:
+        x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
+
+
+def _scan_sums(terms: Terms, pieces: tuple[Array, ...]) -> Sums:
+    def body(total: Sums, piece: tuple[Array, ...]) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, total, terms(*piece)), None
+
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(terms, *(p[0] for p in pieces)))
+    return jax.lax.scan(body, zero, pieces)[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fused(pure: Callable[..., Sums], closed_over: PyTree, pieces: tuple[Array, ...]) -> Sums:
+    return _scan_sums(lambda *piece: pure(*piece, *closed_over), pieces)
+
+
+def _fused_forward(pure: Callable[..., Sums], closed_over: PyTree, pieces: tuple[Array, ...]) -> tuple[Sums, Any]:
+    hidden, *aligned = pieces
+
+    def body(carry: tuple[Sums, PyTree], piece: tuple[Array, ...]) -> tuple[tuple[Sums, PyTree], Array]:
+        total, gradient = carry
+        hidden, *rest = piece
+        value, backward = jax.vjp(lambda h, c: pure(h, *rest, *c), hidden, closed_over)
+        d_hidden, d_closed = backward(jax.tree.map(jnp.ones_like, value))
+        gradient = jax.tree.map(lambda g, d: g + d.astype(g.dtype), gradient, d_closed)
+        return (jax.tree.map(jnp.add, total, value), gradient), d_hidden
+
+    shapes = jax.eval_shape(lambda: pure(*(p[0] for p in pieces), *closed_over))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    start = jax.tree.map(lambda c: jnp.zeros(c.shape, jnp.float32), closed_over)
+    (total, gradient), d_hidden = jax.lax.scan(body, (zero, start), (hidden, *aligned))
+    gradient = jax.tree.map(lambda g, c: g.astype(c.dtype), gradient, closed_over)
+    return total, (gradient, d_hidden, aligned)
+
+
+def _fused_backward(_: Callable[..., Sums], saved: Any, cotangent: Sums) -> tuple[PyTree, tuple[Any, ...]]:
+    gradient, d_hidden, aligned = saved
+    (factor,) = cotangent.values()
+
+    def scaled(x: Array) -> Array:
+        return (factor * x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.tree.map(scaled, gradient), (scaled(d_hidden), *jax.tree.map(_no_gradient, tuple(aligned)))
+
+
+def _no_gradient(x: Array) -> Any:
+    """Targets and weights are data: no gradient is defined for them."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.zeros_like(x)
+    return jnp.zeros(x.shape, jax.dtypes.float0)
+
+
+_fused.defvjp(_fused_forward, _fused_backward)

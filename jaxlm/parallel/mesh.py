@@ -1,0 +1,36 @@
+"""Meshes of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import jax
+import numpy as np
+
+from jaxlm.config import Mesh as MeshConfig
+from jaxlm.config.errors import UsageError
+
+AXES = ("data", "fsdp", "tensor")
+"""Mesh axes, slowest-varying first: neighboring devices, with the fastest links, share tensor shards."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Arrange devices (all of them by default) in a mesh; `data` = 0 takes what the other axes leave.
+
+    Raises UsageError when the axes' product is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    named = prod(size for size in sizes.values() if size)
+    if sizes["data"] == 0 and len(devices) % named == 0:
+        sizes["data"] = len(devices) // named
+    if prod(sizes.values()) != len(devices):
+        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
+        raise UsageError(
+            f"mesh {shape} does not fill {len(devices)} devices: choose axes whose product is {len(devices)}, "
+            "or leave where.mesh.data at 0 and let the others divide it"
+        )
+    grid = np.asarray(devices).reshape([sizes[axis] for axis in AXES])
+    # Auto axes: the compiler propagates shardings from the constraints that Layout places.
+    return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))

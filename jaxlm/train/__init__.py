@@ -1,0 +1,1 @@
+"""State, step, loop: training as a pure function and the little that surrounds it."""
