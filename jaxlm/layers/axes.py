@@ -16,8 +16,10 @@ def logical_axes(model: PyTree) -> PyTree:
     own: dict[str, Axes] = model.leaf_axes() if hasattr(model, "leaf_axes") else {}
     if dataclasses.is_dataclass(model):
         fields = [f.name for f in dataclasses.fields(model) if f.metadata.get("pytree_node", True)]
-        new = {name: Named(own[name]) if name in own else logical_axes(getattr(model, name)) for name in fields}
-        return dataclasses.replace(model, **new)
+        values = {name: getattr(model, name) for name in fields}
+        named = {name: Named(own[name]) for name in own if values[name] is not None}
+        rest = {name: logical_axes(value) for name, value in values.items() if name not in named}
+        return dataclasses.replace(model, **named, **rest)
     if isinstance(model, tuple):
         return tuple(logical_axes(item) for item in model)
     if model is None:

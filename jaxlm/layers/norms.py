@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxlm import config
 from jaxlm.parallel.layout import Axes
 
-AXES = {"scale": ("features",), "bias": ("features",)}
+FEATURES = ("features",)
 """Vectors are replicated: sharding them saves nothing and costs a gather."""
 
 
@@ -30,7 +30,7 @@ class RMSNorm:
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
-        return AXES
+        return {"scale": FEATURES}
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class LayerNorm:
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
-        return AXES
+        return {"scale": FEATURES, "bias": FEATURES}
 
 
 Norm = RMSNorm | LayerNorm
