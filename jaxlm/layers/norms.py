@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxlm import config
+from jaxlm.layers.products import trailing
 from jaxlm.parallel.layout import Axes
 
 FEATURES = ("features",)
@@ -25,8 +26,7 @@ class RMSNorm:
         """Normalize; the result has x's dtype."""
         x32 = x.astype(jnp.float32)
         inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.epsilon)
-        scale = self.scale.astype(jnp.float32)
-        return (x32 * inverse * jnp.broadcast_to(scale, x.shape)).astype(x.dtype)
+        return (x32 * inverse * trailing(self.scale, x32)).astype(x.dtype)
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
@@ -46,8 +46,7 @@ class LayerNorm:
         x32 = x.astype(jnp.float32)
         centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         inverse = lax.rsqrt(jnp.mean(jnp.square(centered), axis=-1, keepdims=True) + self.config.epsilon)
-        scale, bias = (jnp.broadcast_to(v.astype(jnp.float32), x.shape) for v in (self.scale, self.bias))
-        return (centered * inverse * scale + bias).astype(x.dtype)
+        return (centered * inverse * trailing(self.scale, x32) + trailing(self.bias, x32)).astype(x.dtype)
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""

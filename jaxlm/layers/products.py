@@ -32,6 +32,11 @@ def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> 
     return _multiply(matrix, weights, transposed).reshape(*batch, *outputs)
 
 
+def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`vector` with leading dimensions of size one, so that it meets the last dimensions of `x`, in x's dtype."""
+    return vector.astype(x.dtype).reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
+
+
 @functools.cache
 def _parse(spec: str) -> tuple[int, bool]:
     """Number of contracted dimensions, and whether the kernel has its outputs first."""

@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract
+from jaxlm.layers.products import contract, trailing
 from jaxlm.parallel.layout import Axes
 
 
@@ -89,7 +89,7 @@ def project(
     """`einsum(spec, x, weight) + bias` in x's dtype: the only product of activations with weights."""
     with jax.named_scope("projection"):
         y = weight.dot(x, spec, call, key=key, adapters=adapters)
-        return y if weight.bias is None else y + weight.bias.astype(y.dtype)
+        return y if weight.bias is None else y + trailing(weight.bias, y)
 
 
 def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:

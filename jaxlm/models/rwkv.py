@@ -15,6 +15,7 @@ from jaxlm.layers import cache as caches
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import LayerNorm, initial_norm
+from jaxlm.layers.products import trailing
 from jaxlm.layers.projection import Weight, look_up, project
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
@@ -34,7 +35,7 @@ class Shift:
 
     def __call__(self, x: Hidden, before: Hidden) -> Hidden:
         """mix * x + (1 - mix) * before."""
-        mix = jnp.broadcast_to(self.mix.astype(x.dtype), x.shape)
+        mix = trailing(self.mix, x)
         return mix * x + (1 - mix) * before
 
     def leaf_axes(self) -> dict[str, Axes]:

@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract
+from jaxlm.layers.products import contract, trailing
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.weights import in_blocks, map_weights
 from jaxlm.parallel.layout import Axes
@@ -39,7 +39,8 @@ class Int8:
     ) -> Float[Array, "..."]:
         """The product with the integers, then the outputs' scales."""
         values = call.layout.gather(self.values.astype(x.dtype), self.axes)
-        return contract(x, values, spec) * self.scale.astype(x.dtype)
+        y = contract(x, values, spec)
+        return y * trailing(self.scale, y)
 
     def dense(self) -> Float[Array, "..."]:
         """The rounded matrix in float32."""

@@ -1,0 +1,115 @@
+"""From an experiment to what a run is made of: layout, call, model, optimizer, state."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlm.config import PRECISIONS, Experiment
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.layers import random
+from jaxlm.layers.contracts import Call
+from jaxlm.layers.names import partition
+from jaxlm.models import build
+from jaxlm.objectives.build import build as build_objective
+from jaxlm.objectives.objective import Objective
+from jaxlm.parallel.layout import Layout
+from jaxlm.parallel.mesh import make_mesh
+from jaxlm.train import optimizers
+from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.state import State, place
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that is known before there is data: `abstract` is the state's shapes with their shardings."""
+
+    experiment: Experiment
+    call: Call
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    abstract: State
+
+
+def cache_directory() -> Path:
+    """Where prepared data is kept between runs: $JAXLM_CACHE, or ~/.cache/jaxlm."""
+    return Path(os.environ.get("JAXLM_CACHE") or Path.home() / ".cache" / "jaxlm")
+
+
+def make_call(experiment: Experiment) -> Call:
+    """How the experiment's model is computed, on all devices."""
+    where = experiment.where
+    return Call(
+        layout=Layout(make_mesh(where.mesh)),
+        precision=PRECISIONS[experiment.precision],
+        attention=where.attention,
+        layers=where.layers,
+        remat=where.remat,
+    )
+
+
+def make_setup(experiment: Experiment) -> Setup:
+    """Compile-time facts of an experiment. Raises UsageError where batch, mesh and micro-batches disagree."""
+    call = make_call(experiment)
+    _check_rows(experiment, call.layout)
+    objective = build_objective(experiment.objective)
+    if objective.couples == "batch" and experiment.where.micro_batches > 1:
+        raise UsageError(
+            f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
+            "of a batch, which cannot be split"
+        )
+    optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision)
+    abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
+    places = place(abstract, optimizer, call.layout)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
+    )
+    return Setup(experiment, call, objective, optimizer, abstract)
+
+
+def _check_rows(experiment: Experiment, layout: Layout) -> None:
+    batch, micro = experiment.train.batch, experiment.where.micro_batches
+    shards = layout.shards("row")
+    if batch % (micro * shards):
+        unit = micro * shards
+        nearest = " or ".join(str(n) for n in (batch // unit * unit, -(-batch // unit) * unit) if n)
+        raise UsageError(
+            f"train.batch={batch} does not divide into {micro} micro-batches on {shards} shards of rows: "
+            f"use {nearest}, or fewer micro-batches"
+        )
+
+
+def _initial(experiment: Experiment, optimizer: optax.GradientTransformation, call: Call) -> State:
+    model = build(experiment.model, random.key(experiment.train.seed, 0, "model"), call.precision)
+    trained, frozen = partition(model, lambda name, leaf: True)
+    ema = None if experiment.train.ema is None else jax.tree.map(jnp.copy, trained)
+    return State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, optimizer.init(trained), ema)
+
+
+def initial_state(setup: Setup) -> State:
+    """The state before the first step, each leaf made where it lives; `initial` replaces the parameters."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
+    make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
+    state = make()
+    if not setup.experiment.initial:
+        return state
+    model = load_parameters(setup.experiment.initial, setup.abstract.model)
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, model)
+    return dataclasses.replace(state, model=model, ema=ema)
+
+
+def load_parameters(run_dir: str, template: Any) -> Any:
+    """A run's newest parameters, in the template's dtypes and shardings. Raises Failure when there are none."""
+    with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
+        restored = checkpoints.restore(template, only="parameters")
+    if restored is None:
+        raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
+    _, parameters, _ = restored
+    return parameters

@@ -1,0 +1,81 @@
+"""Two-layer models of all four kinds, in three forms of weight, and the tokens they read."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxlm import config
+from jaxlm.adapters.lora import lora
+from jaxlm.layers.contracts import Tokens
+from jaxlm.models import build
+from jaxlm.quantize.int8 import int8
+
+SMALL = {"vocab": 32, "embed": 16}
+ATTENTION = config.Attention(heads=4, kv_heads=2, head=4)
+BLOCK = config.Block(attention=ATTENTION, mlp=config.Gated(width=24))
+
+KINDS = {
+    "decoder": config.Decoder(**SMALL, layers=2, block=BLOCK),
+    "encoder": config.Encoder(
+        **SMALL,
+        layers=2,
+        block=config.Block(
+            attention=dataclasses.replace(ATTENTION, bias="all"),
+            mlp=config.Plain(width=24, bias="all"),
+            wiring=config.PostNorm(),
+        ),
+        position=config.Learned(length=16),
+    ),
+    "encoder_decoder": config.EncoderDecoder(**SMALL, encoder_layers=2, decoder_layers=2, block=BLOCK),
+    "recurrent": config.Rwkv4(**SMALL, layers=2, width=24),
+}
+GENERATES = ("decoder", "encoder_decoder", "recurrent")
+
+
+def _adapted(model):
+    """LoRA whose `b` is not zero, so that the adapter matters."""
+    model = lora(model, jax.random.key(1), rank=2)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf + 0.1 if jax.tree_util.keystr(path).endswith(".b") else leaf, model
+    )
+
+
+FORMS = {"plain": lambda model: model, "lora": _adapted, "int8": int8}
+
+
+@cache
+def make(kind: str, form: str = "plain"):
+    return FORMS[form](build(KINDS[kind], jax.random.key(0)))
+
+
+def pack(rows: int = 8, length: int = 12) -> Tokens:
+    """Two documents a row, the second followed by padding in odd rows."""
+    ids = jax.random.randint(jax.random.key(2), (rows, length), 0, SMALL["vocab"])
+    place = jnp.arange(length)[None].repeat(rows, 0)
+    cut, end = 5, jnp.where(jnp.arange(rows) % 2, length - 3, length)[:, None]
+    segments = jnp.where(place < cut, 1, jnp.where(place < end, 2, 0))
+    positions = jnp.where(place < cut, place, jnp.where(place < end, place - cut, 0))
+    return Tokens(ids, segments, positions)
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(FORMS))
+def form(request) -> str:
+    return request.param
+
+
+@pytest.fixture(name="make")
+def make_fixture():
+    return make
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return pack()
