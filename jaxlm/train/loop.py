@@ -43,8 +43,9 @@ class Metrics:
             bad = int(metrics["first_bad_leaf"])
             if bad >= 0:
                 raise Failure(
-                    f"step {done}: the gradient of {self.names[bad]} is not finite (loss {float(metrics['loss']):.4g}). "
-                    "The last checkpoint is from before it; lower the learning rate or clip, and run again"
+                    f"step {done}: the gradient of {self.names[bad]} is not finite, the loss is "
+                    f"{float(metrics['loss']):.4g}. The last checkpoint is from before it; lower the learning rate, "
+                    "or clip, and run again"
                 )
         return taken
 

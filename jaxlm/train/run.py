@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 
@@ -18,7 +13,6 @@ from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import UsageError
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
-from jaxlm.layers.contracts import Batch
 from jaxlm.runs import goodput
 from jaxlm.runs.directory import Run, finish, open_run, record, release
 from jaxlm.runs.files import write_atomically
@@ -27,44 +21,19 @@ from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
-from jaxlm.train import feed, held_out, optimizers, telemetry
+from jaxlm.train import feed, held_out
 from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
 from jaxlm.train.loop import Metrics, interruption, names_of, run_steps
+from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
-from jaxlm.train.setup import Setup, cache_directory, initial_state, make_setup
+from jaxlm.train.session import Session, evaluate, log, save, settle
+from jaxlm.train.setup import cache_directory, initial_state, make_setup
 from jaxlm.train.state import State
-from jaxlm.train.step import make_step
 
 AGAIN = 75
 """Exit code: saved, run me again."""
-
-
-@dataclass
-class Session:
-    """One attempt at a run: what its parts share."""
-
-    run: Run
-    setup: Setup
-    prepared: Prepared
-    checkpoints: Checkpoints
-    journal: Journal
-    clock: goodput.Clock
-    display: Display
-    metrics: Metrics
-    rows: row_data.Rows
-    held_out_rows: row_data.Rows
-    tensorboard: Any = None
-    logged: tuple[float, int] = (0.0, 0)
-    """Time and step of the last logged line."""
-    evaluate: Callable | None = None
-    newest: dict[str, float] = field(default_factory=dict)
-    """The newest evaluation."""
-
-    @property
-    def experiment(self) -> Experiment:
-        """What is computed."""
-        return self.setup.experiment
 
 
 def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[int, int] | None = None) -> int:
@@ -120,17 +89,17 @@ def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int
 def _train(session: Session, state: State, first: int, profile: tuple[int, int] | None) -> int:
     experiment, last = session.experiment, session.experiment.train.steps
     every = experiment.where.every
-    step = _compiled_steps(session, state)
+    step = compiled_steps(session)
     actions = (
-        (every.log, lambda done, state: _log(session, done)),
-        (every.telemetry, lambda done, state: _settle(session)),
-        (every.evaluate, lambda done, state: _evaluate(session, done, state)),
-        (every.checkpoint, lambda done, state: _save(session, done, state)),
+        (every.log, lambda done, state: log(session, done)),
+        (every.telemetry, lambda done, state: settle(session)),
+        (every.evaluate, lambda done, state: evaluate(session, done, state)),
+        (every.checkpoint, lambda done, state: save(session, done, state)),
     )
     batches = feed.Prefetched(lambda step: feed.global_batch(session.rows, session.setup.call.layout, step))
     session.logged = (time.monotonic(), first)
     try:
-        with interruption() as interrupted, _Profile(session.run.path, profile) as profiled:
+        with interruption() as interrupted, Profile(session.run.path, profile) as profiled:
             state, done = run_steps(
                 profiled.wrap(step),
                 state,
@@ -144,9 +113,9 @@ def _train(session: Session, state: State, first: int, profile: tuple[int, int] 
             )
     finally:
         batches.close()
-    _settle(session)
+    settle(session)
     if done < last:
-        _save(session, done, state)
+        save(session, done, state)
         session.checkpoints.wait()
         goodput.write(session.journal, done, session.clock)
         session.display.say(f"stopped at step {done} and saved: run the same command again to go on")
@@ -157,8 +126,8 @@ def _train(session: Session, state: State, first: int, profile: tuple[int, int] 
 def _finish(session: Session, done: int, state: State) -> int:
     """What comes after the last step; all of it can be done again after a kill."""
     if not session.newest:
-        _evaluate(session, done, state)
-    _save(session, done, state)
+        evaluate(session, done, state)
+    save(session, done, state)
     with session.clock("checkpoint"):
         session.checkpoints.wait()
     _sample(session, state)
@@ -169,115 +138,6 @@ def _finish(session: Session, done: int, state: State) -> int:
     finish(session.run)
     session.display.say(f"finished: {report}")
     return 0
-
-
-# --- compiling -----------------------------------------------------------------------------------------------
-
-
-def _compiled_steps(session: Session, state: State) -> Callable[[int], Callable]:
-    """step(index): the plain step, or at its cadence the one with telemetry, compiled when first needed."""
-    setup, experiment = session.setup, session.experiment
-    batch = feed.abstract_batch(session.rows, setup.call.layout)
-    places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
-
-    def compiled(call: Any, **options: Any) -> Callable:
-        function = make_step(
-            setup.objective,
-            setup.optimizer,
-            call,
-            seed=experiment.train.seed,
-            micro_batches=experiment.where.micro_batches,
-            clip=experiment.train.clip,
-            ema=experiment.train.ema,
-            **options,
-        )
-        with session.clock("compile"):
-            lowered = jax.jit(function, donate_argnums=0, out_shardings=(places, None)).lower(setup.abstract, batch)
-            record(session.run, lowered_step=hashlib.sha256(lowered.as_text().encode()).hexdigest())
-            return lowered.compile()
-
-    import dataclasses
-
-    cadence, cache = experiment.where.every.telemetry, {}
-    plain = compiled(setup.call)
-    mesh = setup.call.layout.mesh
-    record(
-        session.run,
-        data=session.rows.fingerprint,
-        tokenizer=session.prepared.tokenizer.fingerprint,
-        devices=[device.device_kind for device in mesh.devices.flat],
-        mesh=dict(mesh.shape),
-    )
-
-    def step(index: int) -> Callable:
-        if not cadence or (index + 1) % cadence:
-            return plain
-        if "observed" not in cache:
-            call = dataclasses.replace(setup.call, taps=telemetry.TAPS)
-            cache["observed"] = compiled(call, observe=telemetry.observe)
-        return cache["observed"]
-
-    return step
-
-
-# --- what happens at its cadence -----------------------------------------------------------------------------
-
-
-def _settle(session: Session) -> None:
-    """Look at all metrics so far: journal them, and stop if one is not finite."""
-    rate = optimizers.learning_rate(session.experiment.optimizer, session.experiment.train.steps)
-    cadence = session.experiment.where.every.log
-    for done, metrics in session.metrics.take():
-        scalars = {name: float(value) for name, value in metrics.items() if value.ndim == 0}
-        scalars = {name: value for name, value in scalars.items() if "." not in name and name != "first_bad_leaf"}
-        if cadence and (done % cadence == 0 or done == session.experiment.train.steps):
-            _write(session, "train", done, **scalars, learning_rate=float(rate(done - 1)))
-        layers = telemetry.readable(metrics, session.experiment.where.micro_batches)
-        if layers:
-            session.journal.write("telemetry", done, **layers)
-
-
-def _log(session: Session, done: int) -> None:
-    loss = float(jax.device_get(session.metrics.waiting[-1][1]["loss"])) if session.metrics.waiting else math.nan
-    _settle(session)
-    now = time.monotonic()
-    then, before = session.logged
-    tokens = (done - before) * session.experiment.train.batch * session.experiment.train.length
-    speed = tokens / (now - then)
-    session.logged = (now, done)
-    session.display.step(done)
-    session.display.say(f"step {done}/{session.experiment.train.steps}  loss {loss:.4f}  {speed:,.0f} tokens/s")
-    goodput.write(session.journal, done, session.clock)
-
-
-def _evaluate(session: Session, done: int, state: State) -> None:
-    rows = session.held_out_rows
-    _settle(session)
-    layout = session.setup.call.layout
-    with session.clock("evaluate"):
-        batches = (feed.global_batch(rows, layout, step) for step in range(rows.steps))
-        result = session.evaluate(state.model, state.frozen, batches)
-    if "cross_entropy_total" in result:
-        nats = result.pop("cross_entropy_total")
-        result["bits_per_byte"] = held_out.bits_per_byte(nats, session.prepared.held_out.bytes)
-    result = {name: value for name, value in result.items() if not name.endswith("_total")}
-    session.newest = result
-    _write(session, "evaluate", done, **result)
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-    session.display.say(f"step {done} held out: {shown}")
-
-
-def _save(session: Session, done: int, state: State) -> None:
-    """A checkpoint, if this state is sound: its metrics are looked at first."""
-    _settle(session)
-    with session.clock("checkpoint"):
-        session.checkpoints.save(done, state, {"step": done, "rows": session.rows.fingerprint}, session.newest)
-
-
-def _write(session: Session, kind: str, done: int, **values: float) -> None:
-    session.journal.write(kind, done, **values)
-    if session.tensorboard is not None:
-        session.tensorboard(done, {f"{kind}/{name}": value for name, value in values.items()})
 
 
 def _sample(session: Session, state: State) -> None:
@@ -303,35 +163,6 @@ def _sample(session: Session, state: State) -> None:
 def _check_vocabulary(experiment: Experiment, prepared: Prepared) -> None:
     vocab = prepared.tokenizer.vocab
     if vocab > experiment.model.vocab:
-        raise UsageError(f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab")
-
-
-class _Profile:
-    """Traces steps A to B with jax's profiler, into the run's directory `profile`."""
-
-    def __init__(self, path: Any, steps: tuple[int, int] | None):
-        self._path, self._steps, self._tracing = os.path.join(path, "profile"), steps, False
-
-    def __enter__(self) -> _Profile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._tracing:
-            jax.profiler.stop_trace()
-
-    def wrap(self, step: Callable[[int], Callable[[State, Batch], Any]]) -> Callable[[int], Callable]:
-        """The same steps, the trace started before A and stopped before B."""
-        if self._steps is None:
-            return step
-        first, last = self._steps
-
-        def traced(index: int) -> Callable[[State, Batch], Any]:
-            if index == first and not self._tracing:
-                jax.profiler.start_trace(self._path)
-                self._tracing = True
-            if index == last and self._tracing:
-                jax.profiler.stop_trace()
-                self._tracing = False
-            return step(index)
-
-        return traced
+        raise UsageError(
+            f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab"
+        )

@@ -1,0 +1,59 @@
+"""The steps of a run, compiled before they are needed and recorded in the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxlm.runs.directory import record
+from jaxlm.train import feed, telemetry
+from jaxlm.train.session import Session
+from jaxlm.train.step import make_step
+
+
+def compiled_steps(session: Session) -> Callable[[int], Callable]:
+    """step(index): the plain step, or at its cadence the one with telemetry, compiled when first needed."""
+    setup, experiment = session.setup, session.experiment
+    batch = feed.abstract_batch(session.rows, setup.call.layout)
+    places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
+
+    def compiled(call: Any, **options: Any) -> Callable:
+        function = make_step(
+            setup.objective,
+            setup.optimizer,
+            call,
+            seed=experiment.train.seed,
+            micro_batches=experiment.where.micro_batches,
+            clip=experiment.train.clip,
+            ema=experiment.train.ema,
+            **options,
+        )
+        with session.clock("compile"):
+            lowered = jax.jit(function, donate_argnums=0, out_shardings=(places, None)).lower(setup.abstract, batch)
+            record(session.run, lowered_step=hashlib.sha256(lowered.as_text().encode()).hexdigest())
+            return lowered.compile()
+
+    cadence, cache = experiment.where.every.telemetry, {}
+    plain = compiled(setup.call)
+    mesh = setup.call.layout.mesh
+    record(
+        session.run,
+        data=session.rows.fingerprint,
+        tokenizer=session.prepared.tokenizer.fingerprint,
+        devices=[device.device_kind for device in mesh.devices.flat],
+        mesh=dict(mesh.shape),
+    )
+
+    def step(index: int) -> Callable:
+        if not cadence or (index + 1) % cadence:
+            return plain
+        if "observed" not in cache:
+            call = dataclasses.replace(setup.call, taps=telemetry.TAPS)
+            cache["observed"] = compiled(call, observe=telemetry.observe)
+        return cache["observed"]
+
+    return step
