@@ -19,6 +19,10 @@ CLASS = "class"
 """Key of the member's class name where a field is a union."""
 
 
+ABSENT = "(absent)"
+"""Stands for a field that one of two experiments does not have."""
+
+
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """The experiment as nested dicts; a union's member carries its class name under `class`."""
     return _encode(Experiment, experiment)
@@ -140,6 +144,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def difference(a: Experiment, b: Experiment) -> list[tuple[str, Any, Any]]:
-    """(path, a's value, b's value) where two experiments differ; None where one has no such field."""
+    """(path, a's value, b's value) where two experiments differ; ABSENT where one has no such field."""
     one, two = flat(to_json(a)), flat(to_json(b))
-    return [(path, one.get(path), two.get(path)) for path in one | two if one.get(path) != two.get(path)]
+    pairs = [(path, one.get(path, ABSENT), two.get(path, ABSENT)) for path in one | two]
+    return [each for each in pairs if each[1] != each[2]]

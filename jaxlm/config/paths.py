@@ -125,12 +125,17 @@ def reachable(tree: Any, prefix: str = "", switches: tuple[str, ...] = ()) -> di
 
 
 @functools.cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """Statements of each class of a module's source."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
 def field_docs(cls: type) -> dict[str, str]:
     """First line of the string below each field of a dataclass."""
-    body = ast.parse(inspect.getsource(importlib.import_module(cls.__module__))).body
-    node = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == cls.__name__), None)
+    body = _class_bodies(cls.__module__).get(cls.__name__, [])
     docs = {}
-    for field, text in zip(node.body, node.body[1:]) if node else ():
+    for field, text in zip(body, body[1:]):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             docs[field.target.id] = inspect.cleandoc(ast.literal_eval(text.value)).split("\n")[0]
     return docs

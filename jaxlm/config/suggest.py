@@ -13,12 +13,17 @@ NEAREST = 3
 def nearest(word: str, known: list[str], count: int = NEAREST) -> list[str]:
     """The names most like a word; a name's tail counts too, so `batch` finds `train.batch`."""
     parts = word.count(".") + 1
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(word)  # analyzed once, compared with every name
 
     def likeness(name: str) -> float:
-        tail = ".".join(name.split(".")[-parts:])
-        matcher = difflib.SequenceMatcher(None, word, name, autojunk=False)
+        matcher.set_seq1(name)
         whole = matcher.ratio()
-        return whole if tail == name else max(whole, 0.99 * difflib.SequenceMatcher(None, word, tail).ratio())
+        tail = ".".join(name.split(".")[-parts:])
+        if tail == name:
+            return whole
+        matcher.set_seq1(tail)
+        return max(whole, 0.99 * matcher.ratio())
 
     return sorted(known, key=likeness, reverse=True)[:count]
 

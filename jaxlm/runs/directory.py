@@ -20,7 +20,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxlm.config.codec import difference, from_json, to_json, what, what_hash
+from jaxlm.config.codec import ABSENT, difference, from_json, to_json, what, what_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.runs.files import explained, is_local, write_atomically
@@ -139,7 +139,7 @@ def _refuse_other(path: epath.Path, experiment: Experiment) -> None:
     lines = [
         f"  {field}: {there!r} there, {here!r} here"
         for field, there, here in difference(theirs, experiment)
-        if not field.startswith("where.")
+        if not field.startswith("where.") and ABSENT not in (there, here)
     ]
     if stored.get("sources", {}) != what(experiment)["sources"]:
         lines.append("  the source of the objective has changed")
