@@ -1,0 +1,51 @@
+"""What the process needs before jax is imported, set by one re-execution of the same command.
+
+On CPU, glibc gives freed arrays back to the system and takes fresh pages for the next: page faults in every
+step. Its allocator is told to keep them and to use huge pages; it reads that only when a process starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+SENTINEL = "JAXLM_REEXEC"
+TUNABLES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
+    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
+)
+
+
+def prepare(words: list[str]) -> None:
+    """Re-executes this process once if the CPU will compute; `words` must be its own command line.
+
+    Called as a function (from a test or a notebook) it does nothing. The manifest records the variables.
+    """
+    if sys.argv[1:] != words or not wanted(os.environ):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    changed = {**os.environ, SENTINEL: "1", "GLIBC_TUNABLES": TUNABLES}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], changed)
+
+
+def wanted(environment: Mapping[str, str], root: str = "/", platform: str = sys.platform) -> bool:
+    """Whether the CPU will compute on Linux and neither the user nor we have set the allocator up."""
+    if platform != "linux" or "GLIBC_TUNABLES" in environment or SENTINEL in environment:
+        return False
+    backends = environment.get("JAX_PLATFORMS", "").lower()
+    return backends == "cpu" or (backends == "" and not accelerators(root))
+
+
+def accelerators(root: str = "/") -> list[str]:
+    """Device files of GPUs and TPUs, found without importing jax."""
+    device = Path(root) / "dev"
+    found = [
+        *device.glob("nvidia[0-9]*"),
+        *device.glob("accel*"),
+        *device.glob("vfio/[0-9]*"),
+        *device.glob("kfd"),
+    ]
+    return sorted(str(one) for one in found)

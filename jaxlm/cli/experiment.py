@@ -1,0 +1,119 @@
+"""What `run` and `show` share: from the words of a command line to an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxlm.cli import text
+from jaxlm.config.check import check
+from jaxlm.config.codec import what_hash
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.load import load_experiment
+from jaxlm.config.overrides import apply
+from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
+from jaxlm.config.suggest import show
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """An experiment as its file has it (`base`) and as it was asked for, with the command's own options."""
+
+    name: str
+    base: Experiment
+    experiment: Experiment
+    options: dict[str, str]
+    help: bool
+
+
+def parse(argv: list[str], options: tuple[str, ...], usage: str) -> Request:
+    """Loads, overrides and checks; raises UsageError with everything that is wrong."""
+    given, words = take(argv, options)
+    wants_help = any(word in ("-h", "--help") for word in words)
+    words = [word for word in words if word not in ("-h", "--help")]
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"the experiment comes first: {usage}")
+    base = load_experiment(words[0])
+    experiment = apply(base, words[1:], options)
+    if "init" in given:
+        experiment = dataclasses.replace(experiment, initial=_source(given["init"]))
+    if not wants_help:
+        check(experiment)
+        what_hash(experiment)  # a custom objective must be there
+    return Request(words[0], base, experiment, given, wants_help)
+
+
+def take(argv: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """Splits `--name value` and `--name=value` of the given names from the other words."""
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--") or name not in names:
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "--")
+        if value.startswith("--") or not value:
+            raise UsageError(f"--{name} has no value")
+        given[name] = value
+    return given, rest
+
+
+def _source(name: str) -> str:
+    if "://" not in name and not Path(name).exists():
+        raise UsageError(f"--init {name}: no such run or model")
+    return name
+
+
+def values(tree: Experiment) -> dict[str, str]:
+    """What every field and choice holds, as it is written on a command line, by path."""
+    return {
+        one.path: show(one.value) if isinstance(one, Leaf) else option_name(type(one.value))
+        for one in walk(tree)
+    }
+
+
+def changes(base: Experiment, tree: Experiment) -> list[str]:
+    """A line for each field that is not as the file has it; a switch brings its fields along."""
+    before = values(base)
+    return [
+        f"{path}: {before[path]} -> {value}" if path in before else f"{path}: {value}"
+        for path, value in values(tree).items()
+        if before.get(path) != value
+    ]
+
+
+def fields(experiment: Experiment) -> str:
+    """Everything that can be set, with its value, type and meaning."""
+    docs = _docs(experiment)
+    rows = []
+    for one in walk(experiment):
+        if isinstance(one, Leaf):
+            rows.append((f"--{one.path}", show(one.value), _meaning(one.hint, docs.get(one.path, ""))))
+        else:
+            names = ", ".join(option_name(cls) for cls in one.classes if cls is not type(one.value))
+            rows.append((f"{one.path}:{option_name(type(one.value))}", "", f"or {names}"))
+    return text.table(("field", "now", "meaning"), rows)
+
+
+def _meaning(hint: Any, doc: str) -> str:
+    """A field's docstring, its type where it has none, and the names it can take."""
+    kind = "values" if element(hint) is not None else type_name(hint)
+    if not doc or kind.startswith("one of"):
+        return f"{kind}. {doc}".removesuffix(". ") if doc else kind
+    return doc
+
+
+def _docs(node: object, prefix: str = "") -> dict[str, str]:
+    found = {}
+    for field in dataclasses.fields(node):
+        path, value = f"{prefix}{field.name}", getattr(node, field.name)
+        found[path] = field_docs(type(node)).get(field.name, "")
+        for i, each in enumerate(value) if isinstance(value, tuple) else ():
+            found |= _docs(each, f"{path}.{i}.") if dataclasses.is_dataclass(each) else {}
+        found |= _docs(value, f"{path}.") if dataclasses.is_dataclass(value) else {}
+    return found

@@ -1,0 +1,85 @@
+"""usage: jaxlm generate RUN --prompt TEXT [--tokens N] [--temperature T] [--seed S] [--samples N]
+                      [--top-k K] [--top-p P] [--min-p M]
+
+Text from a run, written as it is drawn.
+
+  RUN                  a run directory, or its name in runs/
+  --prompt TEXT        what to continue; - reads standard input
+  --tokens 100         most tokens to draw
+  --temperature 1.0    divides the logits; 0 takes the likeliest token
+  --top-k K            keep the K likeliest tokens
+  --top-p P            keep the fewest tokens that hold probability P
+  --min-p M            keep tokens at least M times as probable as the likeliest
+  --seed 0             the same seed draws the same text
+  --samples 1          independent continuations
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from jaxlm.cli import environment
+from jaxlm.config.errors import UsageError
+from jaxlm.config.sampling import Options
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises what argparse prints."""
+
+    def error(self, message: str):
+        """The message as UsageError."""
+        raise UsageError(f"{message}; jaxlm generate --help tells more")
+
+
+def parse(argv: list[str]) -> tuple[str, str, Options]:
+    """Run, prompt and options. Raises UsageError."""
+    parser = Parser(prog="jaxlm generate", add_help=False, allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--prompt", required=True)
+    kinds = {"tokens": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float}
+    for name, kind in {**kinds, "seed": int, "samples": int}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, type=kind)
+    found = vars(parser.parse_args(argv))
+    run, prompt = found.pop("run"), found.pop("prompt")
+    options = Options(**{name: value for name, value in found.items() if value is not None})
+    _check(options)
+    return run, prompt, options
+
+
+def _check(o: Options) -> None:
+    limits = {
+        "tokens": (o.tokens >= 1, "at least 1"),
+        "samples": (o.samples >= 1, "at least 1"),
+        "temperature": (0 <= o.temperature < float("inf"), "0 or more"),
+        "top-k": (o.top_k is None or o.top_k >= 1, "at least 1"),
+        "top-p": (o.top_p is None or 0 < o.top_p <= 1, "above 0 and at most 1"),
+        "min-p": (o.min_p is None or 0 <= o.min_p < 1, "at least 0 and below 1"),
+    }
+    for name, (good, expected) in limits.items():
+        if not good:
+            raise UsageError(f"--{name} {getattr(o, name.replace('-', '_'))}: expected {expected}")
+
+
+def main(argv: list[str]) -> int:
+    """Prints the prompt and what follows it. Returns the exit code."""
+    name, prompt, options = parse(argv)
+    from jaxlm.runs.ledger import find_run
+
+    run = find_run(name)
+    environment.prepare(["generate", *argv])
+    if prompt == "-":
+        prompt = sys.stdin.read()
+
+    from jaxlm.serve.generate import generate
+
+    # one sample comes piece by piece; of several, each comes whole
+    if options.samples == 1:
+        print(prompt, end="", flush=True)
+        for piece in generate(run, prompt, options):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    for i, sample in enumerate(generate(run, prompt, options), 1):
+        print(f"--- {i} of {options.samples} ---\n{prompt}{sample}", flush=True)
+    return 0

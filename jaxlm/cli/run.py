@@ -1,0 +1,48 @@
+"""usage: jaxlm run EXPERIMENT [--init RUN] [--run-dir DIR] [--profile A:B] [OVERRIDES]
+
+Trains, evaluates and samples, and writes the run to runs/NAME-HASH. Run again, it resumes exactly; a finished
+run is left as it is (exit code 0). Exit code 75 means: saved, run me again.
+
+  EXPERIMENT               a file with `def experiment() -> Experiment`, or its module
+  --init RUN               start from the parameters of a run
+  --run-dir DIR            write to another directory (a path, gs:// or s3://)
+  --profile A:B            profile steps A to B
+
+  --train.steps 50         set a field
+  model.position:learned   choose an alternative, in any order with its fields
+  --help                   after an experiment: all fields with their values and meaning
+"""
+
+from __future__ import annotations
+
+from jaxlm.cli import environment, experiment
+from jaxlm.config.errors import UsageError
+
+OPTIONS = ("init", "run_dir", "profile")
+USAGE = "jaxlm run EXPERIMENT [--train.steps 50 ...]"
+
+
+def main(argv: list[str]) -> int:
+    """Checks everything that can be checked, then trains. Returns the exit code."""
+    request = experiment.parse(argv, OPTIONS, USAGE)
+    if request.help:
+        print(experiment.fields(request.experiment))
+        return 0
+    profile = _profile(request.options.get("profile"), request.experiment.train.steps)
+    environment.prepare(["run", *argv])
+    for line in experiment.changes(request.base, request.experiment):
+        print(line)
+
+    from jaxlm.train.run import run
+
+    return run(request.experiment, run_dir=request.options.get("run_dir"), profile=profile)
+
+
+def _profile(text: str | None, steps: int) -> tuple[int, int] | None:
+    """Steps `A:B` to profile."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last) <= steps):
+        raise UsageError(f"--profile {text}: expected A:B with 0 <= A < B <= train.steps = {steps}")
+    return int(first), int(last)

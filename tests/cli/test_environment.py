@@ -1,0 +1,74 @@
+"""The one re-execution: when it happens, that it happens once, and that the command stays the same."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxlm.cli.environment import TUNABLES, accelerators, prepare, wanted
+
+PROGRAM = """
+import json, os, sys
+words = sys.argv[1:]
+print(json.dumps([os.getpid(), words, os.environ.get("GLIBC_TUNABLES"), sys.flags.dont_write_bytecode]))
+sys.stdout.flush()
+from jaxlm.cli.environment import prepare
+prepare(words)
+print("end")
+"""
+OURS = ("GLIBC_TUNABLES", "JAXLM_REEXEC", "JAX_PLATFORMS")
+
+
+def clean(**more):
+    return {name: value for name, value in os.environ.items() if name not in OURS} | more
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+@pytest.mark.parametrize("how", [["program.py"], ["-m", "program"]])
+def test_the_same_command_runs_again_once(tmp_path, how):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-B", *how, "run", "a b", "--x=*"]
+    environment = clean(JAX_PLATFORMS="cpu", PYTHONPATH=os.getcwd())
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    *starts, end = done.stdout.strip().split("\n")
+    first, second = map(json.loads, starts)
+    assert end == "end"
+    assert first[:3] == [second[0], ["run", "a b", "--x=*"], None]
+    assert second[1:] == [["run", "a b", "--x=*"], TUNABLES, 1]
+
+
+def test_glibc_accepts_the_tunables():
+    show = subprocess.run(["/lib64/ld-linux-x86-64.so.2", "--list-tunables"], capture_output=True, text=True)
+    if show.returncode:
+        pytest.skip("this glibc does not list its tunables")
+    for one in TUNABLES.split(":"):
+        assert one.split("=")[0] + ":" in show.stdout
+
+
+def test_when(tmp_path):
+    root = str(tmp_path)
+    assert wanted({}, root, "linux")
+    assert wanted({"JAX_PLATFORMS": "cpu"}, root, "linux")
+    assert not wanted({}, root, "darwin")
+    assert not wanted({"JAX_PLATFORMS": "cuda"}, root, "linux")
+    assert not wanted({"JAX_PLATFORMS": "tpu,cpu"}, root, "linux")
+    assert not wanted({"GLIBC_TUNABLES": ""}, root, "linux")
+    assert not wanted({"JAXLM_REEXEC": "1"}, root, "linux")
+
+
+@pytest.mark.parametrize("device", ["nvidia0", "accel0", "vfio/0", "kfd"])
+def test_an_accelerator_is_left_alone(tmp_path, device):
+    file = tmp_path / "dev" / device
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    assert accelerators(str(tmp_path)) == [str(file)]
+    assert not wanted({}, str(tmp_path), "linux")
+    assert wanted({"JAX_PLATFORMS": "cpu"}, str(tmp_path), "linux")
+
+
+def test_called_as_a_function_it_does_nothing(monkeypatch):
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("re-executed"))
+    monkeypatch.setattr("jaxlm.cli.environment.wanted", lambda *_: True)
+    prepare(["run", "something else than pytest's own words"])
