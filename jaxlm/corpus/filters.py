@@ -119,7 +119,7 @@ def language(text: str, config: Filters) -> bool:
     return code not in (*config.languages, "zxx") and probability >= 0.9
 
 
-def _prose(text: str, limit: int = 2000) -> str:
+def _prose(text: str, limit: int = 1000) -> str:
     """Lines that are words and little else (at least 25 characters), or mostly in a script beyond ASCII."""
     lines, size = [], 0
     for line in text[:200_000].splitlines():

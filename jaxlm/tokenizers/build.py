@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxlm.config.data import Bytes, SentencePiece, SentencePieceFile
@@ -16,11 +16,11 @@ from jaxlm.tokenizers.sentencepiece import load, train
 MODEL = "tokenizer.model"
 
 
-def build(config: Config, texts: Iterable[str], directory: Path) -> Tokenizer:
-    """The tokenizer of `config`, trained on `texts` if it has to be.
+def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -> Tokenizer:
+    """The tokenizer of `config`, trained on `texts()` if it has to be.
 
-    A trained model is kept as `directory/tokenizer.model`, written atomically, and read from there the next time:
-    give each (config, texts) a directory of its own. Raises what `train` and `load` raise.
+    A trained model is kept as `directory/tokenizer.model`, written atomically, and read from there the next
+    time: give each (config, texts) a directory of its own. Raises what `train` and `load` raise.
     """
     match config:
         case Bytes():
@@ -30,7 +30,7 @@ def build(config: Config, texts: Iterable[str], directory: Path) -> Tokenizer:
         case SentencePiece(kind=kind, vocab=vocab):
             path = directory / MODEL
             if not path.exists():
-                model = train(texts, kind, vocab).model
+                model = train(texts(), kind, vocab).model
                 directory.mkdir(parents=True, exist_ok=True)
                 partial = path.with_suffix(f".{os.getpid()}")
                 partial.write_bytes(model)

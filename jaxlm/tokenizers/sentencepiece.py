@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 SPACE = "▁"
 """U+2581, which SentencePiece writes for a space; in a text it would come back as one."""
 CHUNK = 4096
-"""Characters of a training sentence: unigram training is quadratic in the longest."""
+"""Characters of a training sentence."""
+LIMIT = {"bpe": 32_000_000, "unigram": 4_000_000}
+"""Characters to learn from: some 10 s for BPE, some 30 s for unigram on two cores."""
 
 
 @dataclass(frozen=True)
 class SentencePieceTokenizer:
-    """A serialized model. Lossless with byte fallback, identity normalization and no dummy prefix, as trained here."""
+    """A serialized model.
+
+    Lossless with byte fallback, identity normalization and no dummy prefix, as trained here.
+    """
 
     model: bytes
 
@@ -115,14 +121,12 @@ class SentencePieceTokenizer:
         return self.processor.encode("a", out_type=str)[0].startswith(SPACE)
 
 
-def train(
-    texts: Iterable[str], kind: Literal["bpe", "unigram"], vocab: int, *, limit: int = 32_000_000
-) -> SentencePieceTokenizer:
-    """A tokenizer of exactly `vocab` tokens, learned from at most `limit` characters.
+def train(texts: Sequence[str], kind: Literal["bpe", "unigram"], vocab: int) -> SentencePieceTokenizer:
+    """A tokenizer of exactly `vocab` tokens, learned from about `LIMIT` characters spread over the texts.
 
-    Pieces may hold line breaks, runs of spaces and mixed scripts, so that `):\\n` and the indentation after it
-    are a token each; they never cross from one word over a space to the next. The result depends on the texts and their order
-    only, not on the machine's cores.
+    Pieces may hold line breaks, runs of spaces and mixed scripts, so that the end of a line of code and the
+    indentation of the next are a token each; they never cross from one word over a space to another. The
+    result depends on the texts and their order only, not on the machine's cores.
 
     Raises UsageError, naming the nearest possible size, if the texts do not support `vocab` tokens.
     """
@@ -131,11 +135,14 @@ def train(
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts, limit),
+            sentence_iterator=_sentences(texts, LIMIT[kind]),
             model_writer=model,
             model_type=kind,
             vocab_size=vocab,
-            **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
             byte_fallback=True,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
@@ -143,7 +150,7 @@ def train(
             allow_whitespace_only_pieces=True,
             split_by_unicode_script=False,
             max_sentence_length=8 * CHUNK,
-            num_threads=1,  # A unigram model's bytes depend on it.
+            num_threads=8,  # Pinned: a unigram model's bytes depend on it.
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -151,17 +158,21 @@ def train(
     return SentencePieceTokenizer(model.getvalue())
 
 
-def _sentences(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """Pieces of the texts that begin, not end, with a line break: the trainer strips breaks at the end."""
-    size = 0
-    for text in texts:
-        start = 0
-        while start < len(text) and size < limit:
-            cut = text.rfind("\n", start + 1, start + CHUNK) if start + CHUNK < len(text) else len(text)
-            cut = cut if cut > start else start + CHUNK
-            yield text[start:cut]
-            size += cut - start
-            start = cut
+def _sentences(texts: Sequence[str], limit: int) -> Iterator[str]:
+    """Every n-th chunk of the texts, with n such that about `limit` characters are left."""
+    every = -(-sum(map(len, texts)) // limit)
+    return itertools.islice((chunk for text in texts for chunk in _chunks(text)), 0, None, max(every, 1))
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Pieces that begin, not end, with a line break: the trainer strips breaks at the end."""
+    start = 0
+    while start < len(text):
+        end = start + CHUNK
+        cut = text.rfind("\n", start + 1, end) if end < len(text) else len(text)
+        cut = cut if cut > start else end
+        yield text[start:cut]
+        start = cut
 
 
 def _explain(error: RuntimeError, kind: str, vocab: int) -> UsageError | Failure:
