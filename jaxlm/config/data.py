@@ -10,14 +10,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PythonText:
-    """CPython's documentation topics and the standard library's docstrings and sources: on every machine."""
+    """On every machine: the running Python's language reference by topic, its built-in modules' docstrings,
+    and its standard library's sources without tests and tables (9 MB).
+    """
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Files or globs: `.txt` is one document a file, `.jsonl` one a line in its field `text`."""
+    """`.txt` is one document a file, `.jsonl` one a line in its field `text`."""
 
     paths: tuple[str, ...] = ()
+    """Files, or globs (`**` for any depth)."""
 
 
 Source = PythonText | TextFiles
@@ -30,7 +33,7 @@ class Filters:
     min_chars: int = 200
     max_chars: int = 1_000_000
     max_repetition: float = 0.3
-    """Largest share of characters in duplicate lines or in the commonest repeated n-grams."""
+    """Largest share of text in lines or 10-grams seen twice before, or in third uses of one 4-gram."""
     max_symbols: float = 0.35
     """Largest share of characters that are neither letters, digits nor white space."""
     languages: tuple[str, ...] = ("en",)
@@ -44,7 +47,8 @@ class Corpus:
     source: Source = PythonText()
     filters: Filters = Filters()
     held_out: int = 200_000
-    """Bytes of whole documents kept from training, and decontaminated by 13-grams."""
+    """Bytes, at least, of whole documents for evaluation; a training document that shares 13 words in a row
+    with one of them is dropped."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Tfds:
     """A dataset already prepared by a tensorflow-datasets builder in ArrayRecord format."""
 
     name: str = ""
-    """`name[/config][:version]`, found in the tfds data directory."""
+    """`name[/config][:version]` in the tfds data directory (TFDS_DATA_DIR), or a dataset's own directory."""
     split: str = "train"
     field: str = "text"
     """Feature that holds the text."""
@@ -71,6 +75,7 @@ class SentencePiece:
 
     kind: Literal["bpe", "unigram"] = "bpe"
     vocab: int = 4096
+    """Tokens, with four special ones and the 256 bytes."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class SentencePieceFile:
     """A trained SentencePiece model on disk."""
 
     path: str = ""
+    """The `.model` file."""
 
 
 Tokenizer = SentencePiece | Bytes | SentencePieceFile

@@ -1,0 +1,39 @@
+"""From a tokenizer's config to the tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxlm.config.data import Bytes, SentencePiece, SentencePieceFile
+from jaxlm.config.data import Tokenizer as Config
+from jaxlm.config.errors import UsageError
+from jaxlm.tokenizers.bytes import ByteTokenizer
+from jaxlm.tokenizers.protocol import Tokenizer
+from jaxlm.tokenizers.sentencepiece import load, train
+
+MODEL = "tokenizer.model"
+
+
+def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -> Tokenizer:
+    """The tokenizer of `config`, trained on `texts()` if it has to be.
+
+    A trained model is kept as `directory/tokenizer.model`, written atomically, and read from there the next
+    time: give each (config, texts) a directory of its own. Raises what `train` and `load` raise.
+    """
+    match config:
+        case Bytes():
+            return ByteTokenizer()
+        case SentencePieceFile(path=path):
+            return load(path)
+        case SentencePiece(kind=kind, vocab=vocab):
+            path = directory / MODEL
+            if not path.exists():
+                model = train(texts(), kind, vocab).model
+                directory.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(f".{os.getpid()}")
+                partial.write_bytes(model)
+                os.replace(partial, path)
+            return load(path)
+    raise UsageError(f"tokenizer: no builder for {type(config).__name__}")

@@ -1,0 +1,34 @@
+"""UTF-8 bytes as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int32
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """Token 4 + b is the byte b; 0 to 3 are padding, unknown (never produced), beginning and end."""
+
+    vocab: ClassVar[int] = 260
+    pad: ClassVar[int] = 0
+    bos: ClassVar[int] = 2
+    eos: ClassVar[int] = 3
+    fingerprint: ClassVar[str] = sha256(b"bytes: pad unk bos eos 0..255").hexdigest()
+
+    def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 4
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " tokens"]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.bytes_of(ids).decode("utf-8", "replace")
+
+    def bytes_of(self, ids: Iterable[int]) -> bytes:
+        return bytes(token - 4 for token in map(int, ids) if 4 <= token < 260)
