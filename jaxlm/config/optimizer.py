@@ -1,4 +1,7 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers and learning-rate schedules.
+
+Steps count from 0; a decay is complete at step `train.steps`, one after the last update.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up, then half a cosine from the peak to `final` * peak at the last step."""
+    """Linear warm-up, then half a cosine from the peak to `final` * peak at the end."""
 
     peak: float = 1e-3
     warmup: int = 0
@@ -24,7 +27,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear warm-up, then a line from the peak to `final` * peak at the last step."""
+    """Linear warm-up, then a line from the peak to `final` * peak at the end."""
 
     peak: float = 1e-3
     warmup: int = 0
@@ -58,12 +61,16 @@ class AdamW:
 
 @dataclass(frozen=True)
 class Adafactor:
-    """Factored second moments (Shazeer and Stern 2018, arXiv:1804.04235)."""
+    """Factored second moments (Shazeer and Stern 2018, arXiv:1804.04235).
+
+    The learning rate is relative: it multiplies each array's root mean square.
+    """
 
     schedule: Schedule = Cosine()
     b2: float = 0.8
     """Exponent of the second moment's decay rate, 1 - step ** -b2."""
     decay: float = 0.0
+    """As in AdamW."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Muon:
     iterations: int = 5
     """Newton-Schulz iterations."""
     decay: float = 0.1
+    """Applied to the orthogonalized matrices; the AdamW part does not decay."""
     adam: float = 0.1
     """Learning rate of the AdamW part, as a share of the schedule's."""
 
