@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,5 +34,5 @@ def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
         shardings(abstract, layout),
     )
     model = load_parameters(run_dir, template)
-    tokenizer = reopen(experiment.tokenizer, os.path.join(run_dir, "tokenizer"))
+    tokenizer = reopen(experiment.tokenizer, Path(run_dir) / "tokenizer")
     return model, tokenizer, Call(layout, precision, attention=experiment.where.attention)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import jax
 
@@ -57,7 +58,7 @@ def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int
     with clock("data"):
         prepared = prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
         _check_vocabulary(experiment, prepared)
-        keep(prepared.tokenizer, os.path.join(opened.path, "tokenizer"))
+        keep(prepared.tokenizer, Path(opened.path) / "tokenizer")
     size = {"batch": experiment.train.batch, "length": experiment.train.length}
     train_rows = row_data.training(prepared.train, experiment.packing, seed=experiment.train.seed, **size)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:

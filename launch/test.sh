@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The test suite in an environment of its own, with the minutes of each part at the end.
+#
+#   launch/test.sh [--parity] [arguments of pytest]
+#
+# --parity adds torch and transformers, the references that models and optimizers are compared with.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+extras=report,test
+if [ "${1:-}" = --parity ]; then extras=$extras,parity; shift; fi
+start=$SECONDS
+make_environment .venv-test "$extras"
+installed=$SECONDS
+# Compiled programs are kept between the processes of one run and between runs.
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.venv-test/compiled}
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5
+echo "== ruff"
+.venv-test/bin/ruff check .
+.venv-test/bin/ruff format --check .
+echo "== pytest $*"
+status=0
+.venv-test/bin/python -m pytest -n "${JAXLM_TEST_PROCESSES:-2}" -m "not nightly" "$@" || status=$?
+printf '== minutes: install %.1f, tests %.1f\n' \
+  "$(((installed - start) * 10 / 60))e-1" "$(((SECONDS - installed) * 10 / 60))e-1"
+exit "$status"
