@@ -172,8 +172,8 @@ def type_name(hint: Any) -> str:
     names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
     if element(hint) is not None:
         return f"any number of values, each {type_name(element(hint))}"
-    named = [
-        option_name(one) if dataclasses.is_dataclass(one) else names.get(one, str(one))
-        for one in alternatives(hint)
-    ]
-    return " or ".join(named)
+
+    def named(one: Any) -> str:
+        return option_name(one) if dataclasses.is_dataclass(one) else names.get(one, str(one))
+
+    return " or ".join(map(named, alternatives(hint)))

@@ -64,7 +64,8 @@ def test_wrong_types_are_listed(tmp_path):
         "def experiment():\n"
         "    model = Decoder(position=Rope, norm=Tied(), block=Pattern(period=(Block(), 3)))\n"
         "    train = Train(steps='600', clip=1, ema=True)\n"
-        "    return Experiment(name='x', model=model, train=train, samples=Samples(prompts=['a']), precision='fp8')\n"
+        "    samples = Samples(prompts=['a'])\n"
+        "    return Experiment(name='x', model=model, train=train, samples=samples, precision='fp8')\n"
     )
     lines = refused(file).split("\n")
     assert lines[0] == f"{file}: wrong types"
