@@ -1,8 +1,10 @@
 """usage: jaxlm runs list [DIR] | show RUN | diff A B
 
-list [DIR]    all runs of a directory (default: runs), the newest first
-show RUN      attempts, last metrics and where the time went
-diff A B      how the configs of two runs differ, and their last metrics side by side
+Reads run directories; RUN, A and B are paths or names in runs/.
+
+  list [DIR]    all runs of a directory (default: runs), the newest first
+  show RUN      attempts, last metrics and where the time went
+  diff A B      how the configs of two runs differ, and their last metrics side by side
 """
 
 from __future__ import annotations

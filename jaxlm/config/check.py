@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from jaxlm.config.data import Bytes, SentencePiece
@@ -41,6 +42,8 @@ def _ranges(experiment: Experiment) -> Iterator[str]:
             yield f"{path} is {value}: expected at least {least}"
         elif name in SHARES and not 0 <= value <= 1:
             yield f"{path} is {value}: expected a share between 0 and 1"
+        elif not math.isfinite(value):
+            yield f"{path} is {value}: expected a finite number"
         elif value < 0:
             yield f"{path} is {value}: expected no negative number"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import json
@@ -13,7 +12,7 @@ from typing import Any
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.objective import Custom
-from jaxlm.config.paths import alternatives, children, classes, element, hints
+from jaxlm.config.paths import alternatives, children, classes, element, hints, misfits, type_name
 
 CLASS = "class"
 """Key of the member's class name where a field is a union."""
@@ -43,14 +42,17 @@ def from_json(tree: dict[str, Any]) -> Experiment:
 
     Raises Failure for a class or field that does not exist.
     """
-    return _decode(Experiment, tree, "experiment")
+    experiment = _decode(Experiment, tree, "experiment")
+    for path, hint, value in misfits(experiment):
+        raise Failure(f"experiment.{path}: {value!r} does not fit, expected {type_name(hint)}")
+    return experiment
 
 
 def _decode(hint: Any, value: Any, path: str) -> Any:
     if element(hint) is not None and isinstance(value, list):
         return tuple(_decode(element(hint), each, f"{path}.{i}") for i, each in enumerate(value))
     if not isinstance(value, dict):
-        return _check_plain(hint, value, path)
+        return value
     members = {cls.__name__: cls for cls in classes(hint)}
     name = value.get(CLASS, next(iter(members)) if len(members) == 1 else None)
     if name not in members:
@@ -64,22 +66,6 @@ def _decode(hint: Any, value: Any, path: str) -> Any:
         return members[name](**decoded)
     except TypeError as error:
         raise Failure(f"{path}: {error}") from None
-
-
-def _check_plain(hint: Any, value: Any, path: str) -> Any:
-    allowed = {type(one) if isinstance(one, str) else one for one in _plain_types(hint)}
-    if type(value) not in allowed and not (type(value) is int and float in allowed):
-        raise Failure(f"{path}: {value!r} does not fit its field")
-    return value
-
-
-@functools.cache
-def _plain_types(hint: Any) -> tuple[Any, ...]:
-    """Plain types a field may hold; the values of a Literal stand for their type."""
-    found: list[Any] = []
-    for one in alternatives(hint):
-        found += getattr(one, "__args__", ()) if "Literal" in str(one) else [one]
-    return tuple(found)
 
 
 # --- identity ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.paths import misfits, type_name
 
 
 def load_experiment(name: str) -> Experiment:
@@ -30,6 +31,9 @@ def load_experiment(name: str) -> Experiment:
     result = _guard(name, make)
     if not isinstance(result, Experiment):
         raise UsageError(f"{name}: experiment() returned {type(result).__name__}, expected Experiment")
+    wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(result)]
+    if wrong:
+        raise UsageError(f"{name}: wrong types\n" + "\n".join(wrong))
     return result
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import types
 import typing
@@ -135,10 +136,33 @@ def field_docs(cls: type) -> dict[str, str]:
     """First line of the string below each field of a dataclass."""
     body = _class_bodies(cls.__module__).get(cls.__name__, [])
     docs = {}
-    for field, text in zip(body, body[1:]):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             docs[field.target.id] = inspect.cleandoc(ast.literal_eval(text.value)).split("\n")[0]
     return docs
+
+
+def misfits(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, type, value) of every field of an instance that holds what its type does not admit."""
+    for name, hint, value in children(node):
+        yield from _misfits(f"{prefix}{name}", hint, value)
+
+
+def _misfits(path: str, hint: Any, value: Any) -> Iterator[tuple[str, Any, Any]]:
+    inner = element(hint)
+    if inner is not None and isinstance(value, tuple):
+        for i, each in enumerate(value):
+            yield from _misfits(f"{path}.{i}", inner, each)
+    elif type(value) in classes(hint):
+        yield from misfits(value, f"{path}.")
+    elif not any(_admits(one, value) for one in alternatives(hint)):
+        yield path, hint, value
+
+
+def _admits(hint: Any, value: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return any(value == one and type(value) is type(one) for one in typing.get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def type_name(hint: Any) -> str:
@@ -148,4 +172,8 @@ def type_name(hint: Any) -> str:
     names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
     if element(hint) is not None:
         return f"any number of values, each {type_name(element(hint))}"
-    return " or ".join(names.get(one, str(one)) for one in alternatives(hint))
+
+    def named(one: Any) -> str:
+        return option_name(one) if dataclasses.is_dataclass(one) else names.get(one, str(one))
+
+    return " or ".join(map(named, alternatives(hint)))

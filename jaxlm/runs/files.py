@@ -23,8 +23,10 @@ def explained(path: Any, action: str = "write") -> Iterator[None]:
     except OSError as error:
         raise Failure(f"cannot {action} {error.filename or path}: {error.strerror or error}") from error
     except ImportError as error:
-        hint = "pip install gcsfs (gs://) or s3fs (s3://)"
-        raise Failure(f"cannot {action} {path}: {error}; object stores need {hint}") from error
+        if is_local(path):
+            raise
+        package = "s3fs" if os.fspath(path).startswith("s3://") else "gcsfs"
+        raise Failure(f"cannot {action} {path}: pip install {package}") from error
 
 
 def write_atomically(path: Any, text: str) -> None:

@@ -34,11 +34,12 @@ def ask(capsys, *words):
     ],
 )
 def test_answers_without_jax_in_half_a_second(words, code, said):
+    # processor time, as the wall clock says little on a busy machine
     program = (
         "import sys; from jaxlm.cli import main\n"
         f"code = main(sys.argv[1:]); heavy = {HEAVY!r} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "import time; print(time.process_time()); sys.exit(code)"  # on a busy machine the wall clock says little
+        "import time; print(time.process_time()); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
     assert float(done.stdout.split()[-1]) < 0.5

@@ -110,8 +110,9 @@ def test_the_source_of_a_custom_objective_is_hashed(tmp_path, monkeypatch):
     [
         (["model", "class"], "Decodr", "experiment.model: unknown class 'Decodr', expected one of Decoder"),
         (["model", "embd"], 3, "experiment.model: Decoder has no field 'embd'"),
-        (["train", "steps"], "many", "experiment.train.steps: 'many' does not fit"),
+        (["train", "steps"], "many", "experiment.train.steps: 'many' does not fit, expected an integer"),
         (["train"], 3, "experiment.train: 3 does not fit"),
+        (["precision"], "fp8", "experiment.precision: 'fp8' does not fit, expected one of float32"),
     ],
 )
 def test_a_damaged_file_is_a_failure(path, value, message):

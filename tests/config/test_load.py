@@ -55,3 +55,27 @@ def test_what_is_wrong_with_a_file(tmp_path, source, message):
     assert text.startswith(str(file))
     assert message in text
     assert "\n" not in text
+
+
+def test_wrong_types_are_listed(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from jaxlm.config import *\n"
+        "def experiment():\n"
+        "    model = Decoder(position=Rope, norm=Tied(), block=Pattern(period=(Block(), 3)))\n"
+        "    train = Train(steps='600', clip=1, ema=True)\n"
+        "    samples = Samples(prompts=['a'])\n"
+        "    return Experiment(name='x', model=model, train=train, samples=samples, precision='fp8')\n"
+    )
+    lines = refused(file).split("\n")
+    assert lines[0] == f"{file}: wrong types"
+    assert [line.split()[0] for line in lines[1:]] == [
+        "model.block.period.1",
+        "model.position",
+        "model.norm",
+        "train.steps",
+        "train.ema",
+        "precision",
+        "samples.prompts",
+    ]
+    assert lines[3].endswith("expected rms_norm or layer_norm")

@@ -1,6 +1,7 @@
 """Run directories: created, resumed, refused; whatever is refused is left as it was."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -151,3 +152,11 @@ def test_only_one_process_writes(tmp_path):
         child.communicate()
     assert status("mine") == "stopped"
     assert open_run(BASE, "mine").attempt == 2
+
+
+@pytest.mark.parametrize(("path", "package"), [("gs://a/b", "gcsfs"), ("s3://a/b", "s3fs")])
+def test_an_object_store_without_its_client(path, package):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(Failure, match=f"^cannot open {path}: pip install {package}$"):
+        open_run(BASE, path)
