@@ -10,10 +10,39 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus import Document, baselines, documents
 from jaxlm.data import builder, prepare
 
-WORDS = """
-    the house river morning people walked slowly through under bridge light garden window children story
-    evening while nobody remembered which answer would have been given before winter came again to them
-    """.split()
+WORDS = [
+    "the",
+    "house",
+    "river",
+    "morning",
+    "people",
+    "walked",
+    "slowly",
+    "through",
+    "under",
+    "bridge",
+    "light",
+    "garden",
+    "window",
+    "children",
+    "story",
+    "evening",
+    "while",
+    "nobody",
+    "remembered",
+    "which",
+    "answer",
+    "would",
+    "have",
+    "been",
+    "given",
+    "before",
+    "winter",
+    "came",
+    "again",
+    "to",
+    "them",
+]
 
 
 def prose(seed, count=150):
