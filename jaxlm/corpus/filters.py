@@ -63,12 +63,16 @@ def binary(text: str, config: Filters) -> bool:
     return CONTROL.search(text) is not None
 
 
-SYMBOL = re.compile(r"[^\w\s]|_")
+_PLAIN = bytes(b for b in range(256) if b > 127 or chr(b).isalnum() or chr(b).isspace())
+_FOREIGN_SYMBOL = re.compile(r"[^\x00-\x7f\w\s]")
 
 
 def symbols(text: str, config: Filters) -> bool:
     """Too many characters that are neither letters, digits nor white space."""
-    return len(SYMBOL.findall(text)) > config.max_symbols * len(text)
+    count = len(text.encode().translate(None, delete=_PLAIN))
+    if not text.isascii():
+        count += len(_FOREIGN_SYMBOL.findall(text))
+    return count > config.max_symbols * len(text)
 
 
 def repetition(text: str, config: Filters) -> bool:

@@ -75,6 +75,8 @@ def open_dataset(name: str) -> Any:
     """
     import tensorflow_datasets as tfds
 
+    if not name:
+        raise UsageError("data.name is empty: give a tfds dataset's name or directory")
     try:
         builder = tfds.builder_from_directory(name) if Path(name).is_dir() else tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
@@ -105,11 +107,11 @@ def texts(builder: Any, split: str, field: str = "text", *, every: int = 1) -> I
     import tensorflow_datasets as tfds
 
     if split not in builder.info.splits:
-        known = ", ".join(builder.info.splits)
+        known = ", ".join(sorted(builder.info.splits))
         raise UsageError(f"data: {builder.info.full_name} has no split {split!r}; it has {known}")
     features = dict(builder.info.features.items())
     if not isinstance(features.get(field), tfds.features.Text):
-        known = ", ".join(name for name, kind in features.items() if isinstance(kind, tfds.features.Text))
+        known = ", ".join(sorted(name for name in features if isinstance(features[name], tfds.features.Text)))
         raise UsageError(
             f"data.field: {builder.info.full_name} has no text feature {field!r}; it has {known}"
         )

@@ -9,7 +9,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.tokenizers import ByteTokenizer, SentencePieceTokenizer, build, load, stream, train
 
 TEXTS = [
-    f"class Node{i}:\n    def visit_{name}(self, value):\n\t\treturn self.{name} + {i * 37}\n\n\n# Of {name}.\n"
+    f"class Node{i}:\n    def visit_{name}(self, v):\n\t\treturn self.{name} + {i * 37}\n\n\n# Of {name}.\n"
     for i, name in enumerate(["alpha", "beta", "gamma", "delta", "value", "token", "stream", "document"] * 8)
 ]
 HARD = [
