@@ -8,13 +8,16 @@ and a step that fails is named and set aside, and the one before is tried.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
 import logging
 import math
 import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -161,14 +164,9 @@ class Checkpoints:
             try:
                 state, meta = self._read(step, template, only)
                 problem = None
-            except Failure:
-                raise
-            except Exception as error:
-                # Damage can show as any error of any layer; running out of memory is none.
-                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                    raise
-                problem = _reason(error)
-                _drop_traces(error)
+            except _Damage as damage:
+                problem = str(damage)
+                _drop_traces(damage)
             if _all_hosts(problem is None):
                 self._set_aside(bad)
                 return step, state, meta["data"]
@@ -181,8 +179,6 @@ class Checkpoints:
 
     def _read(self, step: int, template: Any, only: str | None) -> tuple[Any, dict]:
         meta = self._meta(step)
-        if meta.pop("check", None) != _checksum(meta):
-            raise _Damage("meta does not match its own checksum")
         if self._config and not only and meta["config"] != self._config:
             raise Failure(
                 f"{self.directory}/{step} belongs to another experiment (hash {meta['config']}, "
@@ -197,7 +193,8 @@ class Checkpoints:
         arguments = ocp.args.PyTreeRestore(
             abstract, ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
         )
-        nested = self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
+        with _reading("state"):
+            nested = self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
         absent = [name for name, leaf in flatten(nested).items() if not isinstance(leaf, jax.Array)]
         if absent:
             raise _Damage("these arrays are missing: " + ", ".join(absent[:10]))
@@ -211,7 +208,11 @@ class Checkpoints:
         ), meta
 
     def _meta(self, step: int) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        with _reading("meta"):
+            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            if meta.pop("check") != _checksum(meta):
+                raise _Damage("meta is not what was saved")
+        return meta
 
     def _must_fit(self, step: int, wanted: dict, saved: dict, dtypes: bool) -> None:
         def shown(kinds: dict) -> dict[str, str]:
@@ -222,10 +223,11 @@ class Checkpoints:
             raise Failure(f"{self.directory}/{step} holds another model:\n" + listed(problems))
 
     def _score_on_disk(self, step: int) -> float | None:
-        """A step's metric; None where its meta cannot be read: `restore` says so when its turn comes."""
+        """A step's metric; None where its meta is damaged: `restore` says so when its turn comes."""
         try:
             return self._meta(step)["metric"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except _Damage as damage:
+            _drop_traces(damage)
             return None
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -312,15 +314,29 @@ def _checksum(meta: dict) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, at most 300 characters, with its kind where it says nothing by itself."""
-    text = str(error).strip().splitlines()
-    return (
-        text[0][:300] if isinstance(error, _Damage) else f"{type(error).__name__}: {''.join(text[:1])[:300]}"
-    )
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Whatever goes wrong within is damage: it can show as any error of any layer below."""
+    try:
+        yield
+    except _Damage:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise _Damage(f"{what} cannot be read: {_reason(error)}") from error
 
 
-def _drop_traces(error: Exception) -> None:
+def _reason(error: BaseException) -> str:
+    """What went wrong at the bottom, in one line: the array if one is named, and the first 300 characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = (str(error).strip().splitlines() or [""])[0].partition(" [tensorstore_spec")[0]
+    array = re.search(r'"([^"/]+)/[^"/]*" in OCDBT', text)
+    return f"{array[1] + ': ' if array else ''}{type(error).__name__}: {text[:300]}"
+
+
+def _drop_traces(error: BaseException) -> None:
     """Frees what a failed read left: Python would print pages about it at some later time."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     report, sys.unraisablehook = sys.unraisablehook, lambda _: None
