@@ -119,9 +119,7 @@ def devices(program: str | None = None, seconds: float = DEVICE_SECONDS) -> Iter
         "print(len(d), jax.default_backend(), d[0].device_kind, jax.local_device_count(), sep='|')"
     )
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=seconds
-        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         text = f"jax found no devices in {seconds:.0f} s: another process may hold them, or a driver hangs"
         yield Finding("devices", PROBLEM, f"{text}; JAX_PLATFORMS=cpu goes without")
@@ -157,9 +155,7 @@ def memory() -> Iterator[Finding]:
     free = table["MemAvailable"]
     text = f"{size(free)} of {size(table['MemTotal'])} free, {os.cpu_count()} cores"
     yield (
-        Finding("memory", OK, text)
-        if free > 2 * GIB
-        else Finding("memory", WARNING, f"{text}: small models only")
+        Finding("memory", OK, text) if free > 2 * GIB else Finding("memory", WARNING, f"{text}: small models only")
     )
 
 
@@ -173,9 +169,7 @@ def disk(directory: str = "runs") -> Iterator[Finding]:
     yield (
         Finding("disk", OK, text)
         if free > 5 * GIB
-        else Finding(
-            "disk", WARNING if free > GIB else PROBLEM, f"{text}: delete old checkpoints or use --run-dir"
-        )
+        else Finding("disk", WARNING if free > GIB else PROBLEM, f"{text}: delete old checkpoints or use --run-dir")
     )
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -199,9 +193,7 @@ def variables() -> Iterator[Finding]:
     yield Finding("flags", OK, "; ".join(given) or "none set")
     for name in ("JAX_DISABLE_JIT", "JAX_DEBUG_NANS", "JAX_ENABLE_X64"):
         if os.environ.get(name, "").lower() in ("1", "true"):
-            yield Finding(
-                "flags", WARNING, f"{name} is set: steps are slow; unset it unless you are debugging"
-            )
+            yield Finding("flags", WARNING, f"{name} is set: steps are slow; unset it unless you are debugging")
 
 
 def network(port: int = COORDINATOR_PORT) -> Iterator[Finding]:

@@ -72,8 +72,7 @@ def _source(name: str) -> str:
 def values(tree: Experiment) -> dict[str, str]:
     """What every field and choice holds, as it is written on a command line, by path."""
     return {
-        one.path: show(one.value) if isinstance(one, Leaf) else option_name(type(one.value))
-        for one in walk(tree)
+        one.path: show(one.value) if isinstance(one, Leaf) else option_name(type(one.value)) for one in walk(tree)
     }
 
 

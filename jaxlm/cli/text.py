@@ -15,9 +15,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return _ruled(header, cells, right)
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     lines = [
-        "  ".join(
-            cell.rjust(width) if side else cell.ljust(width) for cell, width, side in zip(row, widths, right)
-        )
+        "  ".join(cell.rjust(width) if side else cell.ljust(width) for cell, width, side in zip(row, widths, right))
         for row in [list(header), *cells]
     ]
     return "\n".join(line.rstrip() for line in lines)

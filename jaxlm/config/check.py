@@ -51,14 +51,10 @@ def _ranges(experiment: Experiment) -> Iterator[str]:
 def _agreement(experiment: Experiment) -> Iterator[str]:
     train, where, model = experiment.train, experiment.where, experiment.model
     if where.micro_batches > 0 and train.batch % where.micro_batches:
-        yield (
-            f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it"
-        )
+        yield (f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it")
     learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
-        yield (
-            f"model.position.length is {model.position.length}, train.length {train.length}: add positions"
-        )
+        yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"

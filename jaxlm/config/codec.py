@@ -99,9 +99,7 @@ def _source_hash(path: str) -> str:
 
 def canonical(tree: Any) -> bytes:
     """The one way a JSON tree is written before it is hashed."""
-    return json.dumps(
-        tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def what_hash(experiment: Experiment) -> str:

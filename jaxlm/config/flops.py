@@ -196,9 +196,7 @@ def _saved(experiment: Experiment) -> int:
     if isinstance(model, Rwkv4):
         each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width, "full": e}[remat]
         return model.layers * each
-    layers = (
-        model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
-    )
+    layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
     attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
     total = 0.0
     for one in blocks(model.block, layers):

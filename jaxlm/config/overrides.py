@@ -56,9 +56,7 @@ def replace_at(tree: Any, path: str, value: Any) -> Any:
     if isinstance(tree, tuple):
         i = int(name)
         return (*tree[:i], replace_at(tree[i], rest, value) if rest else value, *tree[i + 1 :])
-    return dataclasses.replace(
-        tree, **{name: replace_at(getattr(tree, name), rest, value) if rest else value}
-    )
+    return dataclasses.replace(tree, **{name: replace_at(getattr(tree, name), rest, value) if rest else value})
 
 
 def _read(tree: Any, argv: list[str]) -> tuple[list[tuple[str, str]], list[Change]]:
@@ -139,11 +137,7 @@ def _convert(hint: Any, word: str) -> Any:
     if hint is str:
         return word
     if hint is bool:
-        return (
-            {"true": True, "false": False}.get(word.lower())
-            if word.lower() in ("true", "false")
-            else _no(word)
-        )
+        return {"true": True, "false": False}.get(word.lower()) if word.lower() in ("true", "false") else _no(word)
     if hint is type(None):
         return None if word.lower() == "none" else _no(word)
     if hint not in (int, float):

@@ -68,9 +68,7 @@ def why_absent(tree: Any, path: str) -> str:
 def unknown_choice(choice: Choice, name: str, members: dict[str, type]) -> str:
     """The members of a union, nearest first."""
     names = nearest(name, list(members), len(members))
-    lines = [
-        f"  {choice.path}:{one}" + ("  now" if type(choice.value) is members[one] else "") for one in names
-    ]
+    lines = [f"  {choice.path}:{one}" + ("  now" if type(choice.value) is members[one] else "") for one in names]
     return f"{choice.path} has no choice {name!r}; nearest first:\n" + "\n".join(lines)
 
 
@@ -80,9 +78,7 @@ def stray(word: str, switchable: dict[str, set[str]]) -> str:
     if not colon:
         return f"unexpected word {word!r}: fields are set by --path value, alternatives chosen by path:name"
     having = [path for path, names in switchable.items() if choice in names]
-    lines = "\n".join(
-        f"  {one}:{choice if having else '...'}" for one in nearest(name, having or list(switchable))
-    )
+    lines = "\n".join(f"  {one}:{choice if having else '...'}" for one in nearest(name, having or list(switchable)))
     return f"{name} is no field with alternatives; nearest:\n{lines}"
 
 

@@ -111,9 +111,7 @@ def _entry(kind: str, name: str, value: object, indent: str) -> str:
     signature = getattr(value, "__text_signature__", None) or ("" if kind == "class " else "(...)")
     text = (value.__doc__ if isinstance(value.__doc__, str) else "") or ""
     lines = inspect.cleandoc(text).splitlines()
-    body = "\n".join(
-        f"{indent}    {line}".rstrip() for line in ['"""' + (lines[0] if lines else ""), *lines[1:]]
-    )
+    body = "\n".join(f"{indent}    {line}".rstrip() for line in ['"""' + (lines[0] if lines else ""), *lines[1:]])
     return f'{indent}{kind}{name}{signature}:\n{body}\n{indent}    """'
 
 
@@ -172,9 +170,7 @@ def _field(line: bytes, path: Path, number: int) -> bytes:
     except UnicodeDecodeError:
         return line
     except ValueError as error:
-        raise Failure(
-            f"{str(path)!r}, line {number}: not JSON ({error}); repair or remove the line"
-        ) from error
+        raise Failure(f"{str(path)!r}, line {number}: not JSON ({error}); repair or remove the line") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise Failure(f"{str(path)!r}, line {number}: no string in the field `text`")
     # A lone surrogate (an escape such as "\ud800") has no UTF-8 form: its bytes fail the encoding rule.

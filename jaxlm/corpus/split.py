@@ -36,9 +36,7 @@ def hold_out(documents: Sequence[Document], size: int) -> tuple[list[Document], 
     taken = np.cumsum([0] + [sizes[i] for i in order])
     chosen = set(order[: int(np.searchsorted(taken, size, side="left"))])
     if len(chosen) == len(documents):
-        raise Failure(
-            f"holding out {size:,} bytes of whole documents leaves none to train on: lower data.held_out"
-        )
+        raise Failure(f"holding out {size:,} bytes of whole documents leaves none to train on: lower data.held_out")
     train = [document for i, document in enumerate(documents) if i not in chosen]
     return train, [document for i, document in enumerate(documents) if i in chosen]
 

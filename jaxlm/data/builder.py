@@ -84,17 +84,13 @@ def open_dataset(name: str) -> Any:
             f"data.name: no tfds dataset {name!r} ({error}); prepare it first, or set TFDS_DATA_DIR"
         ) from error
     if not builder.is_prepared():
-        raise UsageError(
-            f"data.name: {name!r} is not prepared: there is nothing in {str(builder.data_dir)!r}"
-        )
+        raise UsageError(f"data.name: {name!r} is not prepared: there is nothing in {str(builder.data_dir)!r}")
     return builder
 
 
 def fingerprint(builder: Any) -> str:
     """sha256 of a dataset's name, features, and each split's shards and their sizes (not of every byte)."""
-    splits = {
-        name: (split.shard_lengths, split.num_bytes) for name, split in sorted(builder.info.splits.items())
-    }
+    splits = {name: (split.shard_lengths, split.num_bytes) for name, split in sorted(builder.info.splits.items())}
     parts = (builder.info.full_name, builder.info.features.to_json(), splits)
     return sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -112,9 +108,7 @@ def texts(builder: Any, split: str, field: str = "text", *, every: int = 1) -> I
     features = dict(builder.info.features.items())
     if not isinstance(features.get(field), tfds.features.Text):
         known = ", ".join(sorted(name for name in features if isinstance(features[name], tfds.features.Text)))
-        raise UsageError(
-            f"data.field: {builder.info.full_name} has no text feature {field!r}; it has {known}"
-        )
+        raise UsageError(f"data.field: {builder.info.full_name} has no text feature {field!r}; it has {known}")
     try:
         source = builder.as_data_source(split)
     except (NotImplementedError, ValueError) as error:

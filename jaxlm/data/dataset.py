@@ -49,9 +49,7 @@ class Dataset:
         return self.offsets[indices + 1] - self.offsets[indices]
 
 
-def in_memory(
-    documents: Iterable[Integer[np.ndarray, " tokens"]], *, bytes: int, vocab: int, pad: int
-) -> Dataset:
+def in_memory(documents: Iterable[Integer[np.ndarray, " tokens"]], *, bytes: int, vocab: int, pad: int) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
     arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
     tokens = np.concatenate([*arrays, np.empty(0, _dtype(vocab))])
@@ -100,12 +98,8 @@ def load(directory: Path) -> Dataset:
         tokens = _map(directory / TOKENS, np.dtype(manifest["dtype"]), manifest["tokens"])
         offsets = _map(directory / OFFSETS, np.dtype("<i8"), manifest["documents"] + 1)
     except (OSError, ValueError, KeyError) as error:
-        raise Failure(
-            f"the tokens in {str(directory)!r} are damaged ({error}): remove the directory"
-        ) from error
-    return Dataset(
-        tokens, offsets, manifest["bytes"], manifest["vocab"], manifest["pad"], manifest["fingerprint"]
-    )
+        raise Failure(f"the tokens in {str(directory)!r} are damaged ({error}): remove the directory") from error
+    return Dataset(tokens, offsets, manifest["bytes"], manifest["vocab"], manifest["pad"], manifest["fingerprint"])
 
 
 def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:

@@ -84,6 +84,22 @@ class Journal:
         self.close()
 
 
+class Silent:
+    """The journal of a process that writes none: all but the first of a run."""
+
+    def write(self, kind: Kind, step: int, **values: Any) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
 def read_metrics(run_dir: Any, kinds: tuple[Kind, ...] | None = None) -> list[dict[str, Any]]:
     """The records of a run as one history, without what a later attempt wrote again.
 

@@ -93,9 +93,7 @@ def git(directory: Path) -> dict[str, Any] | None:
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(directory), *words]
-        return subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.decode(
-            errors="replace"
-        )
+        return subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.decode(errors="replace")
 
     try:
         commit = ask("rev-parse", "HEAD").strip()
@@ -108,8 +106,6 @@ def git(directory: Path) -> dict[str, Any] | None:
         "commit": commit,
         "dirty": bool(diff),
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "diff": text
-        if len(text) <= DIFF_BYTES
-        else text[:DIFF_BYTES] + f"\n... {len(text)} characters in all\n",
+        "diff": text if len(text) <= DIFF_BYTES else text[:DIFF_BYTES] + f"\n... {len(text)} characters in all\n",
         "untracked": untracked[:100],
     }

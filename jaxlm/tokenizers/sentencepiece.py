@@ -183,9 +183,7 @@ def _explain(error: RuntimeError, kind: str, vocab: int) -> UsageError | Failure
             f"set tokenizer.vocab to {found[1]} or less (and model.vocab with it), or give more text"
         )
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return UsageError(
-            f"tokenizer.vocab={vocab}: the training text needs at least {found[1]} {kind} tokens"
-        )
+        return UsageError(f"tokenizer.vocab={vocab}: the training text needs at least {found[1]} {kind} tokens")
     if "!sentences_.empty()" in message:
         return Failure("cannot train a tokenizer: the training documents hold no text")
     return Failure(f"SentencePiece could not train a {kind} model of {vocab} tokens: {message}")

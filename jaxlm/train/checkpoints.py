@@ -303,9 +303,7 @@ def _abstract(wanted: Any, saved: dict[str, list]) -> dict[str, jax.ShapeDtypeSt
     """What to read: shapes and dtypes as they were saved, where the template wants them."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return {
-        name: jax.ShapeDtypeStruct(
-            leaf.shape, saved[name][0], sharding=getattr(leaf, "sharding", None) or here
-        )
+        name: jax.ShapeDtypeStruct(leaf.shape, saved[name][0], sharding=getattr(leaf, "sharding", None) or here)
         for name, leaf in flatten(wanted).items()
     }
 

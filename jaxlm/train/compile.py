@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from jaxlm.runs.directory import record
+from jaxlm.layers.contracts import Call
 from jaxlm.train import feed, telemetry
-from jaxlm.train.session import Session
+from jaxlm.train.session import Session, note
 from jaxlm.train.step import make_step
 
 
@@ -21,7 +21,7 @@ def compiled_steps(session: Session) -> Callable[[int], Callable]:
     batch = feed.abstract_batch(session.rows, setup.call.layout)
     places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
 
-    def compiled(call: Any, **options: Any) -> Callable:
+    def compiled(call: Call, **options: Any) -> tuple[Callable, str]:
         function = make_step(
             setup.objective,
             setup.optimizer,
@@ -34,26 +34,26 @@ def compiled_steps(session: Session) -> Callable[[int], Callable]:
         )
         with session.clock("compile"):
             lowered = jax.jit(function, donate_argnums=0, out_shardings=(places, None)).lower(setup.abstract, batch)
-            record(session.run, lowered_step=hashlib.sha256(lowered.as_text().encode()).hexdigest())
-            return lowered.compile()
+            return lowered.compile(), hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
-    cadence, cache = experiment.where.every.telemetry, {}
-    plain = compiled(setup.call)
+    plain, lowered = compiled(setup.call)
     mesh = setup.call.layout.mesh
-    record(
-        session.run,
+    note(
+        session,
         data=session.rows.fingerprint,
         tokenizer=session.prepared.tokenizer.fingerprint,
         devices=[device.device_kind for device in mesh.devices.flat],
         mesh=dict(mesh.shape),
+        lowered_step=lowered,
     )
+    cadence, observed = experiment.where.every.telemetry, []
 
     def step(index: int) -> Callable:
         if not cadence or (index + 1) % cadence:
             return plain
-        if "observed" not in cache:
+        if not observed:
             call = dataclasses.replace(setup.call, taps=telemetry.TAPS)
-            cache["observed"] = compiled(call, observe=telemetry.observe)
-        return cache["observed"]
+            observed.append(compiled(call, observe=telemetry.observe)[0])
+        return observed[0]
 
     return step

@@ -40,12 +40,11 @@ class Metrics:
         taken = [(done, jax.device_get(metrics)) for done, metrics in self.waiting]
         self.waiting = []
         for done, metrics in taken:
-            bad = int(metrics["first_bad_leaf"])
+            bad, loss = int(metrics["first_bad_leaf"]), float(metrics["loss"])
             if bad >= 0:
                 raise Failure(
-                    f"step {done}: the gradient of {self.names[bad]} is not finite, the loss is "
-                    f"{float(metrics['loss']):.4g}. The last checkpoint is from before it; lower the learning rate, "
-                    "or clip, and run again"
+                    f"step {done}: the gradient of {self.names[bad]} is not finite, the loss is {loss:.4g}. "
+                    "The last checkpoint is from before it; lower the learning rate, or clip, and run again"
                 )
         return taken
 

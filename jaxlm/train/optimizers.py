@@ -18,9 +18,7 @@ from jaxlm.layers.names import map_named
 from jaxlm.train import schedules
 
 
-def build(
-    optimizer: Optimizer, steps: int, precision: Precision = Precision()
-) -> optax.GradientTransformation:
+def build(optimizer: Optimizer, steps: int, precision: Precision = Precision()) -> optax.GradientTransformation:
     """The optimizer of a run of `steps`; updates are float32 and already carry the learning rate's sign.
 
     `precision.optimizer` is the dtype of first moments (Adafactor has none).

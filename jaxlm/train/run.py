@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
+from jaxlm.cluster.discovery import join
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
-from jaxlm.config.errors import UsageError
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
+from jaxlm.layers.axes import shardings
+from jaxlm.parallel.layout import single_device
 from jaxlm.runs import goodput
-from jaxlm.runs.directory import Run, finish, open_run, record, release
+from jaxlm.runs.directory import Run, finish, open_run, record, release, run_path
 from jaxlm.runs.files import write_atomically
-from jaxlm.runs.journal import Journal
+from jaxlm.runs.journal import Journal, Silent
 from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
@@ -40,7 +46,8 @@ AGAIN = 75
 def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[int, int] | None = None) -> int:
     """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again."""
     clock = goodput.Clock()
-    opened = open_run(experiment, run_dir)
+    join()
+    opened = _open(experiment, run_dir)
     if opened.finished:
         print(f"{opened.path} is finished: jaxlm runs show {opened.path}")
         return 0
@@ -51,14 +58,55 @@ def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[in
         release(opened)
 
 
+def _open(experiment: Experiment, run_dir: str | None) -> Run:
+    """Process 0 opens the directory and tells the others how it went."""
+    if jax.process_count() == 1:
+        return open_run(experiment, run_dir)
+    opened, refused = None, None
+    if jax.process_index() == 0:
+        try:
+            opened = open_run(experiment, run_dir)
+        except (UsageError, Failure) as error:
+            refused = error
+    told = np.asarray([0, 0] if opened is None else [opened.attempt, 1 + opened.finished])
+    attempt, state = multihost_utils.broadcast_one_to_all(told)
+    if state == 0:
+        raise refused or UsageError("process 0 could not open the run: see its message")
+    return opened or Run(run_path(experiment, run_dir), experiment, int(attempt), finished=state == 2)
+
+
+def _prepare(experiment: Experiment, run: Run, display: Display) -> Prepared:
+    """Process 0 makes what is missing, in the cache that all share; the others read it."""
+    first, prepared = jax.process_index() == 0, None
+    for turn in (True, False):
+        if first == turn:
+            prepared = prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"data {turn}")
+    vocab = prepared.tokenizer.vocab
+    if vocab > experiment.model.vocab:
+        raise UsageError(
+            f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab"
+        )
+    if first:
+        keep(prepared.tokenizer, Path(run.path) / "tokenizer")
+        facts = {
+            "documents": prepared.documents,
+            "baselines": prepared.baselines,
+            "train_tokens": int(prepared.train.offsets[-1]),
+            "train_bytes": prepared.train.bytes,
+            "held_out_bytes": prepared.held_out.bytes,
+        }
+        write_atomically(run.path / "data.json", json.dumps(facts, indent=1) + "\n")
+    return prepared
+
+
 def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int, int] | None) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
     setup = make_setup(experiment)
     with clock("data"):
-        prepared = prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
-        _check_vocabulary(experiment, prepared)
-        keep(prepared.tokenizer, Path(opened.path) / "tokenizer")
+        prepared = _prepare(experiment, opened, display)
     size = {"batch": experiment.train.batch, "length": experiment.train.length}
     train_rows = row_data.training(prepared.train, experiment.packing, seed=experiment.train.seed, **size)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:
@@ -67,7 +115,7 @@ def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int
         for line in checkpoints.damaged:
             display.say(line)
         first, state = (0, initial_state(setup)) if restored is None else restored[:2]
-        with Journal(opened.path, opened.attempt, resumed_from=first if opened.resumed else None) as journal:
+        with _journal(opened, first) as journal:
             session = Session(
                 run=opened,
                 setup=setup,
@@ -79,12 +127,18 @@ def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int
                 metrics=Metrics(names_of(state)),
                 rows=train_rows,
                 held_out_rows=row_data.held_out(prepared.held_out, experiment.packing, **size),
-                tensorboard=open_tensorboard(opened.path, display.say),
+                tensorboard=open_tensorboard(opened.path, display.say) if jax.process_index() == 0 else None,
                 evaluate=held_out.make_evaluate(setup.objective, setup.call),
             )
             if restored is not None:
                 display.say(f"resumed at step {first}")
             return _train(session, state, first, profile)
+
+
+def _journal(run: Run, first: int) -> Journal | Silent:
+    if jax.process_index():
+        return Silent()
+    return Journal(run.path, run.attempt, resumed_from=first if run.resumed else None)
 
 
 def _train(session: Session, state: State, first: int, profile: tuple[int, int] | None) -> int:
@@ -132,38 +186,34 @@ def _finish(session: Session, done: int, state: State) -> int:
     with session.clock("checkpoint"):
         session.checkpoints.wait()
     _sample(session, state)
-    record(session.run, parameters=digest(fingerprint(state.model)), data_steps=done)
+    final = digest(fingerprint(state.model))
     goodput.write(session.journal, done, session.clock)
     session.journal.flush()
-    report = write_report(session.run.path)
-    finish(session.run)
-    session.display.say(f"finished: {report}")
+    if jax.process_index() == 0:
+        record(session.run, parameters=final)
+        report = write_report(session.run.path)
+        finish(session.run)
+        session.display.say(f"finished: {report}")
     return 0
 
 
 def _sample(session: Session, state: State) -> None:
     """Text from the trained model with the log-probability of every token, in samples.json."""
-    samples, setup = session.experiment.samples, session.setup
-    if not samples.prompts:
+    samples = session.experiment.samples
+    if not samples.prompts or jax.process_count() > 1:
         return
+    layout = single_device()
+    model = jax.device_put(state.whole(), shardings(state.whole(), layout))
     drawn = sample_with_log_probabilities(
-        state.whole(),
+        model,
         session.prepared.tokenizer,
         samples.prompts,
         tokens=samples.tokens,
         temperature=samples.temperature,
         seed=session.experiment.train.seed,
-        call=setup.call,
+        call=dataclasses.replace(session.setup.call, layout=layout),
     )
     text = json.dumps([sample.as_dict() for sample in drawn], indent=1, ensure_ascii=False)
     write_atomically(session.run.path / "samples.json", text + "\n")
     for sample in drawn:
         session.display.say(f"sample: {sample.text!r}")
-
-
-def _check_vocabulary(experiment: Experiment, prepared: Prepared) -> None:
-    vocab = prepared.tokenizer.vocab
-    if vocab > experiment.model.vocab:
-        raise UsageError(
-            f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab"
-        )

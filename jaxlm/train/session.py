@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+
 from jaxlm.config import Experiment
 from jaxlm.data.prepare import Prepared
 from jaxlm.data.rows import Rows
 from jaxlm.runs import goodput
-from jaxlm.runs.directory import Run
+from jaxlm.runs.directory import Run, record
 from jaxlm.runs.journal import Journal
 from jaxlm.train import feed, held_out, optimizers, telemetry
 from jaxlm.train.checkpoints import Checkpoints
@@ -77,9 +79,8 @@ def log(session: Session, done: int) -> None:
     tokens = (done - before) * session.experiment.train.batch * session.experiment.train.length
     session.logged = (now, done)
     session.display.step(done)
-    session.display.say(
-        f"step {done}/{session.experiment.train.steps}  loss {session.loss:.4f}  {tokens / (now - then):,.0f} tokens/s"
-    )
+    last, speed = session.experiment.train.steps, tokens / (now - then)
+    session.display.say(f"step {done}/{last}  loss {session.loss:.4f}  {speed:,.0f} tokens/s")
     goodput.write(session.journal, done, session.clock)
 
 
@@ -113,3 +114,9 @@ def write(session: Session, kind: str, done: int, **values: float) -> None:
     session.journal.write(kind, done, **values)
     if session.tensorboard is not None:
         session.tensorboard(done, {f"{kind}/{name}": value for name, value in values.items()})
+
+
+def note(session: Session, **entries: Any) -> None:
+    """Entries for the manifest of this attempt, from process 0."""
+    if jax.process_index() == 0:
+        record(session.run, **entries)

@@ -41,9 +41,7 @@ GPT2 = Decoder(
 LLAMA2 = Decoder(32000, 4096, 32, Block(heads(32, 128), Gated(11008)), head=Untied())
 MISTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Gated(14336)), head=Untied())
 T5 = EncoderDecoder(32128, 512, block=Block(heads(8), Plain(2048, "relu")), position=NoPosition())
-BERT = Encoder(
-    30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512)
-)
+BERT = Encoder(30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512))
 RWKV = Rwkv4(50277, 768, 12, 3072)
 
 
@@ -69,9 +67,7 @@ def test_flops_of_projections_are_twice_their_parameters():
     assert flops["attention"] == 32 * 2 * 2 * 4096 * 4096 / 2
     assert flops["head"] == 2 * 32000 * 4096
     assert (
-        flops["training"]
-        == 3 * flops["forward"]
-        == 3 * sum(flops[k] for k in ("projections", "attention", "head"))
+        flops["training"] == 3 * flops["forward"] == 3 * sum(flops[k] for k in ("projections", "attention", "head"))
     )
 
 
@@ -80,9 +76,7 @@ def test_a_window_counts_the_keys_it_leaves():
         model = Decoder(layers=1, block=Block(heads(1, 64, window=window)))
         return flops_per_token(model, length)["attention"]
 
-    seen = (
-        sum(min(i, 100) for i in range(1, 513)) / 512
-    )  # the closed form takes half a key less on the diagonal
+    seen = sum(min(i, 100) for i in range(1, 513)) / 512  # the closed form takes half a key less on the diagonal
     assert attention(100) == pytest.approx(2 * 2 * seen * 64, rel=0.01)
     assert attention(512) == attention(None) == attention(4096)
 

@@ -95,9 +95,7 @@ def test_every_reachable_path_can_be_set():
 def test_a_field_of_one_layer_of_a_pattern():
     pattern = c.Pattern(period=(c.Block(), c.Block(attention=c.Attention(window=8))))
     tree = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, block=pattern))
-    new = changed(
-        "--model.block.period.0.attention.window", "128", "model.block.period.1.mlp:plain", tree=tree
-    )
+    new = changed("--model.block.period.0.attention.window", "128", "model.block.period.1.mlp:plain", tree=tree)
     assert [one.attention.window for one in new.model.block.period] == [128, 8]
     assert new.model.block.period[1].mlp == c.Plain()
     assert changed("model.block:block", tree=tree).model.block == c.Block()

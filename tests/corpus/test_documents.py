@@ -23,10 +23,7 @@ def test_python_text_is_the_same_every_time(python):
 def test_python_text_holds_topics_docstrings_and_sources(python):
     by_name = {document.name: document.raw.decode() for document in python}
     assert "Boolean operations" in by_name["topics/booleans"]
-    assert (
-        "Return the length of" in by_name["builtin/builtins"]
-        or "number of items" in by_name["builtin/builtins"]
-    )
+    assert "Return the length of" in by_name["builtin/builtins"] or "number of items" in by_name["builtin/builtins"]
     assert by_name["library/json/decoder.py"] == Path(json.decoder.__file__).read_text()
     assert 4_000_000 < sum(len(text) for text in by_name.values()) < 20_000_000
 

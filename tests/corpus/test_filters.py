@@ -62,18 +62,14 @@ def test_planted_documents_are_dropped_for_their_reason(reason, raw):
     assert verdict(Raw("planted", raw), Filters()) == reason
 
 
-@pytest.mark.parametrize(
-    "text", [ENGLISH, CODE, LOREM, ENGLISH + "\n\f\r\n\ttail", "# naïve café\n" + ENGLISH]
-)
+@pytest.mark.parametrize("text", [ENGLISH, CODE, LOREM, ENGLISH + "\n\f\r\n\ttail", "# naïve café\n" + ENGLISH])
 def test_clean_documents_are_kept(text):
     assert verdict(Raw("clean", text.encode()), Filters()) is None
 
 
 def test_thresholds_come_from_the_config():
     assert verdict(Raw("", GERMAN.encode()), Filters(languages=("en", "de"))) is None
-    assert (
-        verdict(Raw("", JAPANESE.encode()), Filters(languages=(), max_repetition=1.0, min_chars=10)) is None
-    )
+    assert verdict(Raw("", JAPANESE.encode()), Filters(languages=(), max_repetition=1.0, min_chars=10)) is None
     assert verdict(Raw("", ENGLISH.encode()), Filters(languages=("ja",))) == "language"
     assert verdict(Raw("", ENGLISH.encode()), Filters(min_chars=10_000)) == "too short"
     assert verdict(Raw("", ENGLISH.encode()), Filters(max_chars=200)) == "too long"
@@ -116,9 +112,7 @@ def test_no_real_english_text_is_dropped_and_japanese_is():
     japanese = (folder / "wagahai_neko_ja.txt").read_text(encoding="utf-8")[:100_000]
     assert verdict(Raw("neko", japanese.encode()), Filters()) == "language"
     assert verdict(Raw("neko", japanese.encode()), Filters(languages=("ja",))) is None
-    pages = [
-        json.loads(line)["text"] for line in (folder / "llamafactory_c4_demo.jsonl").open(encoding="utf-8")
-    ]
+    pages = [json.loads(line)["text"] for line in (folder / "llamafactory_c4_demo.jsonl").open(encoding="utf-8")]
     raw = [Raw(str(i), page.encode()) for i, page in enumerate(pages)]
     kept, reasons = clean(raw, Filters())
     assert len(kept) + reasons["too short"] >= 0.98 * len(raw), reasons

@@ -40,9 +40,7 @@ def test_the_choice_depends_on_names_alone():
     docs = corpus()
     held = {document.name for document in hold_out(docs, 9000)[1]}
     assert held == {document.name for document in hold_out(docs[::-1], 9000)[1]}
-    assert held != {
-        document.name for document in hold_out([Document(d.name + "x", d.text) for d in docs], 9000)[1]
-    }
+    assert held != {document.name for document in hold_out([Document(d.name + "x", d.text) for d in docs], 9000)[1]}
     # A document more or less moves few others.
     fewer = {document.name for document in hold_out(docs[1:], 9000)[1]}
     assert len(held & fewer) >= len(held) - 2

@@ -29,9 +29,7 @@ def test_samples_spread_over_the_split(path):
     found = builder.open_dataset(str(path))
     assert builder.sample(found, "train", "name", 10**9) == [document.name for document in TRAIN]
     few = builder.sample(found, "train", "name", found.info.splits["train"].num_bytes // 10)
-    assert few == [document.name for document in TRAIN[::11]] or few == [
-        document.name for document in TRAIN[::10]
-    ]
+    assert few == [document.name for document in TRAIN[::11]] or few == [document.name for document in TRAIN[::10]]
 
 
 def test_writing_again_changes_nothing(path, capfd):

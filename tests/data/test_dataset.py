@@ -35,9 +35,7 @@ def test_memory_and_disk_have_one_fingerprint(written):
     documents = [data.tokens[a:b] for a, b in zip(data.offsets, data.offsets[1:])]
     memory = dataset.in_memory(documents, bytes=data.bytes, vocab=260, pad=0)
     assert memory.fingerprint == data.fingerprint
-    assert (
-        dataset.in_memory(documents[::-1], bytes=data.bytes, vocab=260, pad=0).fingerprint != data.fingerprint
-    )
+    assert dataset.in_memory(documents[::-1], bytes=data.bytes, vocab=260, pad=0).fingerprint != data.fingerprint
 
 
 def test_large_vocabularies_need_wider_tokens():

@@ -25,9 +25,7 @@ def brute_stream(data, seed, tokens):
         places = range(data.documents) if seed is None else order.permutation(data.documents, seed, epoch)
         for document in places:
             ids = data.tokens[data.offsets[document] : data.offsets[document + 1]].tolist()
-            stream += [
-                (token, epoch * data.documents + int(document), place) for place, token in enumerate(ids)
-            ]
+            stream += [(token, epoch * data.documents + int(document), place) for place, token in enumerate(ids)]
         if seed is None:
             break
         epoch += 1
@@ -76,9 +74,7 @@ def test_rows_against_a_list_of_the_stream(positions, seed, length, batch):
 
 def test_dtypes_and_shapes():
     found = Rows(toy(), 8, 3, 0).batch(5)
-    assert {name: value.shape for name, value in found.items()} == dict.fromkeys(found, (3, 8)) | {
-        "rows": (3,)
-    }
+    assert {name: value.shape for name, value in found.items()} == dict.fromkeys(found, (3, 8)) | {"rows": (3,)}
     assert found.pop("weights").dtype == np.float32
     assert {value.dtype for value in found.values()} == {np.dtype(np.int32)}
 
@@ -115,8 +111,7 @@ def test_every_token_appears_once_an_epoch(length, batch):
     epochs = 4
     steps = -(-epochs * rows.epoch_tokens // (length * batch))
     flat = {
-        name: np.concatenate([rows.batch(s)[name].ravel() for s in range(steps)])
-        for name in ("ids", "documents")
+        name: np.concatenate([rows.batch(s)[name].ravel() for s in range(steps)]) for name in ("ids", "documents")
     }
     for epoch in range(epochs):
         part = slice(epoch * rows.epoch_tokens, (epoch + 1) * rows.epoch_tokens)
@@ -124,8 +119,7 @@ def test_every_token_appears_once_an_epoch(length, batch):
         counts = np.bincount(flat["documents"][part] - epoch * data.documents)
         assert counts.tolist() == data.lengths.tolist()
     assert (
-        flat["ids"][: rows.epoch_tokens].tolist()
-        != flat["ids"][rows.epoch_tokens : 2 * rows.epoch_tokens].tolist()
+        flat["ids"][: rows.epoch_tokens].tolist() != flat["ids"][rows.epoch_tokens : 2 * rows.epoch_tokens].tolist()
     )
 
 
@@ -196,9 +190,7 @@ def test_fingerprint_changes_with_all_that_changes_batches():
 
 def test_a_late_step_of_a_large_corpus_needs_no_earlier_one():
     lengths = np.random.default_rng(0).integers(2, 50, 20_000)
-    data = dataset.Dataset(
-        np.arange(lengths.sum(), dtype=np.int32), np.cumsum([0, *lengths]), 1, 2**30, 0, "none"
-    )
+    data = dataset.Dataset(np.arange(lengths.sum(), dtype=np.int32), np.cumsum([0, *lengths]), 1, 2**30, 0, "none")
     rows = Rows(data, 128, 16, 1)
     step = 10 * rows.steps + 5
     epoch, start = divmod(step * 16 * 128, rows.epoch_tokens)

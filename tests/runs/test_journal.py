@@ -83,9 +83,7 @@ def test_killed_while_writing(tmp_path):
     for attempt in (1, 2, 3):
         child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(attempt)])
         size = os.path.getsize(tmp_path / "metrics.jsonl") if attempt > 1 else 0
-        while (
-            not (tmp_path / "metrics.jsonl").exists() or os.path.getsize(tmp_path / "metrics.jsonl") <= size
-        ):
+        while not (tmp_path / "metrics.jsonl").exists() or os.path.getsize(tmp_path / "metrics.jsonl") <= size:
             time.sleep(0.005)
         time.sleep(draw.random() * 0.05)
         child.kill()
@@ -97,9 +95,7 @@ def test_killed_while_writing(tmp_path):
 
 def test_values(tmp_path):
     with Journal(tmp_path, 1) as journal:
-        journal.write(
-            "train", np.int64(1), loss=np.float32(0.5), norms=np.ones(2), bad=float("nan"), up=np.inf
-        )
+        journal.write("train", np.int64(1), loss=np.float32(0.5), norms=np.ones(2), bad=float("nan"), up=np.inf)
     line = (tmp_path / "metrics.jsonl").read_text()
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     (one,) = read_metrics(tmp_path)

@@ -81,9 +81,7 @@ def test_git_tells_the_commit_and_what_changed(tmp_path):
     assert git(tmp_path) is None
 
     def run(*words):
-        subprocess.run(
-            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True
-        )
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
 
     run("init", "-q")
     (tmp_path / "a.txt").write_text("one\n")

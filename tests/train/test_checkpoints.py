@@ -85,9 +85,7 @@ def test_round_trip_is_bitwise(tmp_path):
     assert_same(state, state_at(20))
     for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(state_at(20))):
         assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(
-        jax.random.normal(state.key, (3,)), jax.random.normal(state_at(20).key, (3,))
-    )
+    np.testing.assert_array_equal(jax.random.normal(state.key, (3,)), jax.random.normal(state_at(20).key, (3,)))
 
 
 def test_a_saved_step_is_not_saved_again(tmp_path):
@@ -176,9 +174,7 @@ def test_without_scores_the_last_are_kept(tmp_path):
 
 def data_file(step):
     """The largest file: the arrays' bytes."""
-    return max(
-        (path for path in (step / "state").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
-    )
+    return max((path for path in (step / "state").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
 
 
 def overwrite(path, begin, new):

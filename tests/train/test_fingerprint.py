@@ -89,9 +89,7 @@ CHANGES = {
     "reshaped": lambda x: x.reshape(2, -1),
     "reversed": lambda x: x[::-1].copy(),
     "every sign flipped": lambda x: -x,
-    "two signs flipped": lambda x: (
-        x * np.where(np.arange(x.size).reshape(x.shape) < 2, -1, 1).astype(x.dtype)
-    ),
+    "two signs flipped": lambda x: x * np.where(np.arange(x.size).reshape(x.shape) < 2, -1, 1).astype(x.dtype),
     "zeroed page": lambda x: np.where(np.arange(x.size).reshape(x.shape) < 64, 0, x).astype(x.dtype),
     "another dtype": lambda x: x.view(np.int32),
 }

@@ -73,9 +73,7 @@ CASES = {
     "lion": (Lion(SCHEDULE, decay=0.3), lambda mask: optax.lion(RATE, weight_decay=0.3, mask=mask)),
     "adafactor": (
         Adafactor(SCHEDULE, decay=0.3),
-        lambda mask: optax.adafactor(
-            RATE, weight_decay_rate=lambda step: 0.3 * RATE(step), weight_decay_mask=mask
-        ),
+        lambda mask: optax.adafactor(RATE, weight_decay_rate=lambda step: 0.3 * RATE(step), weight_decay_mask=mask),
     ),
     "muon": (
         Muon(SCHEDULE, decay=0.3),
