@@ -71,11 +71,11 @@ def form(request) -> str:
     return request.param
 
 
-@pytest.fixture(name="make")
+@pytest.fixture(name="make", scope="session")
 def make_fixture():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokens() -> Tokens:
     return pack()

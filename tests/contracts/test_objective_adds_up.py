@@ -1,5 +1,6 @@
 """A two-term objective over uneven micro-batches equals the whole batch; one (total, weight) pair does not."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,14 +60,10 @@ class SinglePair(MaskedAndNext):
 
 
 @pytest.fixture(scope="module")
-def gradients():
-    from tests.contracts.conftest import make, pack
-
-    tokens = pack(rows=8)
-    model = make("decoder").replace(
-        config=make("decoder").config.__class__(**{**make("decoder").config.__dict__, "dropout": 0.2})
-    )
-    weights = jnp.where(tokens.segments > 0, 1.0, 0.0) * (jnp.arange(12) % 3 > jnp.arange(8)[:, None] % 3)
+def gradients(make, tokens):
+    plain = make("decoder")
+    model = plain.replace(config=dataclasses.replace(plain.config, dropout=0.2))
+    weights = jnp.where(tokens.segments > 0, 1.0, 0.0) * (jnp.arange(12)[None] % 3 > jnp.arange(8)[:, None] % 3)
     batch = Batch(tokens, jnp.roll(tokens.ids, -1, axis=1), weights, jnp.arange(8), tokens.segments)
     sgd = optax.sgd(1.0)
     trained, frozen = partition(model, lambda name, leaf: True)
