@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -50,7 +51,11 @@ class Dataset:
 
 
 def in_memory(
-    documents: Iterable[Integer[np.ndarray, " tokens"]], *, bytes: int, vocab: int, pad: int
+    documents: Iterable[Sequence[SupportsIndex] | Integer[np.ndarray, " _"]],
+    *,
+    bytes: int,
+    vocab: int,
+    pad: int,
 ) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
     arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
