@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -
             if not path.exists():
                 model = train(texts(), kind, vocab).model
                 directory.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(f".{os.getpid()}")
+                partial = path.with_suffix(f".{uuid.uuid4().hex}")
                 partial.write_bytes(model)
                 os.replace(partial, path)
             return load(path)
