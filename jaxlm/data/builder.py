@@ -22,32 +22,35 @@ BATCH = 256
 def _builder_class():
     import tensorflow_datasets as tfds
 
-    class Corpus(tfds.core.GeneratorBasedBuilder):
-        """Cleaned documents, each split in its own order."""
+    # Only `write` can make one: a name in `open_dataset` must not find it.
+    with tfds.core.registered.skip_registration():
 
-        VERSION = tfds.core.Version("1.0.0")
-        # There are no checksums beside this module, and to look for them tfds needs a package that it does
-        # not declare (importlib_resources).
-        code_path = None
+        class Corpus(tfds.core.GeneratorBasedBuilder):
+            """Cleaned documents, each split in its own order."""
 
-        def __init__(self, *, splits: Mapping[str, Iterable[Document]], **options):
-            self._documents = splits
-            super().__init__(**options)
+            VERSION = tfds.core.Version("1.0.0")
+            # No checksums lie beside this module; to look for them tfds needs a package it does
+            # not declare, importlib_resources.
+            code_path = None
 
-        def _info(self):
-            features = {"name": tfds.features.Text(), "text": tfds.features.Text()}
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                disable_shuffling=True,
-            )
+            def __init__(self, *, splits: Mapping[str, Iterable[Document]], **options):
+                self._documents = splits
+                super().__init__(**options)
 
-        def _split_generators(self, manager):
-            return {name: self._generate_examples(part) for name, part in self._documents.items()}
+            def _info(self):
+                features = {"name": tfds.features.Text(), "text": tfds.features.Text()}
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    features=tfds.features.FeaturesDict(features),
+                    disable_shuffling=True,
+                )
 
-        def _generate_examples(self, documents):
-            for index, document in enumerate(documents):
-                yield index, {"name": document.name, "text": document.text}
+            def _split_generators(self, manager):
+                return {name: self._generate_examples(part) for name, part in self._documents.items()}
+
+            def _generate_examples(self, documents):
+                for index, document in enumerate(documents):
+                    yield index, {"name": document.name, "text": document.text}
 
     return Corpus
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -49,7 +51,13 @@ class Dataset:
         return self.offsets[indices + 1] - self.offsets[indices]
 
 
-def in_memory(documents: Iterable[Integer[np.ndarray, " tokens"]], *, bytes: int, vocab: int, pad: int) -> Dataset:
+def in_memory(
+    documents: Iterable[Sequence[SupportsIndex] | Integer[np.ndarray, " _"]],
+    *,
+    bytes: int,
+    vocab: int,
+    pad: int,
+) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
     arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
     tokens = np.concatenate([*arrays, np.empty(0, _dtype(vocab))])
@@ -128,20 +136,27 @@ def atomic(directory: Path) -> Iterator[Path]:
     """A scratch directory that takes the place of `directory` when the block ends well.
 
     Several processes may write the same one: the first to finish wins, and the others' equal work is dropped.
+    Raises Failure when the file system refuses (no space, no permission).
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f"{directory.name}.incomplete-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    # Not the process id: containers that share a disk also share those.
+    partial = directory.with_name(f"{directory.name}.incomplete-{uuid.uuid4().hex[:12]}")
     try:
+        partial.mkdir(parents=True)
         yield partial
-        try:
-            os.rename(partial, directory)
-        except OSError:
-            if not directory.exists():
-                raise
+        if not directory.exists():
+            _rename(partial, directory)
+    except OSError as error:
+        raise Failure(f"cannot write {str(directory)!r}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _rename(partial: Path, directory: Path) -> None:
+    try:
+        os.rename(partial, directory)
+    except OSError:
+        if not directory.exists():  # Else another process was first.
+            raise
 
 
 def once(directory: Path, make: Callable[[Path], None]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,27 +33,8 @@ def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -
             if not path.exists():
                 model = train(texts(), kind, vocab).model
                 directory.mkdir(parents=True, exist_ok=True)
-                _write(path, model)
+                partial = path.with_suffix(f".{uuid.uuid4().hex}")
+                partial.write_bytes(model)
+                os.replace(partial, path)
             return load(path)
     raise UsageError(f"tokenizer: no builder for {type(config).__name__}")
-
-
-def keep(tokenizer: Tokenizer, directory: Path) -> None:
-    """Copy a trained tokenizer to a place of its own, so that a run does not depend on where it was made."""
-    match tokenizer:
-        case ByteTokenizer():
-            return
-        case _:
-            directory.mkdir(parents=True, exist_ok=True)
-            _write(directory / MODEL, tokenizer.model)
-
-
-def reopen(config: Config, directory: Path) -> Tokenizer:
-    """The tokenizer that `keep` put there. Raises Failure when it is gone or damaged."""
-    return ByteTokenizer() if isinstance(config, Bytes) else load(directory / MODEL)
-
-
-def _write(path: Path, model: bytes) -> None:
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(model)
-    os.replace(partial, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar
+from typing import ClassVar, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int32
@@ -27,8 +27,8 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " tokens"]]:
         return [self.encode(text) for text in texts]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return self.bytes_of(ids).decode("utf-8", "replace")
 
-    def bytes_of(self, ids: Iterable[int]) -> bytes:
+    def bytes_of(self, ids: Iterable[SupportsIndex]) -> bytes:
         return bytes(token - 4 for token in map(int, ids) if 4 <= token < 260)

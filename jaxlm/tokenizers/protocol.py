@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """A value: equal tokenizers have equal fingerprints and give equal tokens.
 
@@ -38,14 +39,14 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " tokens"]]:
         """The same as `encode` of each text, in parallel where the library can."""
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text of whole tokens; bytes that are not UTF-8 become U+FFFD."""
 
-    def bytes_of(self, ids: Iterable[int]) -> bytes:
+    def bytes_of(self, ids: Iterable[SupportsIndex]) -> bytes:
         """The exact bytes: those of a concatenation are the concatenation of the bytes."""
 
 
-def stream(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+def stream(tokenizer: Tokenizer, ids: Iterable[SupportsIndex]) -> Iterator[str]:
     """The text that each further token completes.
 
     An unfinished UTF-8 sequence waits for its other bytes; at the end what is left becomes U+FFFD.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int32
@@ -83,11 +83,11 @@ class SentencePieceTokenizer:
             result.append(np.array(ids, np.int32))
         return result
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         text = self.bytes_of(ids).decode("utf-8", "replace")
         return text[1:] if self._prefixed and text.startswith(" ") else text
 
-    def bytes_of(self, ids: Iterable[int]) -> bytes:
+    def bytes_of(self, ids: Iterable[SupportsIndex]) -> bytes:
         table = self._bytes
         return b"".join(table[int(token)] for token in ids)
 

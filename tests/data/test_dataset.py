@@ -86,6 +86,22 @@ def test_the_first_of_two_writers_wins(tmp_path):
     assert os.listdir(tmp_path) == ["data"]
 
 
+def test_a_place_that_cannot_be_written_is_a_failure(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Failure, match=r"cannot write .*file.*data"):
+        dataset.write(TEXTS, ByteTokenizer(), tmp_path / "file" / "data")
+
+
+def test_a_full_disk_is_a_failure(tmp_path):
+    def write():
+        with dataset.atomic(tmp_path / "data"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(Failure, match="No space left"):
+        write()
+    assert os.listdir(tmp_path) == []
+
+
 def test_once_makes_once(tmp_path):
     made = []
 

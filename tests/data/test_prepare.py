@@ -10,39 +10,11 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus import Document, baselines, documents
 from jaxlm.data import builder, prepare
 
-WORDS = [
-    "the",
-    "house",
-    "river",
-    "morning",
-    "people",
-    "walked",
-    "slowly",
-    "through",
-    "under",
-    "bridge",
-    "light",
-    "garden",
-    "window",
-    "children",
-    "story",
-    "evening",
-    "while",
-    "nobody",
-    "remembered",
-    "which",
-    "answer",
-    "would",
-    "have",
-    "been",
-    "given",
-    "before",
-    "winter",
-    "came",
-    "again",
-    "to",
-    "them",
-]
+TEXT = """
+    the house river morning people walked slowly through under bridge light garden window children story
+    evening while nobody remembered which answer would have been given before winter came again to them
+    """
+WORDS = TEXT.split()
 
 
 def prose(seed, count=150):
