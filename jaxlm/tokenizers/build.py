@@ -33,8 +33,24 @@ def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -
             if not path.exists():
                 model = train(texts(), kind, vocab).model
                 directory.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(f".{uuid.uuid4().hex}")
-                partial.write_bytes(model)
-                os.replace(partial, path)
+                _write(path, model)
             return load(path)
     raise UsageError(f"tokenizer: no builder for {type(config).__name__}")
+
+
+def keep(tokenizer: Tokenizer, directory: Path) -> None:
+    """Copy a trained tokenizer to a place of its own, so that a run does not depend on where it was made."""
+    if not isinstance(tokenizer, ByteTokenizer):
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / MODEL, tokenizer.model)
+
+
+def reopen(config: Config, directory: Path) -> Tokenizer:
+    """The tokenizer that `keep` put there. Raises UsageError when it is gone, Failure when it is damaged."""
+    return ByteTokenizer() if isinstance(config, Bytes) else load(directory / MODEL)
+
+
+def _write(path: Path, model: bytes) -> None:
+    partial = path.with_suffix(f".{uuid.uuid4().hex}")
+    partial.write_bytes(model)
+    os.replace(partial, path)
