@@ -110,9 +110,10 @@ class Checkpoints:
             "arrays": _describe(arrays),
             "fingerprint": fingerprint(arrays),
             "data": data,
-            "metric": None if score is None or math.isnan(score) else float(score),
+            "metric": float(score) if score is not None and math.isfinite(score) else None,
             "config": self._config,
         }
+        meta = json.loads(json.dumps(meta))  # as it will be read
         self._policy.scores[step] = meta["metric"]
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(arrays), meta=ocp.args.JsonSave(meta | {"check": _checksum(meta)})
@@ -139,6 +140,11 @@ class Checkpoints:
             self._manager.close()
 
     def _give_up(self, error: Exception) -> None:
+        if jax.process_index() == 0 and not self._read_only:
+            # A half-written step would keep a full disk full.
+            for path in self.directory.iterdir():
+                if ocp.utils.is_tmp_checkpoint(path):
+                    path.rmtree(missing_ok=True)
         self._manager.reload()
         last = f"step {self.steps()[-1]} is the last complete one" if self.steps() else "there is none yet"
         raise Failure(

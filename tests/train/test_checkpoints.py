@@ -72,6 +72,15 @@ def save(directory, *steps, **options):
             assert saved.save(step, state_at(step), {"row": 16 * step})
 
 
+def test_data_comes_back_as_json_has_it(tmp_path):
+    with Checkpoints(tmp_path) as saved:
+        saved.save(
+            1, state_at(1), {"rows": {10: 1, 9: 2}, "at": (0.1, None)}, {"bits_per_byte": float("inf")}
+        )
+        assert saved.best_step() is None
+        assert saved.restore(template())[2] == {"rows": {"10": 1, "9": 2}, "at": [0.1, None]}
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert Checkpoints(tmp_path).restore(template()) is None
     assert Checkpoints(tmp_path / "absent", read_only=True).restore(template()) is None
@@ -416,6 +425,7 @@ for _ in range(2):
         saved.wait()
     except Failure as failure:
         print("FAILED", failure)
+        assert sorted(os.listdir(sys.argv[1])) == ["10"]
 assert saved.restore(template())[0] == 10
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 saved.save(30, state_at(30), {"row": 480})
