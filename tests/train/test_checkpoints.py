@@ -74,9 +74,7 @@ def save(directory, *steps, **options):
 
 def test_data_comes_back_as_json_has_it(tmp_path):
     with Checkpoints(tmp_path) as saved:
-        saved.save(
-            1, state_at(1), {"rows": {10: 1, 9: 2}, "at": (0.1, None)}, {"bits_per_byte": float("inf")}
-        )
+        saved.save(1, state_at(1), {"rows": {10: 1, 9: 2}, "at": (0.1, None)}, {"bits_per_byte": float("inf")})
         assert saved.best_step() is None
         assert saved.restore(template())[2] == {"rows": {"10": 1, "9": 2}, "at": [0.1, None]}
 
