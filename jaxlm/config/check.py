@@ -1,0 +1,76 @@
+"""What can be seen to be wrong with an experiment before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxlm.config.data import Bytes, SentencePiece
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.model import Learned, Rwkv4
+from jaxlm.config.paths import leaves
+
+MAY_BE_ZERO = {
+    "seed",
+    "log",
+    "evaluate",
+    "checkpoint",
+    "telemetry",
+    "warmup",
+    "held_out",
+    "min_chars",
+    "decay",
+}
+SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}
+
+
+def check(experiment: Experiment) -> None:
+    """Raises one UsageError that lists everything wrong, each with its path and what to do."""
+    problems = [*_ranges(experiment), *_agreement(experiment)]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _ranges(experiment: Experiment) -> Iterator[str]:
+    for path, leaf in leaves(experiment).items():
+        name, value = path.split(".")[-1], leaf.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least = 0 if name in MAY_BE_ZERO or path == "where.mesh.data" else 1
+        if isinstance(value, int) and leaf.hint is not float and value < least:
+            yield f"{path} is {value}: expected at least {least}"
+        elif name in SHARES and not 0 <= value <= 1:
+            yield f"{path} is {value}: expected a share between 0 and 1"
+        elif value < 0:
+            yield f"{path} is {value}: expected no negative number"
+
+
+def _agreement(experiment: Experiment) -> Iterator[str]:
+    train, where, model = experiment.train, experiment.where, experiment.model
+    if where.micro_batches > 0 and train.batch % where.micro_batches:
+        yield (
+            f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it"
+        )
+    learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
+    if learned and model.position.length < train.length:
+        yield (
+            f"model.position.length is {model.position.length}, train.length {train.length}: add positions"
+        )
+    needed = _vocabulary(experiment)
+    if needed and model.vocab < needed:
+        yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"
+    for path, leaf in leaves(model).items():
+        if path.endswith("kv_heads") and leaf.value > 0:
+            heads = leaves(model)[path.removesuffix("kv_heads") + "heads"].value
+            if heads % leaf.value:
+                yield f"model.{path} is {leaf.value}: it must divide heads = {heads}"
+
+
+def _vocabulary(experiment: Experiment) -> int | None:
+    """Tokens of the tokenizer, where the config alone tells."""
+    match experiment.tokenizer:
+        case SentencePiece(vocab=vocab):
+            return vocab
+        case Bytes():
+            return 260
+    return None

@@ -1,0 +1,211 @@
+"""Closed forms of an experiment: parameters, floating-point operations and memory, without building anything.
+
+One product of a vector with a matrix is 2 operations a parameter. Attention over k keys is 2 * k * heads *
+head for the scores and as many for the weighted sum. A training step is three forward passes (forward, and
+the gradients with respect to inputs and to weights); what rematerialization computes again is not counted, as
+it is no useful work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.model import (
+    Attention,
+    Block,
+    Encoder,
+    EncoderDecoder,
+    Gated,
+    LayerNorm,
+    Learned,
+    Mlp,
+    Model,
+    Norm,
+    Pattern,
+    Rwkv4,
+    Untied,
+)
+from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
+from jaxlm.config.precision import PRECISIONS
+
+TRAINING = 3
+"""Forward passes that a training step is worth."""
+
+
+def blocks(block: Block | Pattern, layers: int) -> list[Block]:
+    """The blocks of a stack in order. Raises UsageError if a pattern does not fill it."""
+    if isinstance(block, Block):
+        return [block] * layers
+    inner = layers - len(block.prefix) - len(block.suffix)
+    if inner < 0 or inner % max(len(block.period), 1) or (inner and not block.period):
+        raise UsageError(
+            f"model.layers is {layers}: prefix {len(block.prefix)}, suffix {len(block.suffix)} "
+            f"and whole periods of {len(block.period)} do not fill it"
+        )
+    return [*block.prefix, *block.period * (inner // max(len(block.period), 1)), *block.suffix]
+
+
+def _attention(a: Attention, embed: int) -> tuple[int, int]:
+    """(matrix parameters, biases) of the four projections."""
+    wide, narrow = a.heads * a.head, a.kv_heads * a.head
+    bias = {"none": 0, "qkv": wide + 2 * narrow, "all": wide + 2 * narrow + embed}[a.bias]
+    return 2 * embed * (wide + narrow), bias
+
+
+def _mlp(m: Mlp, embed: int) -> tuple[int, int]:
+    into = 2 if isinstance(m, Gated) else 1
+    return (into + 1) * embed * m.width, (into * m.width + embed if m.bias == "all" else 0)
+
+
+def _norm(norm: Norm, embed: int) -> int:
+    return embed * (2 if isinstance(norm, LayerNorm) else 1)
+
+
+def _stack(model: Model) -> Counter:
+    """Matrices and vectors of the layers by component, the norm after the last one included."""
+    found: Counter = Counter()
+    if isinstance(model, Rwkv4):
+        e, n = model.embed, model.layers
+        found["time mix"] = n * (4 * e * e + 5 * e)
+        found["channel mix"] = n * (e * e + 2 * e * model.width + 2 * e)
+        found["norms"] = (2 * n + 2) * _norm(model.norm, e)
+        return found
+    sides = [(model.block, model.layers, 1)] if not isinstance(model, EncoderDecoder) else []
+    if isinstance(model, EncoderDecoder):
+        sides = [(model.block, model.encoder_layers, 1), (model.block, model.decoder_layers, 2)]
+    for block, layers, attentions in sides:
+        for one in blocks(block, layers):
+            found["attention"] += attentions * sum(_attention(one.attention, model.embed))
+            found["mlp"] += sum(_mlp(one.mlp, model.embed))
+            found["norms"] += (attentions + 1) * _norm(model.norm, model.embed)
+        found["norms"] += _norm(model.norm, model.embed)
+    return found
+
+
+def parameters(model: Model) -> dict[str, int]:
+    """Parameters by component, and their `total`.
+
+    A stack has two norms a block (three with cross-attention) and one more. A tied head has none of its own.
+    """
+    sides = 2 if isinstance(model, EncoderDecoder) else 1
+    found = {"embedding": model.vocab * model.embed}
+    if not isinstance(model, Rwkv4) and isinstance(model.position, Learned):
+        found["positions"] = sides * model.position.length * model.embed
+    found |= _stack(model)
+    if isinstance(model.head, Untied):
+        found["head"] = model.vocab * model.embed
+    return found | {"total": sum(found.values())}
+
+
+def _keys(length: int, window: int | None, causal: bool) -> float:
+    """Mean number of keys that a query of a full row sees; half of them are masked when causal."""
+    if not causal:
+        return float(length)
+    span = min(window or length, length)
+    return span - span * span / (2 * length)
+
+
+def flops_per_token(model: Model, length: int) -> dict[str, float]:
+    """Operations a token in rows of `length`: `projections`, `attention`, `head`, `forward` and `training`.
+
+    The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. An encoder-
+    decoder's token is one target with a source token beside it.
+    """
+    found = {"projections": 0.0, "attention": 0.0, "head": 2.0 * model.vocab * model.embed}
+    if isinstance(model, Rwkv4):
+        found["projections"] = 2.0 * model.layers * (5 * model.embed**2 + 2 * model.embed * model.width)
+    else:
+        two = isinstance(model, EncoderDecoder)
+        sides = [(model.layers, 1, not isinstance(model, Encoder))] if not two else []
+        sides = sides or [(model.encoder_layers, 1, False), (model.decoder_layers, 2, True)]
+        for layers, attentions, causal in sides:
+            for one in blocks(model.block, layers):
+                a = one.attention
+                matrices = attentions * _attention(a, model.embed)[0] + _mlp(one.mlp, model.embed)[0]
+                found["projections"] += 2 * matrices
+                keys = _keys(length, a.window, causal) + (attentions - 1) * length
+                found["attention"] += 2 * 2 * keys * a.heads * a.head
+    forward = sum(found.values())
+    return found | {"forward": forward, "training": TRAINING * forward}
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def shape_of_mesh(experiment: Experiment, devices: int) -> dict[str, int]:
+    """Devices along each axis with `data` resolved.
+
+    Raises UsageError if they do not multiply to `devices`.
+    """
+    mesh = experiment.where.mesh
+    inner = mesh.fsdp * mesh.tensor
+    data = mesh.data or devices // inner
+    if data * inner != devices:
+        raise UsageError(
+            f"where.mesh: data {mesh.data or 'what is left'} x fsdp {mesh.fsdp} x tensor {mesh.tensor} "
+            f"is not {devices} devices"
+        )
+    return {"data": data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+
+
+def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
+    """Bytes a device needs for a training step by cause, and their `total`.
+
+    Parameters and what has their shape are spread over fsdp and tensor; rows over data and fsdp. Activations
+    and logits are estimates: kernels' scratch and the compiler's choices are not modelled.
+    """
+    mesh = shape_of_mesh(experiment, devices)
+    p = PRECISIONS[experiment.precision]
+    count = parameters(experiment.model)["total"]
+    shards = mesh["fsdp"] * mesh["tensor"]
+    moment = count * BYTES[p.optimizer]
+    model = experiment.model
+    outside = parameters(model)
+    vectors = sum(outside.get(one, 0) for one in ("embedding", "positions", "head", "norms"))
+    match experiment.optimizer:
+        case AdamW():
+            state = moment + count * 4
+        case Lion():
+            state = moment
+        case Muon():
+            state = moment + vectors * 4  # second moments of the AdamW part only
+        case Adafactor():
+            state = 4 * 2 * count // model.embed  # a row and a column for each matrix
+    rows = -(-experiment.train.batch // (experiment.where.micro_batches * mesh["data"] * mesh["fsdp"]))
+    tokens = rows * experiment.train.length
+    chunks = getattr(experiment.objective, "chunks", 1)
+    found = {
+        "parameters": count * BYTES[p.parameters] // shards,
+        "gradients": count * BYTES[p.accumulation] // shards,
+        "optimizer": state // shards,
+        "average": count * 4 // shards if experiment.train.ema is not None else 0,
+        "activations": tokens * _saved(experiment) * BYTES[p.compute] // mesh["tensor"],
+        "logits": 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
+    }
+    return found | {"total": sum(found.values())}
+
+
+def _saved(experiment: Experiment) -> int:
+    """Numbers a token leaves behind for the backward pass, over all layers."""
+    model, remat = experiment.model, experiment.where.remat
+    e = model.embed
+    if isinstance(model, Rwkv4):
+        each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width, "full": e}[remat]
+        return model.layers * each
+    layers = (
+        model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
+    )
+    attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
+    total = 0.0
+    for one in blocks(model.block, layers):
+        a = one.attention
+        qkv = (a.heads + 2 * a.kv_heads) * a.head
+        products = attentions * (qkv + e) + e + one.mlp.width * (2 if isinstance(one.mlp, Gated) else 1)
+        scores = a.heads * experiment.train.length
+        every = products + 4 * e + attentions * (a.heads * a.head + scores) + one.mlp.width
+        total += {"none": every, "dots": products, "full": e}[remat]
+    return round(total)

@@ -1,0 +1,82 @@
+"""From the name of a file or module to its experiment."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+
+
+def load_experiment(name: str) -> Experiment:
+    """The experiment of a file (`experiments/quickstart.py`) or module (`experiments.quickstart`).
+
+    Raises UsageError when there is no such file, it has no `experiment()`, or that fails.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    is_file = name.endswith(".py") or os.sep in name
+    module = _guard(name, lambda: _import_file(name) if is_file else _import_module(name))
+    make = getattr(module, "experiment", None)
+    if not callable(make):
+        raise UsageError(f"{name}: no function experiment(); add `def experiment() -> Experiment: ...`")
+    result = _guard(name, make)
+    if not isinstance(result, Experiment):
+        raise UsageError(f"{name}: experiment() returned {type(result).__name__}, expected Experiment")
+    return result
+
+
+def _import_file(name: str) -> ModuleType:
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError(_missing(name))
+    # registered before it runs, as dataclasses look their module up
+    label = "_jaxlm_experiment_" + "_".join(path.resolve().with_suffix("").parts[1:])
+    spec = importlib.util.spec_from_file_location(label, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{name}: an experiment is a Python file (.py)")
+    module = sys.modules[label] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(_missing(name)) from None
+        raise
+
+
+def _missing(name: str) -> str:
+    here = sorted(str(path) for path in Path("experiments").rglob("*.py") if path.name != "__init__.py")
+    stems = {Path(path).stem: path for path in here}
+    close = difflib.get_close_matches(name, here, 3, 0.5)
+    close += [stems[one] for one in difflib.get_close_matches(Path(name).stem, stems, 3, 0.5)]
+    shown = list(dict.fromkeys(close))[:3] or here[:3]
+    hint = "; nearest:\n" + "\n".join(f"  {one}" for one in shown) if shown else f" in {os.getcwd()}"
+    return f"no experiment {name}{hint}"
+
+
+def _guard(name: str, act):
+    """Runs a user's code; what it raises becomes one line with the place."""
+    try:
+        return act()
+    except UsageError:
+        raise
+    except SyntaxError as error:
+        raise UsageError(f"{name}:{error.lineno}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        frames = [
+            one for one in traceback.extract_tb(error.__traceback__) if one.filename.endswith(Path(name).name)
+        ]
+        place = f"{name}:{frames[-1].lineno}" if frames else name
+        raise UsageError(f"{place}: {type(error).__name__}: {error}") from None

@@ -1,0 +1,1 @@
+"""Run directories: one writer, a journal that survives being killed, and the record of each attempt."""

@@ -1,0 +1,34 @@
+"""What the config alone shows to be wrong is refused with its path."""
+
+import pytest
+
+from experiments.quickstart import experiment
+from jaxlm.config.check import check
+from jaxlm.config.errors import UsageError
+from jaxlm.config.overrides import apply
+
+
+def test_shipped_experiment_passes():
+    check(experiment())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--train.batch 0", "train.batch is 0: expected at least 1"),
+        ("--model.dropout 1.5", "model.dropout is 1.5: expected a share"),
+        ("--optimizer.schedule.peak -1", "optimizer.schedule.peak is -1.0: expected no negative"),
+        ("--where.micro_batches 3", "train.batch is 16: where.micro_batches = 3 does not divide"),
+        ("model.position:learned --model.position.length 8", "model.position.length is 8"),
+        ("--model.vocab 100", "model.vocab is 100: the tokenizer has 4096"),
+        (
+            "--model.block.attention.kv_heads 3",
+            "model.block.attention.kv_heads is 3: it must divide heads = 4",
+        ),
+    ],
+)
+def test_refusals(argv, message):
+    with pytest.raises(UsageError) as error:
+        check(apply(experiment(), argv.split()))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)

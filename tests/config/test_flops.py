@@ -1,0 +1,107 @@
+"""Closed forms against published sizes and against counting by hand."""
+
+import dataclasses
+
+import pytest
+
+from experiments.quickstart import experiment
+from jaxlm.config import (
+    Attention,
+    Block,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Gated,
+    LayerNorm,
+    Learned,
+    Mesh,
+    NoPosition,
+    Pattern,
+    Plain,
+    PostNorm,
+    Rwkv4,
+    Untied,
+)
+from jaxlm.config.errors import UsageError
+from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token, parameters
+
+
+def heads(count, head=64, **k):
+    return Attention(heads=count, kv_heads=k.pop("kv_heads", count), head=head, **k)
+
+
+GPT2 = Decoder(
+    vocab=50257,
+    embed=768,
+    layers=12,
+    block=Block(heads(12, bias="all"), Plain(3072, bias="all")),
+    position=Learned(1024),
+    norm=LayerNorm(),
+)
+LLAMA2 = Decoder(32000, 4096, 32, Block(heads(32, 128), Gated(11008)), head=Untied())
+MISTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Gated(14336)), head=Untied())
+T5 = EncoderDecoder(32128, 512, block=Block(heads(8), Plain(2048, "relu")), position=NoPosition())
+BERT = Encoder(
+    30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512)
+)
+RWKV = Rwkv4(50277, 768, 12, 3072)
+
+
+@pytest.mark.parametrize(
+    ("model", "published"),
+    [
+        (GPT2, 124_439_808),
+        (LLAMA2, 6_738_415_616),
+        (MISTRAL, 7_241_732_096),
+        (T5, 60_506_624 - 2 * 32 * 8),  # without its two tables of relative biases
+        (BERT, 109_482_240 - 2 * 768 - 768 * 769),  # without segment embedding and pooler
+        (RWKV, 169_342_464),
+    ],
+)
+def test_parameters_of_published_models(model, published):
+    assert parameters(model)["total"] == published
+
+
+def test_flops_of_projections_are_twice_their_parameters():
+    count = parameters(LLAMA2)
+    flops = flops_per_token(LLAMA2, 4096)
+    assert flops["projections"] == 2 * (count["attention"] + count["mlp"])
+    assert flops["attention"] == 32 * 2 * 2 * 4096 * 4096 / 2
+    assert flops["head"] == 2 * 32000 * 4096
+    assert (
+        flops["training"]
+        == 3 * flops["forward"]
+        == 3 * sum(flops[k] for k in ("projections", "attention", "head"))
+    )
+
+
+def test_a_window_counts_the_keys_it_leaves():
+    def attention(window, length=512):
+        model = Decoder(layers=1, block=Block(heads(1, 64, window=window)))
+        return flops_per_token(model, length)["attention"]
+
+    seen = (
+        sum(min(i, 100) for i in range(1, 513)) / 512
+    )  # the closed form takes half a key less on the diagonal
+    assert attention(100) == pytest.approx(2 * 2 * seen * 64, rel=0.01)
+    assert attention(512) == attention(None) == attention(4096)
+
+
+def test_patterns_fill_the_stack():
+    a, b, z = Block(heads(1)), Block(heads(2)), Block(heads(3))
+    assert blocks(Pattern((a, b), (z,), (z,)), 6) == [z, a, b, a, b, z]
+    with pytest.raises(UsageError, match=r"model.layers is 5"):
+        blocks(Pattern((a, b), (z,), (z,)), 5)
+
+
+def test_bytes_per_device():
+    base = experiment()
+    count = parameters(base.model)["total"]
+    one = bytes_per_device(base, 1)
+    assert (one["parameters"], one["gradients"], one["optimizer"]) == (4 * count, 4 * count, 8 * count)
+    where = dataclasses.replace(base.where, mesh=Mesh(fsdp=4, tensor=2))
+    eight = bytes_per_device(dataclasses.replace(base, where=where), 8)
+    assert eight["parameters"] == 4 * count // 8
+    assert eight["activations"] == pytest.approx(one["activations"] / 8)
+    with pytest.raises(UsageError, match="is not 6 devices"):
+        bytes_per_device(dataclasses.replace(base, where=where), 6)
