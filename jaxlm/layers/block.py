@@ -114,15 +114,18 @@ def initial_block(
     scale: float,
 ) -> Block:
     """A block of `model`; `scale` multiplies the kernels that write to the residual stream."""
-    norm = initial_norm(model.norm, model.embed, init.dtype)
+
+    def norm() -> Norm:
+        return initial_norm(model.norm, model.embed, init.dtype)
+
     attend = (kind.attention, model.embed)
     return Block(
         attention=initial_attention(*attend, init.at("attention"), scale),
-        attention_norm=norm,
+        attention_norm=norm(),
         mlp=initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
-        mlp_norm=norm,
+        mlp_norm=norm(),
         cross=initial_attention(*attend, init.at("cross"), scale) if cross else None,
-        cross_norm=norm if cross else None,
+        cross_norm=norm() if cross else None,
         wiring=kind.wiring,
         causal=causal,
         dropout=model.dropout,

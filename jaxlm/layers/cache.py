@@ -25,9 +25,14 @@ class Dense:
     @classmethod
     def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str) -> Dense:
         """No tokens yet."""
-        features = jnp.zeros((rows, length, kv_heads, head), dtype)
-        tags = jnp.zeros((rows, length), jnp.int32)
-        return cls(features, features, tags, tags)
+        # Arrays of their own, so that the cache can be donated.
+        features, tags = (rows, length, kv_heads, head), (rows, length)
+        return cls(
+            jnp.zeros(features, dtype),
+            jnp.zeros(features, dtype),
+            jnp.zeros(tags, jnp.int32),
+            jnp.zeros(tags, jnp.int32),
+        )
 
     def append(
         self,

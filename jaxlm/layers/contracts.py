@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
@@ -76,6 +76,7 @@ class Output:
     """Activations that `Call.taps` asked for, stacked over layers: [layer, ...]."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """What every model is: a pytree of parameters with these pure methods."""
 

@@ -11,7 +11,7 @@ from math import prod, sqrt
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from jaxlm.layers.projection import Dense
 from jaxlm.layers.random import site
@@ -25,7 +25,7 @@ class Initial:
     key: Key[Array, ""]
     dtype: str = "float32"
 
-    def at(self, name: str | int) -> Initial:
+    def at(self, name: str | int | Int[Array, ""]) -> Initial:
         """For a named or numbered part."""
         number = site(name) if isinstance(name, str) else name
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Matrix = Float[Array, "rows inputs"]
+Matrix = Float[Array, "_ _"]
 
 
 def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> Float[Array, "..."]:

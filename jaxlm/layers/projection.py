@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxlm.layers.products import contract, trailing
 from jaxlm.parallel.layout import Axes
 
 
+@runtime_checkable
 class Weight(Protocol):
     """A matrix in any form: dense, adapted, quantized; forms nest freely.
 
@@ -89,7 +90,10 @@ def project(
     """`einsum(spec, x, weight) + bias` in x's dtype: the only product of activations with weights."""
     with jax.named_scope("projection"):
         y = weight.dot(x, spec, call, key=key, adapters=adapters)
-        return y if weight.bias is None else y + trailing(weight.bias, y)
+        if weight.bias is None:
+            return y
+        bias = call.layout.gather(weight.bias.astype(y.dtype), weight.axes[weight.inputs :])
+        return y + trailing(bias, y)
 
 
 def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:

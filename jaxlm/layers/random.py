@@ -24,7 +24,7 @@ def row_keys(base: Key[Array, ""], rows: Int[Array, "row"]) -> Key[Array, "row"]
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(base, rows)
 
 
-def at(keys: Key[Array, "row"] | None, name: str | Int[Array, ""]) -> Key[Array, "row"] | None:
+def at(keys: Key[Array, "row"] | None, name: str | int | Int[Array, ""]) -> Key[Array, "row"] | None:
     """The rows' keys for a site within the model, by name or by layer number."""
     if keys is None:
         return None

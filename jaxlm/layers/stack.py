@@ -7,7 +7,7 @@ stacks compute the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ REMAT: dict[str, Callable[..., bool] | None] = {
 """What the forward pass keeps, by name: nothing but each layer's input, or also the products with weights."""
 
 
+@runtime_checkable
 class Layer(Protocol):
     """One layer: the residual stream in and out."""
 

@@ -19,8 +19,8 @@ class WkvState:
     @classmethod
     def empty(cls, rows: int, embed: int) -> WkvState:
         """Before the first token."""
-        zeros = jnp.zeros((rows, embed), jnp.float32)
-        return cls(zeros, zeros, jnp.full((rows, embed), -1e38, jnp.float32))
+        shape = (rows, embed)
+        return cls(jnp.zeros(shape), jnp.zeros(shape), jnp.full(shape, -1e38, jnp.float32))
 
 
 def wkv4(

@@ -115,9 +115,9 @@ class Layer:
     def empty_cache(self, rows: int, length: int, dtype: Any) -> caches.Wkv4:
         """No tokens yet; the state's size does not depend on `length`."""
         embed = self.decay.bonus.shape[-1]
-        zeros, empty = jnp.zeros((rows, embed), dtype), WkvState.empty(rows, embed)
-        segment = jnp.zeros(rows, jnp.int32)
-        return caches.Wkv4(zeros, zeros, empty.numerator, empty.denominator, empty.exponent, segment)
+        inputs = (jnp.zeros((rows, embed), dtype), jnp.zeros((rows, embed), dtype))
+        empty, segment = WkvState.empty(rows, embed), jnp.zeros(rows, jnp.int32)
+        return caches.Wkv4(*inputs, empty.numerator, empty.denominator, empty.exponent, segment)
 
 
 def _starts(segments: Int[Array, "row pos"], last: Int[Array, "row"]) -> Array:
@@ -200,21 +200,25 @@ def initial_rwkv(model: config.Rwkv4, init: Initial) -> Rwkv:
     spread = jnp.linspace(0.0, 1.0, model.embed)
 
     def layer(_: config.Rwkv4, init: Initial) -> Layer:
-        norm = initial_norm(model.norm, model.embed, init.dtype)
-        shift = Shift(spread.astype(init.dtype))
+        def norm() -> LayerNorm:
+            return initial_norm(model.norm, model.embed, init.dtype)
+
+        def shift() -> Shift:
+            return Shift(jnp.array(spread, init.dtype))
+
         return Layer(
-            time_norm=norm,
-            key_shift=shift,
-            value_shift=shift,
-            receptance_shift=shift,
+            time_norm=norm(),
+            key_shift=shift(),
+            value_shift=shift(),
+            receptance_shift=shift(),
             decay=Decay((8.0 * spread - 5.0).astype(init.dtype), jnp.full(model.embed, 0.3, init.dtype)),
             key=init.dense("key", *square),
             value=init.dense("value", *square),
             receptance=init.dense("receptance", *square),
             out=init.dense("out", *back, scale=scale),
-            channel_norm=norm,
-            channel_key_shift=shift,
-            channel_receptance_shift=shift,
+            channel_norm=norm(),
+            channel_key_shift=shift(),
+            channel_receptance_shift=shift(),
             up=init.dense("up", (model.embed, model.width), ("embed", "mlp")),
             down=init.dense("down", (model.width, model.embed), ("mlp", "embed"), scale=scale),
             channel_receptance=init.dense("channel_receptance", *square),

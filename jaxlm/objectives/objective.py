@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
@@ -11,6 +11,7 @@ from jaxlm.layers.contracts import Batch, Call, Model
 Sums = dict[str, Float[Array, ""]]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A frozen value.
 

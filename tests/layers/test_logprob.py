@@ -1,0 +1,56 @@
+"""Log-probabilities against float64, and against torch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.layers.logprob import log_probabilities, log_probability
+
+RNG = np.random.default_rng(0)
+LOGITS = (RNG.standard_normal((3, 4, 17)) * 20).astype(np.float32)
+TARGETS = RNG.integers(0, 17, (3, 4))
+
+
+def exact(logits):
+    logits = logits.astype(np.float64)
+    top = logits.max(-1, keepdims=True)
+    return top + np.log(np.exp(logits - top).sum(-1, keepdims=True))
+
+
+def test_target_and_normalizer():
+    log_p, normalizer = log_probability(jnp.asarray(LOGITS), jnp.asarray(TARGETS))
+    wanted = np.take_along_axis(LOGITS - exact(LOGITS), TARGETS[..., None], -1)[..., 0]
+    np.testing.assert_allclose(log_p, wanted, atol=2e-5)
+    np.testing.assert_allclose(normalizer, exact(LOGITS)[..., 0], rtol=1e-6)
+    np.testing.assert_allclose(log_probabilities(jnp.asarray(LOGITS)), LOGITS - exact(LOGITS), atol=2e-5)
+
+
+def test_bfloat16_logits_are_summed_in_float32():
+    logits = jnp.asarray(LOGITS, jnp.bfloat16)
+    log_p, normalizer = log_probability(logits, jnp.asarray(TARGETS))
+    assert log_p.dtype == normalizer.dtype == jnp.float32
+    np.testing.assert_allclose(normalizer, exact(np.asarray(logits, np.float32))[..., 0], rtol=1e-6)
+
+
+def test_targets_outside_the_vocabulary_are_loud():
+    logits = jnp.asarray(LOGITS[:1])
+    log_p, _ = log_probability(logits, jnp.array([[17, -1, -100, 0]]))
+    np.testing.assert_array_equal(np.isnan(log_p), [[True, True, True, False]])
+
+
+def test_huge_logits_do_not_overflow():
+    log_p, _ = log_probability(jnp.array([[1e30, 0.0, -1e30]]), jnp.array([0]))
+    assert log_p[0] == 0.0
+
+
+def test_torch_agrees():
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor(LOGITS.reshape(-1, 17), requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(TARGETS.reshape(-1)), reduction="sum")
+    loss.backward()
+    value, gradient = jax.value_and_grad(lambda x: -log_probability(x, jnp.asarray(TARGETS))[0].sum())(
+        jnp.asarray(LOGITS)
+    )
+    np.testing.assert_allclose(value, loss.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, logits.grad.numpy().reshape(LOGITS.shape), atol=1e-6)

@@ -1,0 +1,88 @@
+"""Initial models: the right sizes, the same however they are stacked or sharded, safe to donate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.names import flatten
+from jaxlm.models.build import build, build_sharded
+from tests.tiny import CALL, GLOBAL, KINDS, LOCAL, SIZES, layout, random_model
+
+KEY = jax.random.key(3)
+
+
+def test_layer_i_is_the_same_however_it_is_stacked():
+    def layers(pattern):
+        return build(config.Decoder(**SIZES, layers=6, block=pattern), KEY).blocks.layers()
+
+    wanted = layers(GLOBAL)
+    for one, two in zip(wanted, layers(config.Pattern((GLOBAL, GLOBAL), (GLOBAL,), (GLOBAL,))), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, two)
+    kernels = [np.asarray(layer.attention.query.kernel) for layer in wanted]
+    assert not any(np.array_equal(kernels[i], kernels[j]) for i in range(6) for j in range(i))
+
+
+def test_sizes_of_the_random_numbers():
+    model = build(config.Decoder(vocab=64, embed=32, layers=2, block=GLOBAL, head=config.Untied()), KEY)
+    block = model.blocks.period[0]
+    for leaf, std in [
+        (model.embedding.kernel, 0.02),
+        (model.head.kernel, 32**-0.5),
+        (block.attention.query.kernel, 32**-0.5),
+        (block.attention.out.kernel, (4 * 8) ** -0.5 * 4**-0.5),
+        (block.mlp.gate.kernel, 32**-0.5),
+        (block.mlp.down.kernel, 32**-0.5 * 4**-0.5),
+    ]:
+        assert abs(np.std(leaf) / std - 1) < 5 / np.sqrt(2 * leaf.size), "five standard deviations"
+    for norm in (model.norm, block.attention_norm, block.mlp_norm):
+        assert (np.asarray(norm.scale) == 1).all()
+
+
+@pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"fsdp": 2, "tensor": 2}])
+def test_sharded_is_the_same_and_really_is_sharded(mesh):
+    kind, where = config.Decoder(**SIZES, layers=2, block=GLOBAL), layout(**mesh)
+    sharded = build_sharded(kind, KEY, where)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), sharded, build(kind, KEY))
+    shards = {name: leaf.addressable_shards[0].data.shape for name, leaf in flatten(sharded).items()}
+    fsdp, tensor = mesh["fsdp"], mesh.get("tensor", 1)
+    assert shards["embedding.kernel"] == (64 // tensor, 16 // fsdp)
+    assert shards["blocks.period.0.attention.query.kernel"] == (2, 16 // fsdp, 4 // tensor, 8)
+    assert shards["blocks.period.0.attention.key.kernel"] == (2, 16 // fsdp, 2 // tensor, 8)
+    assert shards["blocks.period.0.attention.out.kernel"] == (2, 4 // tensor, 8, 16 // fsdp)
+    assert shards["blocks.period.0.mlp.down.kernel"] == (2, 32 // tensor, 16 // fsdp)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_leaf_has_a_place(name):
+    model = jax.eval_shape(lambda: build(KINDS[name], KEY))
+    places = flatten(shardings(model, layout(fsdp=2, tensor=2)))
+    assert places.keys() == flatten(model).keys()
+    matrices = [key for key in places if key.endswith(".kernel") and "position" not in key]
+    assert all("fsdp" in places[key].spec for key in matrices), "every matrix is stored in shards"
+
+
+@pytest.mark.parametrize("name", ["decoder", "rwkv4"])
+def test_no_two_arrays_share_a_buffer(name):
+    """A model or a cache that holds one buffer twice cannot be donated."""
+    kind = KINDS[name]
+    for tree in (build(kind, KEY), random_model(kind).empty_cache(2, 3, CALL)):
+        buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)]
+        assert len(set(buffers)) == len(buffers)
+
+
+def test_what_does_not_fit_is_refused_with_numbers():
+    with pytest.raises(UsageError, match=r"model.layers=4: .* prefix 1, period 2 and suffix 0"):
+        build(config.Decoder(**SIZES, layers=4, block=config.Pattern((GLOBAL, LOCAL), (GLOBAL,))), KEY)
+    with pytest.raises(UsageError, match="heads=4 is not a multiple of attention.kv_heads=3"):
+        build(config.Decoder(**SIZES, layers=1, block=config.Block(config.Attention(4, 3, 8))), KEY)
+    with pytest.raises(TypeError, match="AdamW is not a model config"):
+        build(config.AdamW(), KEY)
+
+
+def test_parameters_take_the_precision():
+    model = jax.eval_shape(lambda: build(KINDS["decoder"], KEY, config.PRECISIONS["bfloat16_all"]))
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype("bfloat16")}
