@@ -14,4 +14,4 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 ROOMS = ("parallel", "layers", "models", "objectives", "adapters", "quantize", "sampling")
-install_import_hook([f"jaxlm.{room}" for room in ROOMS], "tests.shapes.check")
+install_import_hook([f"jaxlm.{room}" for room in ROOMS], "shapes.check")

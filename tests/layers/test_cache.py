@@ -19,7 +19,7 @@ def test_rows_of_unequal_length_grow_from_their_own_ends():
 
 
 def test_padding_is_overwritten_and_the_end_is_the_end():
-    keys, values, positions, segments = new(1, 3, 1.0)
+    keys, values, positions, _segments = new(1, 3, 1.0)
     cache = Dense.empty(1, 4, 1, 2, "float32").append(
         keys, values, positions, jnp.array([[1, 0, 0]]), jnp.array([0])
     )
