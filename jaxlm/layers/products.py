@@ -1,8 +1,8 @@
-"""Products of activations with weights: two-dimensional, summed in float32, cotangents in the compute format.
+"""Products: summed in float32, with cotangents in the compute format.
 
-Everything that meets a weight is reshaped to matrix times matrix, the form every backend is fastest at. In formats
-below float32 the backward products take cotangents of that format and sum in float32 too; automatic differentiation
-of "sum in float32, then round" would hand them float32 cotangents, at twice the cost or more.
+In formats below float32 the backward products take cotangents of that format and sum in float32 too; automatic
+differentiation of "sum in float32, then round" would hand them float32 cotangents, at twice the cost or more.
+Activations meet weights as matrices (`contract`), the form every backend is fastest at.
 """
 
 from __future__ import annotations
@@ -80,3 +80,32 @@ _rounded.defvjp(_forward, _backward)
 
 def _multiply(x: Matrix, weights: Matrix, transposed: bool) -> Matrix:
     return (_product if x.dtype == jnp.float32 else _rounded)(x, weights, transposed)
+
+
+def einsum32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`jnp.einsum(spec, a, b)` in float32; every index of an operand is in the other or in the result."""
+    return _einsum(a, b, spec) if a.dtype == jnp.float32 else _einsum_rounded(a, b, spec)
+
+
+def _einsum(a: Array, b: Array, spec: str) -> Array:
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+_einsum_rounded = jax.custom_vjp(_einsum, nondiff_argnums=(2,))
+
+
+def _einsum_forward(a: Array, b: Array, spec: str) -> tuple[Array, tuple[Array, Array]]:
+    return _einsum(a, b, spec), (a, b)
+
+
+def _einsum_backward(spec: str, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    a, b = saved
+    operands, result = spec.split("->")
+    left, right = operands.split(",")
+    rounded = cotangent.astype(a.dtype)
+    da = _einsum(rounded, b, f"{result},{right}->{left}")
+    db = _einsum(a, rounded, f"{left},{result}->{right}")
+    return da.astype(a.dtype), db.astype(b.dtype)
+
+
+_einsum_rounded.defvjp(_einsum_forward, _einsum_backward)

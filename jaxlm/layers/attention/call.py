@@ -6,18 +6,22 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.attention import xla
+from jaxlm.layers.attention import blocks, xla
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 
-BACKENDS = {"xla": xla.attend}
+BACKENDS = {"xla": xla.attend, "blocks": blocks.attend}
 
 
-def backend(call: Call) -> str:
-    """The backend that `call.attention` names; "auto" is the best one that takes every mask and bias."""
-    name = "xla" if call.attention == "auto" else call.attention
+def backend(call: Call, mask: Mask) -> str:
+    """The backend that `call.attention` names; "auto" is the one that computes least. Raises UsageError."""
+    name = call.attention
+    if name == "auto":
+        return "blocks" if blocks.takes(mask) else "xla"
     if name not in BACKENDS:
         raise UsageError(f"where.attention={name!r}: choose one of auto, {', '.join(BACKENDS)}")
+    if name == "blocks" and not blocks.takes(mask):
+        raise UsageError("where.attention='blocks' takes causal attention of a row with itself only: choose auto")
     return name
 
 
@@ -35,4 +39,4 @@ def attend(
     """softmax(cap(scale q k^T) + bias) v; `scale` is 1 / sqrt(head) by default."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     with jax.named_scope("attention"):
-        return BACKENDS[backend(call)](q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale)
+        return BACKENDS[backend(call, mask)](q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale)

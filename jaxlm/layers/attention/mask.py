@@ -22,10 +22,19 @@ class Mask:
     k_segments: Int[Array, "row key"]
     causal: bool = struct.field(pytree_node=False, default=True)
     window: int | None = struct.field(pytree_node=False, default=None)
+    aligned: bool = struct.field(pytree_node=False, default=False)
+    """The keys are the queries' own tokens in the row's order: if causal, none is seen from before its place."""
 
-    def windowed(self, window: int | None) -> Mask:
-        """The same with a layer's window."""
-        return dataclasses.replace(self, window=window)
+    def block(self, queries: slice, keys: slice) -> Mask:
+        """The mask of some queries and some keys."""
+        return dataclasses.replace(
+            self,
+            q_positions=self.q_positions[:, queries],
+            k_positions=self.k_positions[:, keys],
+            q_segments=self.q_segments[:, queries],
+            k_segments=self.k_segments[:, keys],
+            aligned=False,
+        )
 
     def dense(self) -> Bool[Array, "row query key"]:
         """Everything at once."""

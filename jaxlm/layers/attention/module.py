@@ -49,7 +49,15 @@ class Attention:
         if cache is not None:
             cache = cache.append(k, v, tokens.positions, tokens.segments, lengths)
             seen = cache.view()
-        mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal, self.config.window)
+        mask = Mask(
+            tokens.positions,
+            seen.positions,
+            tokens.segments,
+            seen.segments,
+            causal,
+            self.config.window,
+            aligned=cache is None,
+        )
         bias = position.bias(tokens.positions, seen.positions)
         return self._mix(q, seen, mask, bias, call, **more), cache
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.layers.attention.mask import Mask
+from jaxlm.layers.products import einsum32
 
 MASKED = -1e30
 """Finite, so that a query that sees nothing gets even weights and not NaN."""
@@ -26,12 +27,14 @@ def attend(
     rows, length, heads, head = q.shape
     groups = heads // k.shape[2]
     grouped = q.reshape(rows, length, k.shape[2], groups, head) * jnp.asarray(scale, q.dtype)
-    scores = jnp.einsum("rqngd,rknd->rngqk", grouped, k, preferred_element_type=jnp.float32)
+    scores = einsum32("rqngd,rknd->rngqk", grouped, k)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
         scores += bias.reshape(scores.shape).astype(jnp.float32)
     scores = jnp.where(mask.dense()[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    mixed = jnp.einsum("rngqk,rknd->rqngd", weights, v, preferred_element_type=jnp.float32)
+    # The normalizer divides the mixed values, not the weights: one pass less over the scores.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    normalizer = jnp.moveaxis(jnp.sum(weights, axis=-1, keepdims=True), 3, 1)
+    mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v) / normalizer
     return mixed.reshape(rows, length, heads, head).astype(q.dtype)
