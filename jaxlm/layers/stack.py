@@ -60,6 +60,11 @@ class Stack:
         """Number of layers."""
         return len(self.prefix) + self.repeats * len(self.period) + len(self.suffix)
 
+    @property
+    def crosses(self) -> bool:
+        """Whether any layer attends to a memory."""
+        return any(getattr(layer, "cross", None) is not None for layer in self.prefix + self.period + self.suffix)
+
     def layers(self) -> list[Layer]:
         """Every layer by itself, in order."""
         middle = [

@@ -40,7 +40,12 @@ class Decoder:
         cache: Cache | None = None,
         key: RowKeys | None = None,
     ) -> Output:
-        """Hidden states after the last norm; with a cache, `inputs` are the tokens after those it holds."""
+        """Hidden states after the last norm; with a cache, `inputs` are the tokens after those it holds.
+
+        Raises UsageError for a memory that no layer attends to.
+        """
+        if memory is not None and not self.blocks.crosses:
+            raise UsageError("a decoder by itself has no cross-attention: it takes no memory")
         x = look_up(self.embedding, inputs.ids, call)
         x = self.position.embed(x, inputs.positions, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))

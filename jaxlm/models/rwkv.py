@@ -169,7 +169,9 @@ class Rwkv:
         cache: caches.Cache | None = None,
         key: RowKeys | None = None,
     ) -> Output:
-        """Hidden states after the last norm; positions are not used."""
+        """Hidden states after the last norm; positions are not used. Raises UsageError for a memory."""
+        if memory is not None:
+            raise UsageError("rwkv4 has no cross-attention: it takes no memory")
         x = self.embedding_norm(look_up(self.embedding, inputs.ids, call))
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))
         x = call.layout.constrain(x, ("row", "pos", "features"))

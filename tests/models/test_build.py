@@ -75,9 +75,9 @@ def test_no_two_arrays_share_a_buffer(name):
 
 
 def test_what_does_not_fit_is_refused_with_numbers():
-    with pytest.raises(UsageError, match=r"model.layers=4: .* prefix 1, period 2 and suffix 0"):
+    with pytest.raises(UsageError, match=r"model\.layers=4: .* prefix 1, period 2 and suffix 0"):
         build(config.Decoder(**SIZES, layers=4, block=config.Pattern((GLOBAL, LOCAL), (GLOBAL,))), KEY)
-    with pytest.raises(UsageError, match="heads=4 is not a multiple of attention.kv_heads=3"):
+    with pytest.raises(UsageError, match=r"heads=4 is not a multiple of attention\.kv_heads=3"):
         build(config.Decoder(**SIZES, layers=1, block=config.Block(config.Attention(4, 3, 8))), KEY)
     with pytest.raises(TypeError, match="AdamW is not a model config"):
         build(config.AdamW(), KEY)

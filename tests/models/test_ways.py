@@ -1,0 +1,102 @@
+"""The same numbers whichever way they are computed: scanned, unrolled, recomputed, op by op, on eight devices."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.names import flatten
+from jaxlm.objectives.autoregressive import Autoregressive
+from tests.tiny import CALL, KINDS, close, layout, packed_batch, random_model
+
+OBJECTIVE = Autoregressive(chunks=5)
+
+
+def loss(model, batch, call):
+    """The loss and, for every token, the logits."""
+    sums, _ = OBJECTIVE.totals(model, batch, None, call, {})
+    value = sums["cross_entropy"] / OBJECTIVE.weights(batch)["cross_entropy"]
+    memory = None if batch.source is None else model.encode(batch.source, call)
+    return value, model.logits(model(batch.inputs, call, memory=memory).hidden, call)
+
+
+@functools.cache
+def reference(name):
+    return jax.jit(jax.value_and_grad(functools.partial(loss, call=CALL), has_aux=True))(*arguments(name))
+
+
+def arguments(name):
+    # The encoder's key biases have a zero gradient whose rounding grows with the weights.
+    return random_model(KINDS[name], std=0.1), packed_batch(KINDS[name])
+
+
+def agree(name, got):
+    """Loss within 2e-6, logits within 2e-5 of their spread where there are tokens, gradients leaf by leaf."""
+    ((value, logits), gradients), ((wanted, wanted_logits), wanted_gradients) = got, reference(name)
+    np.testing.assert_allclose(value, wanted, rtol=2e-6)
+    real = np.asarray(arguments(name)[1].inputs.segments) > 0
+    error = np.abs(np.asarray(logits) - np.asarray(wanted_logits))[real].max()
+    assert error <= 2e-5 * max(1, np.std(wanted_logits))
+    close(gradients, wanted_gradients)
+
+
+WAYS = [(name, way) for name in KINDS for way in ({"layers": "unroll"}, {"remat": "full"})]
+WAYS += [(name, {"remat": "dots"}) for name in ("decoder", "rwkv4")]  # the others are made of the decoder's block
+
+
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_unrolled_and_recomputed(name, way):
+    call = dataclasses.replace(CALL, **way)
+    agree(name, jax.jit(jax.value_and_grad(functools.partial(loss, call=call), has_aux=True))(*arguments(name)))
+
+
+MESHES = [("decoder", {"fsdp": 8}), ("decoder", {}), *((name, {"fsdp": 2, "tensor": 2}) for name in KINDS)]
+
+
+@pytest.mark.parametrize(("name", "mesh"), MESHES)
+def test_eight_devices(name, mesh):
+    model, batch = arguments(name)
+    where = layout(**mesh)
+    places = shardings(model, where)
+    rows = where.sharding(("row",), (8,))
+    model = jax.tree.map(jax.device_put, model, places)
+    batch = jax.tree.map(lambda leaf: jax.device_put(leaf, rows), batch)
+    call = dataclasses.replace(CALL, layout=where)
+    got = jax.jit(jax.value_and_grad(functools.partial(loss, call=call), has_aux=True))(model, batch)
+    agree(name, got)
+    placed, shards = flatten(places), flatten(got[1])
+    for key, gradient in shards.items():
+        if key.endswith("kernel"):
+            wanted = placed[key].shard_shape(gradient.shape)
+            assert gradient.addressable_shards[0].data.shape == wanted, (
+                f"{key} came back as {gradient.sharding.spec}"
+            )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_op_by_op(name):
+    model, batch = arguments(name)
+    with jax.disable_jit():
+        value, logits = loss(model, batch, CALL)
+    (wanted, wanted_logits), _ = reference(name)
+    np.testing.assert_allclose(value, wanted, rtol=2e-6)
+    real = np.asarray(batch.inputs.segments) > 0
+    np.testing.assert_allclose(np.asarray(logits)[real], np.asarray(wanted_logits)[real], atol=2e-5)
+
+
+def test_the_comparison_can_fail():
+    """One part in ten thousand of one leaf is noticed."""
+    _, gradients = reference("decoder")
+    wrong = dataclasses.replace(gradients, norm=jax.tree.map(lambda g: g * 1.0001, gradients.norm))
+    with pytest.raises(AssertionError, match=r"norm\.scale"):
+        close(wrong, gradients)
+
+
+def test_an_unknown_remat_is_refused():
+    model, batch = arguments("decoder")
+    with pytest.raises(UsageError, match=r"where\.remat='some'"):
+        jax.eval_shape(lambda m, b: m(b.inputs, dataclasses.replace(CALL, remat="some")), model, batch)
