@@ -1,19 +1,28 @@
 """The report: one page that stands alone, whatever a run holds and wherever it stopped."""
 
+import html
 import html.parser
 import json
 import math
+import pathlib
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 
 import numpy as np
 import pytest
 
 from experiments.quickstart import experiment
 from jaxlm.config.codec import what_hash
-from jaxlm.runs import directory
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.overrides import apply
+from jaxlm.runs import directory, manifest
 from jaxlm.runs.journal import Journal
 from jaxlm.runs.report import write_report
 
+ROOT = pathlib.Path(__file__).parents[2]
 BASE = experiment()
 BASELINES = {"unigram": 4.638, "gzip": 2.412, "xz": 2.157}
 SECONDS = {"step": 243.1, "data": 6.4, "compile": 21.7, "evaluate": 14.2, "checkpoint": 3.9, "other": 8.8}
@@ -64,6 +73,11 @@ def write_telemetry(journal, steps, rng, names=("attention.query", "attention.ou
         values["tap.residual.rms"] = (np.arange(1, layers + 1) * (1 + step / 300)).tolist()
         values["parameter.embedding.kernel"] = 0.02 + step * 1e-5
         journal.write("telemetry", step, **values)
+
+
+@pytest.fixture(autouse=True)
+def _outside_any_repository(monkeypatch):
+    monkeypatch.setattr(manifest, "git", lambda directory: None)
 
 
 @pytest.fixture
@@ -120,7 +134,7 @@ class Page(html.parser.HTMLParser):
         self.feed(source)
         self.close()
         self.wrong += self.open
-        self.text = " ".join(" ".join(self.words).split())
+        self.text = " ".join(" ".join(self.words).split())  # of all kinds of space one
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -181,17 +195,17 @@ def test_a_whole_run(run_dir):
     assert len(source.encode()) < 500_000
     for expected in (
         "1.334 bits per byte",
-        "44.7\u202f% below gzip −9 and 38.2\u202f% below xz −9.",
-        "2.46\u202fM",  # 600 * 16 * 256 tokens
-        "9\u202fmin 56\u202fs",  # both attempts
-        "training steps 8\u202fmin 6\u202fs 81.5\u202f%",
+        "44.7 % below gzip −9 and 38.2 % below xz −9.",
+        "2.46 M",  # 600 * 16 * 256 tokens
+        "9 min 56 s",  # both attempts
+        "training steps 8 min 6 s 81.5 %",
         "attention.kv_heads",
         "too short",
         what_hash(BASE),
         "not english",
         "parameters",
     ):
-        assert expected.replace("\u202f", " ") in page.text.replace("\u202f", " "), expected
+        assert expected in page.text, expected
     assert "model ÷ it" in page.text
     assert "0.55" in page.text  # 1.334 / 2.412
     assert "0.62" in page.text  # 1.334 / 2.157
@@ -199,3 +213,227 @@ def test_a_whole_run(run_dir):
     drawings = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     assert drawings == ["Loss", "Bits per byte", "Gradient norm", "Learning rate", "Tokens per second", "z"]
     assert source == read_page(run_dir)  # nothing of the moment of writing
+
+
+def test_the_package_holds_the_style_sheet():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "style.css" in settings["tool"]["setuptools"]["package-data"]["jaxlm.runs.report"]
+
+
+# --- samples -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_sample_contains_is_inert(run_dir):
+    every = [{**sample(EVIL, EVIL), "tokens": [EVIL, EVIL], "log_probabilities": [None, -1.0]}, {"text": EVIL}]
+    (run_dir / "samples.json").write_text(json.dumps(every))
+    data = {"documents": {EVIL: 5}, "baselines": {EVIL: 2.0}, EVIL: 7}
+    (run_dir / "data.json").write_text(json.dumps(data))
+    with Journal(run_dir, 2) as journal:
+        journal.write("train", 610, **{EVIL: 1.0, "$\\frac$": 2.0})
+        journal.write("train", 620, **{EVIL: 2.0, "$\\frac$": 1.0})
+        journal.write("telemetry", 610, **{f"tap.{EVIL}": [1.0, 2.0]})
+    shown = json.loads((run_dir / "manifest.json").read_text())
+    shown |= {"host": EVIL, "git": {EVIL: {"commit": EVIL, "diff": EVIL}}, "packages": {EVIL: EVIL}, EVIL: EVIL}
+    for name in ("manifest.json", "manifests/0002.json"):
+        (run_dir / name).write_text(json.dumps(shown))
+    source = read_page(run_dir)
+    assert not problems(source)
+    assert "<img src=x" not in source
+    assert source.count("&lt;img src=x onerror=") > 10
+    assert "default-src 'none'" in source
+
+
+def token_spans(source):
+    """(classes, tooltip, text) of each token."""
+    found = re.findall(r'<span(?: class="([^"]*)")? title="([^"]*)">(.*?)</span>', source, re.DOTALL)
+    return [
+        (classes.split(), html.unescape(tip), html.unescape(re.sub("<[^>]*>", "", body)))
+        for classes, tip, body in found
+    ]
+
+
+def test_tokens_are_shaded_by_surprise(run_dir):
+    one = {
+        "prompt": "a b",
+        "text": "\n\tx y\x07\ud800",
+        "tokens": ["a", " b", "\n", "\t", "x", " y", "\x07", "\ud800"],
+        "log_probabilities": [None, -0.01, math.log(0.25), -50.0, math.nan, 0.0, -0.1, "NaN"],
+    }
+    (run_dir / "samples.json").write_text(json.dumps([one]))
+    spans = token_spans(read_page(run_dir))
+    assert "".join(body for *_, body in spans) == "a b\n\tx y[U+0007][U+D800]"
+    assert [classes for classes, *_ in spans] == [["prompt"], ["prompt"], ["s2"], ["s7"], [], [], [], []]
+    tips = [tip for _, tip, _ in spans]
+    assert tips[1].startswith("‘ b’ 99.0")
+    assert tips[2] == "‘↵’ 25.0\u202f%, 2.0 bits"
+    assert tips[3].startswith("‘⇥’ 1.9\u202f×\u202f10^−20\u202f%")
+    assert tips[0] == "‘a’ no probability recorded"
+    assert tips[4] == "‘x’ no probability recorded"
+
+
+def test_pieces_of_sentencepiece_read_as_text(run_dir):
+    one = {
+        "prompt": "The cat",
+        "text": " sat\nup",
+        "tokens": ["▁The", "▁cat", "▁sat", "<0x0A>", "up"],
+        "log_probabilities": [None] * 5,
+    }
+    (run_dir / "samples.json").write_text(json.dumps([one]))
+    spans = token_spans(read_page(run_dir))
+    assert "".join(body for *_, body in spans) == " The cat sat\nup"
+    assert [classes == ["prompt"] for classes, *_ in spans] == [True, True, False, False, False]
+    # where the text itself has the character, it is no space
+    (run_dir / "samples.json").write_text(json.dumps([{"prompt": "a", "text": "▁b", "tokens": ["a", "▁b"]}]))
+    assert [body for *_, body in token_spans(read_page(run_dir))] == ["a", "▁b"]
+
+
+# --- runs that are not whole ---------------------------------------------------------------------------------
+
+
+def test_an_empty_run(tmp_path):
+    run = directory.open_run(BASE, str(tmp_path / "run"))
+    source = read_page(tmp_path / "run")
+    assert not problems(source)
+    words = Page(source).text
+    assert "No step has been recorded yet, of 600. It was running when this page was written." in words
+    assert "nothing measured yet" in words
+    directory.release(run)
+    assert "It has stopped." in read_page(tmp_path / "run")
+
+
+def test_a_run_that_stopped_before_its_first_evaluation(tmp_path):
+    directory.release(directory.open_run(BASE, str(tmp_path / "run")))
+    with Journal(tmp_path / "run", 1) as journal:
+        write_train(journal, range(10, 60, 10), np.random.default_rng(0), 0.0)
+    source = read_page(tmp_path / "run")
+    assert not problems(source)
+    words = Page(source).text
+    assert "Unfinished: 50 of 600 steps. It has stopped." in words
+    assert "training loss Nothing has been measured on held-out text." in words
+    assert "50 of 600" in words
+
+
+def test_complete_before_the_mark_done_is_written(tmp_path):
+    run = directory.open_run(apply(BASE, ["--train.steps", "20"]), str(tmp_path / "run"))
+    with Journal(tmp_path / "run", 1) as journal:
+        journal.write("train", 20, loss=2.0)
+    assert directory.status(tmp_path / "run") == "running"
+    assert "Unfinished" not in read_page(tmp_path / "run")
+    directory.release(run)
+
+
+def test_no_run_and_damaged_files(run_dir, tmp_path):
+    with pytest.raises(UsageError, match="is no run"):
+        write_report(tmp_path / "nowhere")
+    (run_dir / "samples.json").write_text('[{"prompt": ')
+    with pytest.raises(Failure, match=r"samples\.json is damaged"):
+        write_report(run_dir)
+    (run_dir / "samples.json").write_text('{"prompt": 1}')
+    with pytest.raises(Failure, match=r"samples\.json is damaged: expected a list"):
+        write_report(run_dir)
+
+
+def test_a_model_worse_than_the_compressors(run_dir):
+    with Journal(run_dir, 2) as journal:
+        journal.write("evaluate", 610, bits_per_byte=2.5, loss=4.0)
+    words = Page(read_page(run_dir)).text
+    assert "3.6 % above gzip −9 and 15.9 % above xz −9. Best was 1.334, after step 600." in words
+
+
+def test_values_that_are_not_finite_or_missing(tmp_path):
+    directory.release(directory.open_run(BASE, str(tmp_path / "run")))
+    with Journal(tmp_path / "run", 1) as journal:
+        for step, loss in enumerate((3.0, math.nan, math.inf, -math.inf, None, 2.0), 1):
+            journal.write("train", 10 * step, loss=loss, gradient_norm=math.nan, learning_rate=0.0)
+            journal.write("telemetry", 10 * step, **{"tap.a": [1.0, loss], "update.b": loss, "tap.c": [[1]]})
+        journal.write("train", 70)
+        journal.write("evaluate", 60, loss=math.nan, bits_per_byte=math.inf)
+        journal.write("event", 60, event="goodput", seconds={"step": math.nan, "data": 0.0})
+    one = {"prompt": None, "text": 3, "tokens": [None, 1], "log_probabilities": None}
+    (tmp_path / "run" / "samples.json").write_text(json.dumps([one, {}, 7]))
+    data = {"documents": {"train": None, "x": -1}, "baselines": {"gzip": 0.0, "xz": math.nan, "y": "z"}}
+    (tmp_path / "run" / "data.json").write_text(json.dumps(data))
+    source = read_page(tmp_path / "run")
+    assert not problems(source)
+    words = Page(source).text
+    assert "Loss nats per token training 5 values not finite" in words
+    assert "2 training loss" in words  # the last finite one
+    assert not re.search(r"\bnan\b|\binf\b", re.sub("<style.*?</style>", "", source, flags=re.DOTALL))
+
+
+def test_all_losses_are_lost(tmp_path):
+    directory.release(directory.open_run(BASE, str(tmp_path / "run")))
+    with Journal(tmp_path / "run", 1) as journal:
+        for step in range(1, 40):
+            journal.write("train", step, loss=math.nan, gradient_norm=math.inf)
+    source = read_page(tmp_path / "run")
+    assert not problems(source)
+    assert "39 values not finite" in Page(source).text
+
+
+# --- size, extras, browsers ----------------------------------------------------------------------------------
+
+
+def test_the_worst_run_stays_small(tmp_path):
+    path, rng = tmp_path / "run", np.random.default_rng(0)
+    run = directory.open_run(apply(BASE, ["--train.steps", "200000"]), str(path))
+    names = [f"module{i}.with_a_rather_long_name.of_its_own" for i in range(66)]
+    with Journal(path, 1) as journal:
+        noise = rng.lognormal(size=(20_000, 8))
+        for i, values in enumerate(noise.tolist()):
+            extra = {f"metric_{j}": value for j, value in enumerate(values)}
+            journal.write(
+                "train", 10 * i, loss=values[0], gradient_norm=values[1], learning_rate=values[2], **extra
+            )
+            journal.write("evaluate", 10 * i, loss=values[3], bits_per_byte=values[4])
+        write_telemetry(journal, range(0, 200_000, 1650), rng, names, layers=40)
+    tokens = ["<&\x00>" * 4] * 400
+    samples = [{"prompt": "p", "text": "", "tokens": tokens, "log_probabilities": [-9.0] * 400}] * 100
+    (path / "samples.json").write_text(json.dumps(samples))
+    documents = {f"reason {i} {'<' * 200}": 1 + i for i in range(1000)}
+    (path / "data.json").write_text(json.dumps({"documents": documents, "baselines": BASELINES}))
+    directory.record(
+        run,
+        git={"directory": {"commit": "0" * 40, "diff": "\x00&<" * 90_000}},
+        packages={f"package{i}": "<" * 100 for i in range(5000)},
+        argv=["<" * 1000] * 1000,
+        **{f"slot{i}": "&" * 3000 for i in range(500)},
+    )
+    directory.release(run)
+    source = read_page(path)
+    assert len(source.encode()) < 2_000_000
+    assert not problems(source)
+    assert "more samples in samples.json" in source
+    assert "more names in the journal" in source
+    assert "more characters in manifest.json" in source
+    assert sum(tag == "svg" for tag, _ in Page(source).tags) == 9
+
+
+def test_without_matplotlib_the_page_says_so(run_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    source = read_page(run_dir)
+    assert not problems(source)
+    assert "<svg" not in source
+    assert "pip install 'jaxlm[report]'" in Page(source).text
+    assert "1.334" in source
+
+
+def console(page, tmp_path):
+    """What a headless Chromium says of a page: its console's messages, errors and refusals."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium on PATH")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --enable-logging=stderr --v=0 --window-size=1200,3000"
+    flags += f" --user-data-dir={tmp_path / 'browser'} --screenshot={tmp_path / 'page.png'} {page.as_uri()}"
+    done = subprocess.run([browser, *flags.split()], capture_output=True, text=True, timeout=120)
+    assert (tmp_path / "page.png").exists(), done.stderr
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_has_nothing_to_say(run_dir, tmp_path):
+    read_page(run_dir)
+    assert console(run_dir / "report.html", tmp_path) == []
+    # a page that does run what is in it would be heard
+    (tmp_path / "bad.html").write_text(f"<!DOCTYPE html><p>{EVIL}</p>")
+    assert len(console(tmp_path / "bad.html", tmp_path)) >= 2

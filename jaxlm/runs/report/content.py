@@ -124,7 +124,7 @@ def series(records: list[Record], name: str) -> tuple[Points, Points, int]:
 def speed(content: Content) -> tuple[Points, Points]:
     """Steps, and tokens a second up to them, from the times of the records of each attempt."""
     tokens = content.experiment.train.batch * content.experiment.train.length
-    stride = -(-len(content.train) // POINTS)
+    stride = max(1, -(-len(content.train) // POINTS))
     found = []
     for before, after in zip(content.train[::stride], content.train[stride::stride]):
         then, now = number(before.get("time")), number(after.get("time"))

@@ -50,9 +50,7 @@ def curves(content: Content) -> str:
             f'<section><h2>Curves</h2><p class="notice">No curves: they need matplotlib ({text(error, 200)}). '
             f"<code>{text(MISSING)}</code>, then write the report again.</p></section>"
         )
-    resumes = (
-        f", thin lines where it was resumed ({plural(len(content.resumes), 'time')})" if content.resumes else ""
-    )
+    resumes = "; thin upright lines mark resumed attempts" if content.resumes else ""
     figures = []
     for i, panel in enumerate(panels):
         with matplotlib.rc_context(_style(f"panel{i}")):
@@ -96,7 +94,7 @@ def _loss(content: Content) -> Panel | None:
 
     def draw(axes: Any) -> None:
         shown = _draw(axes, steps, values, TRAIN)
-        axes.plot(at, held_out, color=HELD, linewidth=1.1, marker="o", markersize=3.2)
+        _draw(axes, at, held_out, HELD, dots=60)
         if len(shown) > 20:  # the first steps from the random start would flatten all others
             every = np.concatenate([shown, held_out])
             top, low = np.percentile(every, 98.5), every.min()
@@ -114,7 +112,7 @@ def _bits(content: Content) -> Panel | None:
         return None
 
     def draw(axes: Any) -> None:
-        axes.plot(steps, values, color=HELD, linewidth=1.1, marker="o", markersize=3.2)
+        _draw(axes, steps, values, HELD, dots=60)
         top = max(values, default=1.0)
         for name, value in content.baselines.items():
             if min(values, default=0.0) * 0.6 < value < top * 1.25:
@@ -163,8 +161,11 @@ def _speed(content: Content) -> Panel | None:
 # --- drawing -------------------------------------------------------------------------------------------------
 
 
-def _draw(axes: Any, steps: Points, values: Points, color: str) -> Points:
-    """The line, thinned to means within a band from least to greatest; returns what the line shows."""
+def _draw(axes: Any, steps: Points, values: Points, color: str, dots: int = 3) -> Points:
+    """The line, thinned to means within a band from least to greatest; returns what the line shows.
+
+    Up to so many points have dots.
+    """
     if not len(values):
         return values
     if len(values) > POINTS:
@@ -172,7 +173,9 @@ def _draw(axes: Any, steps: Points, values: Points, color: str) -> Points:
         low, high = (np.array([f(values[part]) for part in parts]) for f in (np.min, np.max))
         steps, values = (np.array([each[part].mean() for part in parts]) for each in (steps, values))
         axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(steps, values, color=color, linewidth=1.2, marker="o" if len(values) < 4 else None, markersize=3)
+    axes.plot(
+        steps, values, color=color, linewidth=1.2, marker="o" if len(values) <= dots else None, markersize=3.2
+    )
     return values
 
 

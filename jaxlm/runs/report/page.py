@@ -40,6 +40,7 @@ def page(content: Content) -> str:
         header(content),
         verdict(content),
         curves(content),
+        record.evaluations(content),
         samples(content),
         telemetry(content),
         record.corpus(content),

@@ -8,35 +8,50 @@ from typing import Any
 import jaxlm
 from jaxlm.config.codec import flat, to_json
 from jaxlm.runs.report.content import Content, Record
-from jaxlm.runs.report.text import count, number, numbers, percent, plural, text
+from jaxlm.runs.report.text import count, fitting, number, numbers, percent, plural, short, text
 
-DIFF = 60_000
+DIFF = 30_000
 """Most characters of uncommitted changes on the page."""
-LIMIT, ROWS = 300, 300
-"""Most characters of a value, and most rows of a table."""
+PART = 100_000
+"""Most bytes of a table's rows."""
+
+
+def evaluations(content: Content) -> str:
+    """The held-out numbers behind the curves, folded; of many evaluations some, the last included."""
+    names = dict.fromkeys(name for one in content.evaluate for name in numbers(one))
+    names = [name for name in names if name not in ("step", "attempt", "time")][:8]
+    if not names:
+        return ""
+    stride = -(-len(content.evaluate) // 30)
+    rows = ""
+    for one in content.evaluate[::-1][::stride][::-1]:
+        cells = "".join(f"<td>{short(number(one.get(name)), 5)}</td>" for name in names)
+        rows += f"<tr><td>{one['step']:,}</td>{cells}</tr>"
+    head = "".join(f'<th scope="col">{text(name.replace("_", " "), 40)}</th>' for name in ["step", *names])
+    table = f'<table class="list numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return (
+        '<section class="near"><details><summary>Held-out numbers</summary>'
+        f'<div class="wide">{table}</div></details></section>'
+    )
 
 
 def config(content: Content) -> str:
     """The resolved config, a table for each part of the experiment."""
-    groups: dict[str, list[tuple[str, Any]]] = {}
-    for path, value in flat(to_json(content.experiment)).items():
-        group, dot, rest = path.partition(".")
-        groups.setdefault(group if dot or _has_fields(content, group) else "experiment", []).append(
-            (rest, value, path)
-        )
+    groups: dict[str, dict[str, Any]] = {"experiment": {}}
+    for name, part in to_json(content.experiment).items():
+        if isinstance(part, dict):
+            groups[name] = flat(part)
+        else:
+            groups["experiment"][name] = part
     tables = []
-    for group, rows in groups.items():
-        cells = "".join(
-            f'<tr><th scope="row">{text(rest or ("kind" if group == path else path), 80)}</th>'
-            f"<td>{_value(value)}</td></tr>"
-            for rest, value, path in rows[:ROWS]
+    for group, leaves in groups.items():
+        cells = (
+            f'<tr><th scope="row">{text(path or "kind", 80)}</th><td>{_value(value)}</td></tr>'
+            for path, value in leaves.items()
         )
-        tables.append(f"<table><caption>{text(group)}</caption><tbody>{cells}</tbody></table>")
+        rows = "".join(fitting(cells, PART))
+        tables.append(f"<table><caption>{text(group)}</caption><tbody>{rows}</tbody></table>")
     return f'<section><h2>Resolved config</h2><div class="columns">{"".join(tables)}</div></section>'
-
-
-def _has_fields(content: Content, name: str) -> bool:
-    return isinstance(to_json(content.experiment).get(name), dict)
 
 
 def corpus(content: Content) -> str:
@@ -108,12 +123,12 @@ def _commit(attempt: Record) -> str:
 
 def manifest(content: Content) -> str:
     """The newest attempt's manifest, folded."""
-    plain = {name: value for name, value in content.manifest.items() if name not in ("packages", "git", "where")}
-    rows = "".join(_row(name, value) for name, value in list(plain.items())[:ROWS])
+    slots = [(name, value) for name, value in content.manifest.items() if name not in ("packages", "git", "where")]
     for name, state in _states(content.manifest):
-        rows += _row(f"git, {name}", {key: value for key, value in state.items() if key != "diff"})
-    if not rows:
+        slots.append((f"git, {name}", {key: value for key, value in state.items() if key != "diff"}))
+    if not slots:
         return ""
+    rows = "".join(fitting((_row(name, value) for name, value in slots), PART))
     installed = content.manifest.get("packages")
     listed = [f"{name} {version}" for name, version in installed.items()] if isinstance(installed, dict) else []
     return (
@@ -129,7 +144,7 @@ def _row(name: str, value: Any) -> str:
 def _packages(listed: list[str]) -> str:
     if not listed:
         return ""
-    words = text(", ".join(listed), 20_000)
+    words = text(", ".join(listed), 15_000)
     return f'<h3>{plural(len(listed), "package")}</h3><p class="small">{words}</p>'
 
 
@@ -153,7 +168,7 @@ def footer(content: Content) -> str:
     )
 
 
-def _value(value: Any, limit: int = LIMIT) -> str:
+def _value(value: Any, limit: int = 300) -> str:
     if value is None:
         return '<span class="muted">none</span>'
     if isinstance(value, str) and value:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxlm.runs.report.content import Content, Record
-from jaxlm.runs.report.text import number, plural, short, text
+from jaxlm.runs.report.text import fitting, number, plural, short, text
 
 BYTES = 400_000
 """Most HTML that strips may take."""
@@ -46,13 +46,9 @@ def telemetry(content: Content) -> str:
     budget, parts = BYTES, []
     for kind, title in KINDS.items():
         names = sorted((one for one in grids if one.startswith(f"{kind}.")), key=lambda one: -len(grids[one]))
-        rows = []
-        for name in names[:NAMES]:
-            row = _row(name.removeprefix(f"{kind}."), _relative(name, grids))
-            budget -= len(row.encode())
-            if budget < 0:
-                break
-            rows.append(row)
+        drawn = (_row(name.removeprefix(f"{kind}."), _relative(name, grids)) for name in names[:NAMES])
+        rows = fitting(drawn, budget)
+        budget -= sum(len(row.encode()) for row in rows)
         if rows:
             left = len(names) - len(rows)
             more = f'<p class="small">{plural(left, "more name")} in the journal.</p>' if left else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 THIN = "\u202f"
@@ -14,8 +15,8 @@ THIN = "\u202f"
 def visible(string: str) -> str:
     """The string with every character shown that would otherwise hide, reorder text or not encode.
 
-    Newlines and tabs stay. C0 controls become their pictures (U+2400 and on); other controls, marks of
-    direction or of zero width and lone surrogates become their number.
+    Newlines and tabs stay; controls, marks of direction or of zero width and lone surrogates become their
+    number.
     """
     return "".join(_visible(one) for one in string)
 
@@ -24,12 +25,8 @@ def _visible(character: str) -> str:
     code = ord(character)
     if character in "\n\t" or 32 <= code < 127:
         return character
-    if code < 32:
-        return chr(0x2400 + code)
-    if code == 127:
-        return "\u2421"
-    # controls, formats (bidirectional and zero-width), surrogates, unassigned and private ones
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"):
+    # controls, formats (bidirectional and zero-width), surrogates, private and unassigned ones, separators
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
         return f"[U+{code:04X}]"
     return character
 
@@ -106,6 +103,17 @@ def duration(seconds: float) -> str:
     else:
         (whole, rest), units = divmod(round(seconds / 3600), 24), ("d", "h")
     return f"{whole:,}{THIN}{units[0]}" + (f" {rest}{THIN}{units[1]}" if rest else "")
+
+
+def fitting(parts: Iterable[str], budget: int) -> list[str]:
+    """The first of the parts that together take no more than `budget` bytes of UTF-8."""
+    kept = []
+    for part in parts:
+        budget -= len(part.encode())
+        if budget < 0:
+            break
+        kept.append(part)
+    return kept
 
 
 def plural(value: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from jaxlm.config.flops import flops_per_token, parameters
 from jaxlm.runs.report.content import Content, speed
 from jaxlm.runs.report.text import count, duration, number, percent, plural, power, short, text
 
-METHODS = {"unigram": "byte unigram", "gzip": "gzip −9", "xz": "xz −9"}
+METHODS = {"unigram": "byte unigram", "gzip": "gzip\u00a0−9", "xz": "xz\u00a0−9"}
 ACTIVITIES = {
     "step": "training steps",
     "data": "waiting for data",
