@@ -312,10 +312,9 @@ def main() -> None:
     if jax.default_backend() != "cpu":
         print(utilization(options.rounds))
         return
+    sides = f"{'jaxlm':>8} {'torch':>8}"
     print(f"{'':17} {'tokens/s':>17}   {'ratio (range)':17} {'compile':>7} {'peak MiB':>17}")
-    print(
-        f"{'precision':9} {'vocab':>7} {'jaxlm':>8} {'torch':>8}   {'jaxlm/torch':17} {'s':>7} {'jaxlm':>8} {'torch':>8}"
-    )
+    print(f"{'precision':9} {'vocab':>7} {sides}   {'jaxlm/torch':17} {'s':>7} {sides}")
     for precision, vocab in CASES:
         if options.only in (None, f"{precision}:{vocab}"):
             print(compare(precision, vocab, options.rounds), flush=True)
