@@ -20,15 +20,25 @@ from jaxlm.parallel.layout import Axes
 
 @dataclass(frozen=True)
 class Initial:
-    """A key and a parameter format; `at(name)` is the same for a part with that name."""
+    """A key and a parameter format, for the part of a model at `path`; `layer` is its number in a stack."""
 
     key: Key[Array, ""]
     dtype: str = "float32"
+    path: str = ""
+    layer: Int[Array, ""] | int | None = None
 
-    def at(self, name: str | int | Int[Array, ""]) -> Initial:
-        """For a named or numbered part."""
-        number = site(name) if isinstance(name, str) else name
-        return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
+    def at(self, name: str) -> Initial:
+        """For a named part."""
+        return dataclasses.replace(self, path=f"{self.path}{name}.")
+
+    def number(self, layer: Int[Array, ""] | int) -> Initial:
+        """For a layer of a stack."""
+        return dataclasses.replace(self, layer=layer)
+
+    def draw(self, name: str) -> Key[Array, ""]:
+        """The key of a parameter. Names are joined first: every fold is a program to compile."""
+        key = jax.random.fold_in(self.key, site(self.path + name))
+        return key if self.layer is None else jax.random.fold_in(key, self.layer)
 
     def dense(
         self,
@@ -46,6 +56,6 @@ class Initial:
         The first `inputs` dimensions are contracted; their product is the number of inputs.
         """
         std = scale / sqrt(prod(shape[:inputs])) if std is None else std
-        kernel = std * jax.random.normal(self.at(name).key, shape, jnp.float32)
+        kernel = std * jax.random.normal(self.draw(name), shape, jnp.float32)
         zeros = jnp.zeros(shape[inputs:], self.dtype) if bias else None
         return Dense(kernel.astype(self.dtype), zeros, axes, inputs)

@@ -174,7 +174,7 @@ def initial_stack(
     repeats, step = middle // len(period), len(period)
 
     def one(kind: Any, index: Array | int) -> Layer:
-        return build(kind, init.at(index))
+        return build(kind, init.number(index))
 
     def stacked(kind: Any, offset: int) -> Layer:
         indices = len(prefix) + offset + step * jnp.arange(repeats)

@@ -27,6 +27,14 @@ from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.state import State, place
 
 
+RUN_ONCE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+"""How XLA:CPU compiles a program that runs once: seven times faster, for a program that runs slower."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """Everything that is known before there is data: `abstract` is the state's shapes with their shardings."""
@@ -97,7 +105,8 @@ def initial_state(setup: Setup) -> State:
     """The state before the first step, each leaf made where it lives; `initial` replaces the parameters."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
     make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
-    state = make()
+    options = RUN_ONCE if jax.default_backend() == "cpu" else None
+    state = make.lower().compile(compiler_options=options)()
     if not setup.experiment.initial:
         return state
     model = load_parameters(setup.experiment.initial, setup.abstract.model)
