@@ -220,6 +220,18 @@ def test_the_package_holds_the_style_sheet():
     assert "style.css" in settings["tool"]["setuptools"]["package-data"]["jaxlm.runs.report"]
 
 
+def test_the_command_names_the_page(run_dir, capsys):
+    pytest.importorskip("jaxlm.runs.ledger")
+    from jaxlm.cli import report
+
+    assert report.main([str(run_dir)]) == 0
+    assert capsys.readouterr().out == f"{run_dir}/report.html\n"
+    assert (run_dir / "report.html").exists()
+    for words in ([], ["a", "b"], ["--open"]):
+        with pytest.raises(UsageError, match="jaxlm report RUN"):
+            report.main(words)
+
+
 # --- samples -------------------------------------------------------------------------------------------------
 
 
@@ -385,8 +397,9 @@ def test_the_worst_run_stays_small(tmp_path):
             journal.write(
                 "train", 10 * i, loss=values[0], gradient_norm=values[1], learning_rate=values[2], **extra
             )
-            journal.write("evaluate", 10 * i, loss=values[3], bits_per_byte=values[4])
-        write_telemetry(journal, range(0, 200_000, 1650), rng, names, layers=40)
+            if i % 4 == 0:
+                journal.write("evaluate", 10 * i, loss=values[3], bits_per_byte=values[4])
+        write_telemetry(journal, range(0, 200_000, 1650), rng, names, layers=24)
     tokens = ["<&\x00>" * 4] * 400
     samples = [{"prompt": "p", "text": "", "tokens": tokens, "log_probabilities": [-9.0] * 400}] * 100
     (path / "samples.json").write_text(json.dumps(samples))

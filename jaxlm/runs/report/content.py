@@ -118,7 +118,9 @@ def series(records: list[Record], name: str) -> tuple[Points, Points, int]:
     present = [one for one in records if isinstance(one.get(name), int | float | None) and name in one]
     pairs = [(one["step"], value) for one in present if (value := number(one[name])) is not None]
     steps, values = zip(*pairs) if pairs else ((), ())
-    return np.asarray(steps, float), np.asarray(values, float), len(present) - len(pairs)
+    # so that differences of what is drawn are finite, too
+    drawn = np.clip(np.asarray(values, float), -1e150, 1e150)
+    return np.asarray(steps, float), drawn, len(present) - len(pairs)
 
 
 def speed(content: Content) -> tuple[Points, Points]:
@@ -128,8 +130,9 @@ def speed(content: Content) -> tuple[Points, Points]:
     found = []
     for before, after in zip(content.train[::stride], content.train[stride::stride]):
         then, now = number(before.get("time")), number(after.get("time"))
-        if then is None or now is None or before["attempt"] != after["attempt"] or now - then < 1e-3:
+        taken = after["step"] - before["step"]
+        if then is None or now is None or before["attempt"] != after["attempt"] or now - then < 1e-3 or taken < 1:
             continue
-        found.append((after["step"], tokens * (after["step"] - before["step"]) / (now - then)))
+        found.append((after["step"], tokens * taken / (now - then)))
     steps, values = zip(*found) if found else ((), ())
     return np.asarray(steps, float), np.asarray(values, float)

@@ -98,7 +98,8 @@ def _loss(content: Content) -> Panel | None:
         if len(shown) > 20:  # the first steps from the random start would flatten all others
             every = np.concatenate([shown, held_out])
             top, low = np.percentile(every, 98.5), every.min()
-            axes.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low) or None)
+            if top > low:
+                axes.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
 
     keys = [("train", "training")] if len(values) else []
     keys += [("held", "held out")] if len(held_out) else []

@@ -46,7 +46,7 @@ def config(content: Content) -> str:
     tables = []
     for group, leaves in groups.items():
         cells = (
-            f'<tr><th scope="row">{text(path or "kind", 80)}</th><td>{_value(value)}</td></tr>'
+            f'<tr><th scope="row">{text(path or "class", 80)}</th><td>{_value(value)}</td></tr>'
             for path, value in leaves.items()
         )
         rows = "".join(fitting(cells, PART))
@@ -163,7 +163,7 @@ def _diffs(found: Record) -> str:
 def footer(content: Content) -> str:
     """The hash of what was computed, and the version that wrote the page."""
     return (
-        f"<footer><p>computes <code>{text(content.hash, 64)}</code></p>"
+        f"<footer><p>hash of what is computed <code>{text(content.hash, 64)}</code></p>"
         f"<p>{text(content.path.name, 200)} · jaxlm {text(jaxlm.__version__)}</p></footer>"
     )
 

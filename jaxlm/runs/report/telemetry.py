@@ -59,7 +59,8 @@ def telemetry(content: Content) -> str:
     return (
         '<section class="telemetry"><h2>Telemetry</h2><p class="small">Root mean squares from step '
         f"{first:,} at the left to {last:,} at the right, first layer on top; each strip from its least "
-        f'<i class="ramp"></i> to its greatest on a logarithmic scale, red where a value is not finite.</p>'
+        f'<i class="ramp"></i> to its greatest on a logarithmic scale, red where a value is not '
+        "finite. Beside it the range and the last value, a geometric mean over layers.</p>"
         f"{''.join(parts)}</section>"
     )
 
@@ -108,7 +109,7 @@ def _row(name: str, grid: Grid) -> str:
     return (
         f'<tr><th scope="row">{text(name, 80)} <small>{layers}</small></th>'
         f'<td class="strip"><img alt="" style="height:{height}px" src="data:image/png;base64,{image}"></td>'
-        f'<td>{short(low, 3)} – {short(high, 3)}</td><td title="last, geometric mean over layers">{now}</td></tr>'
+        f"<td>{short(low, 3)} – {short(high, 3)}</td><td>{now}</td></tr>"
     )
 
 
