@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "what an experiment comes to: config, parameters, FLOPs, memory",
     "generate": "text from a run",
     "runs": "list, show and compare runs",
+    "report": "one self-contained page of a run",
     "doctor": "what is wrong with this machine and what to do",
 }
 """Every command has a module of its name with `main(argv) -> exit code`; its docstring is its help."""
