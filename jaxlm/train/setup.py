@@ -26,7 +26,6 @@ from jaxlm.train import optimizers
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.state import State, place
 
-
 RUN_ONCE = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
