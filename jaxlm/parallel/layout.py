@@ -50,8 +50,8 @@ class Layout:
     def spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
         """Mesh axes of each dimension; leading dimensions that `axes` does not name are not sharded.
 
-        Raises UsageError for an unknown axis, more axes than dimensions, a mesh axis used twice, or a dimension that
-        does not divide.
+        Raises UsageError for an unknown axis, more axes than dimensions, a mesh axis used twice, or a dimension
+        that does not divide.
         """
         table = dict(self.table)
         unknown = [axis for axis in axes if axis not in table]
