@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract
+from jaxlm.layers.products import contract, is_transposed
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.random import site
 from jaxlm.layers.weights import in_blocks, map_weights
@@ -55,7 +55,11 @@ class LoRA:
         key: RowKeys | None = None,
         adapters: Int[Array, "row"] | None = None,
     ) -> Float[Array, "..."]:
-        """The base's product plus the low-rank one."""
+        """The base's product plus the low-rank one. Raises UsageError for what one low-rank pair cannot do."""
+        if is_transposed(spec):
+            raise UsageError(
+                "LoRA does not take the product with the transpose: leave a tied embedding out of `where`"
+            )
         if adapters is not None:
             raise UsageError("this weight holds one adapter: rows cannot choose among several")
         left, right = _split(spec, self.inputs)

@@ -37,6 +37,11 @@ def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array
     return vector.astype(x.dtype).reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
 
 
+def is_transposed(spec: str) -> bool:
+    """Whether a product contracts the last dimensions of its kernel, as a tied head does."""
+    return _parse(spec)[1]
+
+
 @functools.cache
 def _parse(spec: str) -> tuple[int, bool]:
     """Number of contracted dimensions, and whether the kernel has its outputs first."""

@@ -24,9 +24,10 @@ def sums_by_chunk(
 ) -> Sums:
     """sum over chunks of terms(hidden, *aligned), differentiable in hidden and in what `terms` closes over.
 
-    Positions are padded with zeros to a multiple of `chunks`: a position of weight zero must add nothing.
+    `aligned` is data: no gradient flows to it. Positions are padded with zeros to a multiple of `chunks`: where the
+    weight is zero, nothing must be added.
     """
-    pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *aligned))
+    pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *jax.lax.stop_gradient(aligned)))
     example = tuple(piece[0] for piece in pieces)
     names = tuple(jax.eval_shape(terms, *example))
     if len(names) > 1:

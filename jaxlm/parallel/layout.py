@@ -50,12 +50,15 @@ class Layout:
     def spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
         """Mesh axes of each dimension; leading dimensions that `axes` does not name are not sharded.
 
-        Raises UsageError for an unknown axis, a mesh axis used twice, or a dimension that does not divide.
+        Raises UsageError for an unknown axis, more axes than dimensions, a mesh axis used twice, or a dimension
+        that does not divide.
         """
         table = dict(self.table)
         unknown = [axis for axis in axes if axis not in table]
         if unknown:
             raise UsageError(f"logical axis {unknown[0]!r} is not in the layout's table ({', '.join(table)})")
+        if len(axes) > len(shape):
+            raise UsageError(f"{axes} names more axes than shape {shape} has dimensions")
         padded: list[Axes] = [()] * (len(shape) - len(axes))
         padded += [tuple(a for a in table[axis] if a not in omit) for axis in axes]
         twice = [a for a, count in Counter(a for dim in padded for a in dim).items() if count > 1]

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract, trailing
+from jaxlm.layers.products import contract, is_transposed, trailing
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.weights import in_blocks, map_weights
 from jaxlm.parallel.layout import Axes
@@ -37,7 +38,11 @@ class Int8:
         key: RowKeys | None = None,
         adapters: Int[Array, "row"] | None = None,
     ) -> Float[Array, "..."]:
-        """The product with the integers, then the outputs' scales."""
+        """The product with the integers, then the outputs' scales. Raises UsageError for a transposed product."""
+        if is_transposed(spec):
+            raise UsageError(
+                "int8 scales are for outputs, not for the transpose: leave a tied embedding out of `where`"
+            )
         values = call.layout.gather(self.values.astype(x.dtype), self.axes)
         y = contract(x, values, spec)
         return y * trailing(self.scale, y)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxlm.config.errors import UsageError
 from jaxlm.layers import random
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.layers.names import combine
@@ -35,7 +36,13 @@ def make_step(
     """A function (state, batch) -> (state, metrics), to be jitted with the state donated.
 
     `observe(parameters, gradients, updates)` adds metrics; without it the compiled step holds no trace of them.
+    Raises UsageError for an objective that cannot be split, and (when traced) for rows that do not divide.
     """
+    if micro_batches > 1 and objective.couples == "batch":
+        raise UsageError(
+            f"where.micro_batches={micro_batches}: the rows of {type(objective).__name__} share one loss "
+            "and cannot be split; use 1"
+        )
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         batch = objective.prepare(batch, random.key(seed, state.step, "prepare"))
@@ -75,6 +82,9 @@ def _accumulate(
 
     if micro_batches == 1:
         return gradient(batch)
+    rows = batch.targets.shape[0]
+    if rows % micro_batches:
+        raise UsageError(f"a batch of {rows} rows does not divide into where.micro_batches={micro_batches}")
     # Row i goes to micro-batch i mod n: the rows of a device stay on it.
     micros = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
     zeros = jax.tree.map(

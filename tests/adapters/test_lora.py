@@ -1,0 +1,159 @@
+"""LoRA starts as the identity, computes what its merged matrix computes, and trains nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import config
+from jaxlm.adapters.lora import LoRA, is_adapter, lora
+from jaxlm.config.errors import UsageError
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.names import combine, flatten, map_named, partition
+from jaxlm.layers.projection import Dense, project
+from jaxlm.layers.weights import map_weights
+from jaxlm.quantize.int8 import int8
+from tests.tiny import (
+    CALL,
+    GLOBAL,
+    KINDS,
+    LOCAL,
+    SIZES,
+    close,
+    layout,
+    packed_batch,
+    random_ids,
+    random_model,
+    tokens,
+)
+
+KINDS = KINDS | {"decoder": config.Decoder(**SIZES, layers=3, block=config.Pattern((GLOBAL,), prefix=(LOCAL,)))}
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
+
+
+def trained(model):
+    """As after some steps: b is no longer zero."""
+    return map_named(lambda name, leaf: normal(*leaf.shape) if name.endswith(".b") else leaf, model)
+
+
+def merged(model):
+    return map_weights(lambda _, w: Dense(w.dense(), w.bias, w.axes, w.inputs) if isinstance(w, LoRA) else w, model)
+
+
+@jax.jit
+def run(model):
+    return model.logits(model(tokens(random_ids(2, 6)), CALL).hidden, CALL)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "inputs", "spec", "x"),
+    [
+        ((8, 4, 5), ("embed", "heads", "head"), 1, "rpe,ehd->rphd", (2, 3, 8)),
+        ((4, 5, 8), ("heads", "head", "embed"), 2, "rphd,hde->rpe", (2, 3, 4, 5)),
+    ],
+)
+def test_the_low_rank_product(shape, axes, inputs, spec, x):
+    a, b = normal(*shape[:inputs], 3), normal(3, *shape[inputs:])
+    weight = LoRA(Dense(normal(*shape), normal(*shape[inputs:]), axes, inputs), a, b, 0.5)
+    x = normal(*x)
+    whole = np.asarray(weight.base.kernel, np.float64) + 0.5 * np.tensordot(a, b, axes=1)
+    np.testing.assert_allclose(weight.dense(), whole, atol=1e-5)
+    np.testing.assert_allclose(
+        project(weight, x, spec, CALL), np.einsum(spec, x, whole) + np.asarray(weight.bias), atol=1e-4
+    )
+    with pytest.raises(UsageError, match="one adapter"):
+        weight.dot(x, spec, CALL, adapters=jnp.zeros(2, int))
+
+
+@pytest.mark.parametrize("name", ["decoder", "rwkv4"])
+def test_identity_then_merge(name):
+    """Of layers by themselves and stacked ones."""
+    base = random_model(KINDS[name])
+    adapted = lora(base, KEY, rank=2, alpha=3.0)
+    wanted = run(base)
+    np.testing.assert_allclose(run(adapted), wanted, atol=1e-6)
+    later = trained(adapted)
+    moved = run(later)
+    assert np.abs(moved - wanted).max() > 0.1
+    np.testing.assert_allclose(run(merged(later)), moved, atol=1e-4 * max(1, np.std(moved)))
+
+
+def test_which_weights_are_adapted():
+    model = lora(random_model(KINDS["encoder_decoder"]), KEY)
+    roots = {
+        name.split(".attention")[0].split(".cross")[0].split(".mlp")[0]
+        for name in flatten(model)
+        if name.endswith(".a")
+    }
+    assert roots == {"encoder.period.0", "decoder.blocks.period.0"}
+    assert isinstance(model.decoder.blocks.period[0].cross.key, LoRA)
+    assert isinstance(model.decoder.embedding, Dense)
+
+
+def test_only_adapters_are_trained():
+    model = lora(random_model(KINDS["decoder"]), KEY, rank=2)
+    ours, frozen = partition(model, is_adapter)
+    names = flatten(ours)
+    assert names
+    assert all(name.rsplit(".", 1)[-1] in ("a", "b") and ".base." not in name for name in names)
+    assert not any(name.startswith(("embedding", "norm")) for name in names)
+    blocks = [name for name in flatten(frozen) if name.endswith("base.kernel")]
+    assert len(names) == 2 * len(blocks)
+    batch = packed_batch(KINDS["decoder"], rows=2)
+
+    def loss(ours):
+        return jnp.sum(jnp.square(combine(ours, frozen)(batch.inputs, CALL).hidden))
+
+    gradients = flatten(jax.jit(jax.grad(loss))(ours))
+    assert gradients.keys() == names.keys()
+    for key, gradient in gradients.items():
+        zero = (np.asarray(gradient) == 0).all()
+        assert zero == key.endswith(".a"), f"{key}: while b is zero, a gets no gradient and b does"
+
+
+def test_sharded_as_its_base():
+    model = lora(random_model(KINDS["decoder"]), KEY, rank=2)
+    where = layout(fsdp=2, tensor=2)
+    shapes = {
+        name: place.shard_shape(leaf.shape)
+        for (name, place), leaf in zip(
+            flatten(shardings(model, where)).items(), jax.tree.leaves(model), strict=True
+        )
+    }
+    assert shapes["blocks.period.0.attention.query.a"] == (2, 8, 2)
+    assert shapes["blocks.period.0.attention.query.b"] == (2, 2, 2, 8)
+    assert shapes["blocks.period.0.attention.out.a"] == (2, 2, 8, 2)
+    assert shapes["blocks.period.0.attention.out.b"] == (2, 2, 8)
+
+
+def test_on_integers():
+    """LoRA over int8 starts as the rounded model and merges to dense numbers."""
+    base = int8(random_model(KINDS["decoder"]))
+    adapted = lora(base, KEY, rank=2)
+    np.testing.assert_allclose(run(adapted), run(base), atol=1e-6)
+    later = trained(adapted)
+    close({"x": run(merged(later))}, {"x": run(later)}, 1e-4)
+
+
+def test_two_weights_of_one_shape_draw_different_numbers():
+    model = lora(random_model(KINDS["decoder"]), KEY, rank=2)
+    block = model.blocks.prefix[0]
+    assert not np.array_equal(block.attention.key.a, block.attention.value.a)
+    scale = np.std(np.concatenate([np.ravel(w.a) for w in (block.mlp.gate, block.mlp.up)])) * 16**0.5
+    assert 0.6 < scale < 1.4
+    assert block.mlp.gate.scale == 16.0 / 2
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m: lora(m, KEY, where=lambda _: True), lambda m: int8(m, lambda _: True)]
+)
+def test_a_tied_embedding_is_refused_by_name(change):
+    """Its product is with the transpose, for which these forms are not made."""
+    model = change(random_model(KINDS["decoder"]))
+    with pytest.raises(UsageError, match="transpose"):
+        model.logits(jnp.ones((3, 16)), CALL)
