@@ -186,11 +186,11 @@ def _finish(session: Session, done: int, state: State) -> int:
     with session.clock("checkpoint"):
         session.checkpoints.wait()
     _sample(session, state)
-    final = digest(fingerprint(state.model))
+    final = {"parameters": digest(fingerprint(state.model)), "state": digest(fingerprint(state))}
     goodput.write(session.journal, done, session.clock)
     session.journal.flush()
     if jax.process_index() == 0:
-        record(session.run, parameters=final)
+        record(session.run, **final)
         report = write_report(session.run.path)
         finish(session.run)
         session.display.say(f"finished: {report}")
