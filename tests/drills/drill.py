@@ -23,6 +23,10 @@ PATIENCE = 240
 """Seconds after which a process hangs: the first of a session compiles, perhaps on a busy machine."""
 
 
+FLAGS = os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0")
+"""Compiling takes half the time; the nightly drills set it to nothing."""
+
+
 @dataclass
 class Finished:
     """A process that has ended by itself."""
@@ -58,6 +62,7 @@ class Ground:
                 "JAX_COMPILATION_CACHE_DIR": str(self.shared / "compiled"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAXLM_CACHE": str(self.shared / "data"),
+                "XLA_FLAGS": FLAGS,
             }
             | self.environment
             | environment,

@@ -58,6 +58,7 @@ def test_kill_and_resume_many_times(ground, straight, devices, words):
     drill(ground, straight, range(3, 23), *words, devices=devices)
 
 
+@pytest.mark.nightly
 def test_cached_programs_compute_the_same(ground, straight, tmp_path):
     """What makes the other drills fast does not change a bit: here everything is compiled anew."""
     ground.finish("compiled", JAX_COMPILATION_CACHE_DIR=str(tmp_path))
@@ -65,6 +66,6 @@ def test_cached_programs_compute_the_same(ground, straight, tmp_path):
 
 
 def test_the_drill_sees_a_difference(ground, straight):
-    """Another seed ends elsewhere."""
-    ground.finish("other", "--train.seed", "1")
+    """Other data ends elsewhere."""
+    ground.finish("other", "--data.held_out", "600")
     assert ground.outcome("other")[0] != ground.outcome(straight())[0]
