@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from jaxlm.config.errors import Failure
 from jaxlm.layers.contracts import Batch
@@ -52,20 +49,6 @@ class Metrics:
 def names_of(state: State) -> tuple[str, ...]:
     """Names of the trained leaves, in the order that a step numbers them."""
     return tuple(flatten(state.model))
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[int], bool]]:
-    """`interrupted(step)`: whether SIGTERM has come; on several processes, all answer alike at one step."""
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
-    try:
-        yield lambda step: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_steps(

@@ -32,30 +32,29 @@ from jaxlm.train import feed, held_out
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
-from jaxlm.train.loop import Metrics, interruption, names_of, run_steps
+from jaxlm.train.interruption import AGAIN, Interruption
+from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, save, settle
 from jaxlm.train.setup import cache_directory, initial_state, make_setup
 from jaxlm.train.state import State
 
-AGAIN = 75
-"""Exit code: saved, run me again."""
-
 
 def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[int, int] | None = None) -> int:
     """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again."""
     clock = goodput.Clock()
     join()
-    opened = _open(experiment, run_dir)
-    if opened.finished:
-        print(f"{opened.path} is finished: jaxlm runs show {opened.path}")
-        return 0
-    try:
-        with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
-            return _run(opened, clock, display, profile)
-    finally:
-        release(opened)
+    with Interruption() as interruption:
+        opened = _open(experiment, run_dir)
+        if opened.finished:
+            print(f"{opened.path} is finished: jaxlm runs show {opened.path}")
+            return 0
+        try:
+            with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
+                return _run(opened, clock, display, interruption, profile)
+        finally:
+            release(opened)
 
 
 def _open(experiment: Experiment, run_dir: str | None) -> Run:
@@ -101,7 +100,13 @@ def _prepare(experiment: Experiment, run: Run, display: Display) -> Prepared:
     return prepared
 
 
-def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int, int] | None) -> int:
+def _run(
+    opened: Run,
+    clock: goodput.Clock,
+    display: Display,
+    interruption: Interruption,
+    profile: tuple[int, int] | None,
+) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
     setup = make_setup(experiment)
@@ -132,7 +137,7 @@ def _run(opened: Run, clock: goodput.Clock, display: Display, profile: tuple[int
             )
             if restored is not None:
                 display.say(f"resumed at step {first}")
-            return _train(session, state, first, profile)
+            return _train(session, state, first, interruption, profile)
 
 
 def _journal(run: Run, first: int) -> Journal | Silent:
@@ -141,7 +146,9 @@ def _journal(run: Run, first: int) -> Journal | Silent:
     return Journal(run.path, run.attempt, resumed_from=first if run.resumed else None)
 
 
-def _train(session: Session, state: State, first: int, profile: tuple[int, int] | None) -> int:
+def _train(
+    session: Session, state: State, first: int, interruption: Interruption, profile: tuple[int, int] | None
+) -> int:
     experiment, last = session.experiment, session.experiment.train.steps
     every = experiment.where.every
     step = compiled_steps(session)
@@ -154,7 +161,8 @@ def _train(session: Session, state: State, first: int, profile: tuple[int, int] 
     batches = feed.Prefetched(lambda step: feed.global_batch(session.rows, session.setup.call.layout, step))
     session.logged = (time.monotonic(), first)
     try:
-        with interruption() as interrupted, Profile(session.run.path, profile) as profiled:
+        interruption.training = True
+        with Profile(session.run.path, profile) as profiled:
             state, done = run_steps(
                 profiled.wrap(step),
                 state,
@@ -163,7 +171,7 @@ def _train(session: Session, state: State, first: int, profile: tuple[int, int] 
                 last=last,
                 metrics=session.metrics,
                 actions=actions,
-                interrupted=interrupted,
+                interrupted=interruption,
                 clock=session.clock,
             )
     finally:
@@ -186,11 +194,11 @@ def _finish(session: Session, done: int, state: State) -> int:
     with session.clock("checkpoint"):
         session.checkpoints.wait()
     _sample(session, state)
-    final = digest(fingerprint(state.model))
+    final = {"parameters": digest(fingerprint(state.model)), "state": digest(fingerprint(state))}
     goodput.write(session.journal, done, session.clock)
     session.journal.flush()
     if jax.process_index() == 0:
-        record(session.run, parameters=final)
+        record(session.run, **final)
         report = write_report(session.run.path)
         finish(session.run)
         session.display.say(f"finished: {report}")
