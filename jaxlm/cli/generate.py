@@ -52,9 +52,9 @@ def _check(o: Options) -> None:
         "tokens": (o.tokens >= 1, "at least 1"),
         "samples": (o.samples >= 1, "at least 1"),
         "temperature": (0 <= o.temperature < float("inf"), "0 or more"),
-        "top-k": (o.top_k is None or o.top_k >= 1, "at least 1"),
-        "top-p": (o.top_p is None or 0 < o.top_p <= 1, "above 0 and at most 1"),
-        "min-p": (o.min_p is None or 0 <= o.min_p < 1, "at least 0 and below 1"),
+        "top-k": (o.top_k >= 0, "0 (all) or more"),
+        "top-p": (0 < o.top_p <= 1, "above 0 and at most 1"),
+        "min-p": (0 <= o.min_p < 1, "at least 0 and below 1"),
     }
     for name, (good, expected) in limits.items():
         if not good:
@@ -73,13 +73,11 @@ def main(argv: list[str]) -> int:
 
     from jaxlm.serve.generate import generate
 
-    # one sample comes piece by piece; of several, each comes whole
-    if options.samples == 1:
+    for number, pieces in enumerate(generate(run, prompt, options), 1):
+        if options.samples > 1:
+            print(f"--- {number} of {options.samples} ---")
         print(prompt, end="", flush=True)
-        for piece in generate(run, prompt, options):
+        for piece in pieces:
             print(piece, end="", flush=True)
         print()
-        return 0
-    for i, sample in enumerate(generate(run, prompt, options), 1):
-        print(f"--- {i} of {options.samples} ---\n{prompt}{sample}", flush=True)
     return 0

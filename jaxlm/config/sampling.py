@@ -13,11 +13,12 @@ class Options:
     """Most tokens to draw."""
     temperature: float = 1.0
     """Divides the logits; 0 takes the likeliest token."""
-    top_k: int | None = None
-    """Keep the k likeliest tokens."""
-    top_p: float | None = None
-    """Keep the fewest tokens that hold this much probability (arXiv:1904.09751)."""
-    min_p: float | None = None
-    """Keep tokens at least this probable relative to the likeliest (arXiv:2407.01082)."""
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the fewest tokens that hold this much probability (arXiv:1904.09751); 1 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this probable relative to the likeliest (arXiv:2407.01082); 0 keeps all."""
     seed: int = 0
     samples: int = 1
+    """Texts for each prompt; those of one prompt differ, and do not depend on how many there are."""

@@ -16,6 +16,7 @@ from jaxlm.cluster.discovery import join
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
 from jaxlm.layers.axes import shardings
@@ -212,16 +213,11 @@ def _sample(session: Session, state: State) -> None:
         return
     layout = single_device()
     model = jax.device_put(state.whole(), shardings(state.whole(), layout))
-    drawn = sample_with_log_probabilities(
-        model,
-        session.prepared.tokenizer,
-        samples.prompts,
-        tokens=samples.tokens,
-        temperature=samples.temperature,
-        seed=session.experiment.train.seed,
-        call=dataclasses.replace(session.setup.call, layout=layout),
-    )
-    text = json.dumps([sample.as_dict() for sample in drawn], indent=1, ensure_ascii=False)
+    options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
+    call = dataclasses.replace(session.setup.call, layout=layout)
+    tokenizer = session.prepared.tokenizer
+    drawn = sample_with_log_probabilities(model, tokenizer, samples.prompts, options, call)
+    text = json.dumps([sample.as_json(tokenizer) for sample in drawn], indent=1, ensure_ascii=False)
     write_atomically(session.run.path / "samples.json", text + "\n")
     for sample in drawn:
-        session.display.say(f"sample: {sample.text!r}")
+        session.display.say(f"sample: {sample.prompt + sample.text!r}")

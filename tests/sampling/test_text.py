@@ -11,10 +11,12 @@ import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.sampling import Options
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.models.build import build
 from jaxlm.parallel.layout import single_device
-from jaxlm.serve.generate import Options, generate, sample_with_log_probabilities, stream, text_pieces
+from jaxlm.sampling.text import sample_with_log_probabilities, stream, text_pieces
+from jaxlm.serve.generate import generate
 
 CALL = Call(layout=single_device())
 
@@ -125,13 +127,16 @@ def test_generate_loads_a_run(monkeypatch):
     loads = types.ModuleType("jaxlm.train.load")
     loads.load_run = lambda run: {"runs/x": (model, tokenizer, CALL)}[run]
     monkeypatch.setitem(sys.modules, "jaxlm.train.load", loads)
-    options = Options(tokens=12)
-    assert list(generate("runs/x", "hi", options)) == list(stream(model, tokenizer, "hi", options, CALL))
+    options = Options(tokens=12, samples=2)
+    texts = ["".join(pieces) for pieces in generate("runs/x", "hi", options)]
+    assert texts == [
+        sample.text for sample in sample_with_log_probabilities(model, tokenizer, ["hi"], options, CALL)
+    ]
 
 
 def test_bad_options_are_refused():
     model = model_of(ASCII.vocab)
-    for name, value in {"tokens": 0, "temperature": -1.0, "top_p": 0.0, "samples": 2}.items():
+    for name, value in {"tokens": 0, "temperature": -1.0, "top_p": 0.0}.items():
         options = dataclasses.replace(Options(), **{name: value})
         with pytest.raises(UsageError, match=name):
             list(stream(model, ASCII, "x", options, CALL))
