@@ -7,10 +7,32 @@ and not from its layout: padding (segment 0) is never seen, and is overwritten b
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
+
+
+@runtime_checkable
+class KeyValues(Protocol):
+    """One layer's keys and values, in whatever form."""
+
+    def append(
+        self,
+        keys: Float[Array, "row new kv_heads head"],
+        values: Float[Array, "row new kv_heads head"],
+        positions: Int[Array, "row new"],
+        segments: Int[Array, "row new"],
+        lengths: Int[Array, "row"],
+    ) -> KeyValues:
+        """With new tokens from slot `lengths` of each row on."""
+        ...
+
+    def view(self) -> Dense:
+        """The tokens as attention reads them."""
+        ...
 
 
 @struct.dataclass
@@ -65,8 +87,8 @@ class Dense:
 class Block:
     """One decoder block's cache; `cross` is the memory's keys and values, computed once."""
 
-    attention: Dense
-    cross: Dense | None = None
+    attention: KeyValues | None
+    cross: KeyValues | None = None
 
 
 @struct.dataclass

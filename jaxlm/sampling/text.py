@@ -6,9 +6,10 @@ import codecs
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -18,9 +19,7 @@ from jaxlm.layers.contracts import Call, Memory, Model, Tokens
 from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.sampling import loop
 from jaxlm.sampling.logits import Settings, sample_keys
-
-if TYPE_CHECKING:
-    from jaxlm.tokenizers.protocol import Tokenizer
+from jaxlm.tokenizers.protocol import Tokenizer
 
 CHUNK = 8
 """Tokens drawn between two looks at the text."""
@@ -61,7 +60,7 @@ def stream(
     yield from text_pieces(tokenizer, _chunks(model, tokenizer, prompt, options, call, number))
 
 
-def text_pieces(tokenizer: Tokenizer, chunks: Iterable[Sequence[int]]) -> Iterator[str]:
+def text_pieces(tokenizer: Tokenizer, chunks: Iterable[Iterable[SupportsIndex]]) -> Iterator[str]:
     """The text that each chunk of tokens completes; an unfinished UTF-8 sequence waits for its other bytes.
 
     At the end, what is left becomes U+FFFD. No piece is empty.
@@ -92,7 +91,7 @@ def sample_with_log_probabilities(
         model,
         inputs,
         settings(options, len(texts)),
-        sample_keys(np.full(len(texts), options.seed, np.int32), numbers),
+        sample_keys(jnp.full(len(texts), options.seed), jnp.asarray(numbers)),
         tokens=options.tokens,
         stop=tokenizer.eos,
         pad=tokenizer.pad,
@@ -123,7 +122,7 @@ def _chunks(
     """The first token by itself, then `CHUNK` at a time."""
     model = loop.unstacked(model)
     inputs, memory = _inputs(model, tokenizer, [prompt], call)
-    keys = sample_keys(np.full(1, options.seed, np.int32), np.full(1, number, np.int32))
+    keys = sample_keys(jnp.full(1, options.seed), jnp.full(1, number))
     request = loop.Request.of(
         settings(options, 1), keys, tokens=options.tokens, stop=tokenizer.eos, pad=tokenizer.pad
     )
@@ -160,4 +159,4 @@ def _padded(rows: Sequence[Int[np.ndarray, "_"]], pad: int, width: int | None = 
     real = places < lengths[:, None]
     ids = np.full(real.shape, pad, np.int32)
     ids[real] = np.concatenate(rows)
-    return Tokens(ids, real.astype(np.int32), np.where(real, places, 0))
+    return Tokens(*map(jnp.asarray, (ids, real.astype(np.int32), np.where(real, places, 0))))

@@ -6,6 +6,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,29 +18,21 @@ from jaxlm.models.build import build
 from jaxlm.parallel.layout import single_device
 from jaxlm.sampling.text import sample_with_log_probabilities, stream, text_pieces
 from jaxlm.serve.generate import generate
+from jaxlm.tokenizers.bytes import ByteTokenizer
 
 CALL = Call(layout=single_device())
 
 
-class Bytes:
-    """Tokens 0 to 2 are padding, beginning and end; 3 + b is the byte b, as far as the vocabulary goes."""
-
-    pad, bos, eos = 0, 1, 2
-
-    def __init__(self, vocab=259):
-        self.vocab = vocab
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 3
-
-    def bytes_of(self, ids):
-        return bytes(int(token) - 3 for token in ids if token >= 3)
-
-    def decode(self, ids):
-        return self.bytes_of(ids).decode("utf-8", "replace")
+Bytes = ByteTokenizer
 
 
-ASCII = Bytes(131)
+class Ascii(ByteTokenizer):
+    """Of so few tokens that whatever is drawn is text that encodes to the same tokens."""
+
+    vocab = 132
+
+
+ASCII = Ascii()
 BLOCK = config.Block(attention=config.Attention(heads=2, kv_heads=1, head=8), mlp=config.Plain(width=32))
 
 
@@ -57,7 +50,7 @@ def model_of(vocab, kind="decoder"):
 def full_log_p(model, prompt, text):
     """Log-probabilities of the text's tokens after the prompt's, from one forward without a cache."""
     ids = np.concatenate([[ASCII.bos], ASCII.encode(prompt + text)])[None]
-    tokens = Tokens(ids, np.ones_like(ids), np.arange(ids.shape[1])[None])
+    tokens = Tokens(*map(jnp.asarray, (ids, np.ones_like(ids), np.arange(ids.shape[1])[None])))
     logits = model.logits(model(tokens, CALL).hidden, CALL)[0]
     log_p = np.asarray(jax.nn.log_softmax(logits))
     places = np.arange(len(prompt), ids.shape[1] - 1)
@@ -123,7 +116,7 @@ def test_bytes_that_are_no_text_are_flushed_at_the_end():
 
 
 def test_generate_loads_a_run(monkeypatch):
-    model, tokenizer = model_of(259), Bytes()
+    model, tokenizer = model_of(Bytes.vocab), Bytes()
     loads = types.ModuleType("jaxlm.train.load")
     loads.load_run = lambda run: {"runs/x": (model, tokenizer, CALL)}[run]
     monkeypatch.setitem(sys.modules, "jaxlm.train.load", loads)

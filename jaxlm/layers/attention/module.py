@@ -36,10 +36,10 @@ class Attention:
         call: Call,
         *,
         causal: bool,
-        cache: caches.Dense | None = None,
+        cache: caches.KeyValues | None = None,
         lengths: Array | None = None,
         key: RowKeys | None = None,
-    ) -> tuple[Hidden, caches.Dense | None]:
+    ) -> tuple[Hidden, caches.KeyValues | None]:
         """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them."""
         more = {"key": key, "adapters": tokens.adapters}
         q = self._heads(self.query, x, call, "heads", **more)
@@ -68,9 +68,9 @@ class Attention:
         memory: Memory | None,
         call: Call,
         *,
-        cache: caches.Dense | None = None,
+        cache: caches.KeyValues | None = None,
         key: RowKeys | None = None,
-    ) -> tuple[Hidden, caches.Dense]:
+    ) -> tuple[Hidden, caches.KeyValues]:
         """Attend to the whole memory of the row; its keys and values, computed once, are the cache."""
         more = {"key": key, "adapters": tokens.adapters}
         q = self._heads(self.query, x, call, "heads", **more)
