@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import sys
 import types
 
@@ -47,28 +48,29 @@ def model_of(vocab, kind="decoder"):
     return jax.tree.map(lambda leaf: 1.5 * leaf, make(jax.random.key(4)))
 
 
-def full_log_p(model, prompt, text):
-    """Log-probabilities of the text's tokens after the prompt's, from one forward without a cache."""
-    ids = np.concatenate([[ASCII.bos], ASCII.encode(prompt + text)])[None]
+def full_log_p(model, ids):
+    """Log-probabilities of all tokens but the first, from one forward without a cache."""
+    ids = np.asarray(ids)[None]
     tokens = Tokens(*map(jnp.asarray, (ids, np.ones_like(ids), np.arange(ids.shape[1])[None])))
-    logits = model.logits(model(tokens, CALL).hidden, CALL)[0]
-    log_p = np.asarray(jax.nn.log_softmax(logits))
-    places = np.arange(len(prompt), ids.shape[1] - 1)
-    return log_p[places, ids[0, places + 1]]
+    log_p = jax.nn.log_softmax(model.logits(model(tokens, CALL).hidden, CALL)[0])
+    return np.asarray(log_p)[np.arange(ids.shape[1] - 1), ids[0, 1:]]
 
 
-def test_log_probabilities_can_be_computed_again_from_the_text():
+def test_log_probabilities_can_be_computed_again_from_what_is_saved():
     model = model_of(ASCII.vocab)
     options = Options(tokens=30, temperature=0.9, top_p=0.95, samples=2)
     samples = sample_with_log_probabilities(model, ASCII, ["def ", "x"], options, CALL)
     assert [sample.prompt for sample in samples] == ["def ", "def ", "x", "x"]
     assert len({sample.text for sample in samples}) == 4
     for sample in samples:
-        ended = sample.ids[-1] == ASCII.eos
-        assert len(sample.ids) == len(sample.log_probabilities) == (len(sample.text) + ended)
-        again = full_log_p(model, sample.prompt, sample.text)
-        np.testing.assert_allclose(sample.log_probabilities[: len(again)], again, atol=1e-4)
-        assert np.abs(full_log_p(model, "y" + sample.prompt[1:], sample.text) - again).max() > 1e-2
+        saved = json.loads(json.dumps(sample.as_json(ASCII)))
+        start = 1 + len(sample.prompt)
+        assert saved["log_probabilities"][:start] == [None] * start
+        assert "".join(saved["tokens"]) == saved["text"] == sample.prompt + sample.text
+        again = full_log_p(model, saved["ids"])[start - 1 :]
+        np.testing.assert_allclose(saved["log_probabilities"][start:], again, atol=1e-4)
+        other = full_log_p(model, [*saved["ids"][: start - 1], 50, *saved["ids"][start:]])[start - 1 :]
+        assert np.abs(other - again).max() > 1e-2
 
 
 def test_samples_do_not_depend_on_the_other_prompts():
