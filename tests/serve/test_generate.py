@@ -19,6 +19,15 @@ from jaxlm.serve.generate import Options, generate, sample_with_log_probabilitie
 CALL = Call(layout=single_device())
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Most of these tests' time is the compiler's."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 class Bytes:
     """Tokens 0 to 2 are padding, beginning and end; 3 + b is the byte b, as far as the vocabulary goes."""
 
@@ -48,18 +57,22 @@ def model_of(vocab, kind="decoder"):
         model = config.Decoder(layers=2, block=BLOCK, **size)
     else:
         model = config.EncoderDecoder(encoder_layers=1, decoder_layers=1, block=BLOCK, **size)
-    make = jax.jit(lambda key: build(model, key), compiler_options={"xla_backend_optimization_level": 0})
+    make = jax.jit(lambda key: build(model, key))
     return jax.tree.map(lambda leaf: 1.5 * leaf, make(jax.random.key(4)))
+
+
+@jax.jit
+def forward(model, tokens):
+    return jax.nn.log_softmax(model.logits(model(tokens, CALL).hidden, CALL))
 
 
 def full_log_p(model, prompt, text):
     """Log-probabilities of the text's tokens after the prompt's, from one forward without a cache."""
-    ids = np.concatenate([[ASCII.bos], ASCII.encode(prompt + text)])[None]
-    tokens = Tokens(ids, np.ones_like(ids), np.arange(ids.shape[1])[None])
-    logits = model.logits(model(tokens, CALL).hidden, CALL)[0]
-    log_p = np.asarray(jax.nn.log_softmax(logits))
-    places = np.arange(len(prompt), ids.shape[1] - 1)
-    return log_p[places, ids[0, places + 1]]
+    ids = np.concatenate([[ASCII.bos], ASCII.encode(prompt + text)])
+    padded, places = np.pad(ids, (0, 48 - len(ids)))[None], np.arange(48)[None]
+    log_p = np.asarray(forward(model, Tokens(padded, (places < len(ids)).astype(np.int32), places)))
+    places = np.arange(len(prompt), len(ids) - 1)
+    return log_p[0, places, ids[places + 1]]
 
 
 def test_log_probabilities_can_be_computed_again_from_the_text():
