@@ -30,17 +30,31 @@ class KeyValues(Protocol):
         """With new tokens from slot `lengths` of each row on."""
         ...
 
-    def view(self) -> Dense:
+    def view(self) -> View:
         """The tokens as attention reads them."""
         ...
 
 
 @struct.dataclass
-class Dense:
-    """Keys and values of all tokens of one layer."""
+class View:
+    """Tokens as attention reads them; every kind of cache can show itself like this."""
 
     keys: Float[Array, "row slot kv_heads head"]
     values: Float[Array, "row slot kv_heads head"]
+    positions: Int[Array, "row slot"]
+    segments: Int[Array, "row slot"]
+
+
+@struct.dataclass
+class Dense:
+    """Keys and values of all tokens of one layer.
+
+    They lie as the two products of attention take them, each summing over its last dimension; any other order has
+    the CPU transpose the whole cache for every token.
+    """
+
+    keys: Float[Array, "row kv_heads slot head"]
+    values: Float[Array, "row kv_heads head slot"]
     positions: Int[Array, "row slot"]
     segments: Int[Array, "row slot"]
 
@@ -48,13 +62,18 @@ class Dense:
     def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str) -> Dense:
         """No tokens yet."""
         # Arrays of their own, so that the cache can be donated.
-        features, tags = (rows, length, kv_heads, head), (rows, length)
         return cls(
-            jnp.zeros(features, dtype),
-            jnp.zeros(features, dtype),
-            jnp.zeros(tags, jnp.int32),
-            jnp.zeros(tags, jnp.int32),
+            jnp.zeros((rows, kv_heads, length, head), dtype),
+            jnp.zeros((rows, kv_heads, head, length), dtype),
+            jnp.zeros((rows, length), jnp.int32),
+            jnp.zeros((rows, length), jnp.int32),
         )
+
+    @classmethod
+    def full(cls, view: View) -> Dense:
+        """Just these tokens, without room for more."""
+        keys, values = jnp.transpose(view.keys, (0, 2, 1, 3)), jnp.transpose(view.values, (0, 2, 3, 1))
+        return cls(keys, values, view.positions, view.segments)
 
     def append(
         self,
@@ -65,22 +84,29 @@ class Dense:
         lengths: Int[Array, "row"],
     ) -> Dense:
         """Write new tokens from slot `lengths` of each row on; tokens beyond the last slot are dropped."""
-        rows = jnp.arange(keys.shape[0])[:, None]
-        slots = lengths[:, None] + jnp.arange(keys.shape[1])[None]
+        count, new = positions.shape
+        # XLA turns the write of a lone token into a slice update, which it then fuses into every reader: on the
+        # CPU each reads a copy of the whole cache. A second token, beyond the last slot, keeps the write in place.
+        extra = 1 if count * new == 1 else 0
+        rows = jnp.arange(count)[:, None]
+        slots = lengths[:, None] + jnp.arange(new)[None]
+        slots = jnp.concatenate([slots, slots[:, :extra] + self.positions.shape[1]], axis=1)
 
-        def write(old: Array, new: Array) -> Array:
-            return old.at[rows, slots].set(new.astype(old.dtype), mode="drop", unique_indices=True)
+        def write(old: Array, tokens: Array, index: tuple) -> Array:
+            tokens = jnp.concatenate([tokens, tokens[:, :extra]], axis=1).astype(old.dtype)
+            return old.at[index].set(tokens, mode="drop", unique_indices=True)
 
         return Dense(
-            write(self.keys, keys),
-            write(self.values, values),
-            write(self.positions, positions),
-            write(self.segments, segments),
+            write(self.keys, keys, (rows, slice(None), slots)),
+            write(self.values, values, (rows, slice(None), slice(None), slots)),
+            write(self.positions, positions, (rows, slots)),
+            write(self.segments, segments, (rows, slots)),
         )
 
-    def view(self) -> Dense:
+    def view(self) -> View:
         """The tokens as attention reads them; other kinds of cache unpack themselves here."""
-        return self
+        keys, values = jnp.transpose(self.keys, (0, 2, 1, 3)), jnp.transpose(self.values, (0, 3, 1, 2))
+        return View(keys, values, self.positions, self.segments)
 
 
 @struct.dataclass

@@ -133,7 +133,7 @@ def _append(request: Request, state: State, logits: Float[Array, "row vocab"]) -
     logits = logits.astype(jnp.float32)
     scores = processed(logits, request.settings)
     keys = at_position(request.keys, positions)
-    # Noise for a whole vocabulary costs more than all else here, and greedy rows do not need it.
+    # Greedy rows need no noise, a number for every token of the vocabulary.
     ids = jax.lax.cond(
         jnp.any(request.settings.temperature > 0), draw, lambda scores, _: _best(scores), scores, keys
     )

@@ -54,13 +54,13 @@ def test_position(make, tokens):
 class Backwards:
     """A cache that fills from its last slot."""
 
-    inner: caches.Dense
+    inner: caches.View
 
     def append(self, keys, values, positions, segments, lengths):
         width = self.inner.keys.shape[1]
         slots = width - 1 - (lengths[:, None] + jnp.arange(keys.shape[1])[None])
         rows = jnp.arange(keys.shape[0])[:, None]
-        new = caches.Dense(keys, values, positions, segments)
+        new = caches.View(keys, values, positions, segments)
         return Backwards(jax.tree.map(lambda old, new: old.at[rows, slots].set(new), self.inner, new))
 
     def view(self):
@@ -70,7 +70,7 @@ class Backwards:
 def test_cache(make, tokens):
     tokens, model = one_document(tokens), make("decoder")
     cache = model.empty_cache(8, 12, CALL)
-    cache = cache.replace(layers=tuple(caches.Block(Backwards(layer.attention)) for layer in cache.layers))
+    cache = cache.replace(layers=tuple(caches.Block(Backwards(layer.attention.view())) for layer in cache.layers))
     np.testing.assert_allclose(decoded(model, tokens, cache)[:, 0], logits(model, tokens)[:, -1], atol=2e-5)
 
 

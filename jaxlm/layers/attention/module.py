@@ -45,7 +45,7 @@ class Attention:
         q = self._heads(self.query, x, call, "heads", **more)
         k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
         q, k = position.rotate(q, tokens.positions), position.rotate(k, tokens.positions)
-        seen = caches.Dense(k, v, tokens.positions, tokens.segments)
+        seen = caches.View(k, v, tokens.positions, tokens.segments)
         if cache is not None:
             cache = cache.append(k, v, tokens.positions, tokens.segments, lengths)
             seen = cache.view()
@@ -78,7 +78,7 @@ class Attention:
             k, v = (
                 self._heads(weight, memory.hidden, call, "kv_heads", **more) for weight in (self.key, self.value)
             )
-            cache = caches.Dense(k, v, memory.positions, memory.segments)
+            cache = caches.Dense.full(caches.View(k, v, memory.positions, memory.segments))
         seen = cache.view()
         mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal=False)
         return self._mix(q, seen, mask, None, call, **more), cache
@@ -92,7 +92,7 @@ class Attention:
     def _mix(
         self,
         q: Float[Array, "row pos heads head"],
-        seen: caches.Dense,
+        seen: caches.View,
         mask: Mask,
         bias: Array | None,
         call: Call,
