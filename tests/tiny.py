@@ -24,7 +24,7 @@ SIZES = {"vocab": VOCAB, "embed": EMBED}
 
 KINDS = {
     "decoder": config.Decoder(
-        **SIZES, layers=6, block=config.Pattern((LOCAL, GLOBAL), prefix=(GLOBAL,), suffix=(LOCAL,))
+        **SIZES, layers=4, block=config.Pattern((LOCAL,), prefix=(GLOBAL,), suffix=(GLOBAL,))
     ),
     "encoder": config.Encoder(
         **SIZES,

@@ -13,7 +13,7 @@ from jaxlm.layers.contracts import Tokens
 from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
 
 NAMES = ("decoder", "encoder_decoder", "rwkv4")
-LENGTH, CHUNKS = 10, (4, 1, 3, 1, 1)
+ROWS, LENGTH, CHUNKS = 3, 10, (5, 1, 3, 1)
 
 
 @functools.cache
@@ -42,15 +42,15 @@ def cut(inputs, begin, end):
 @pytest.mark.parametrize("name", NAMES)
 def test_uneven_chunks(name):
     model, run = compiled(name)
-    inputs, memory = tokens(random_ids(2, LENGTH)), memory_for(name, model, 2)
+    inputs, memory = tokens(random_ids(ROWS, LENGTH)), memory_for(name, model, ROWS)
     whole, _ = run(inputs, None, memory)
-    cache, parts, begin = model.empty_cache(2, LENGTH, CALL), [], 0
+    cache, parts, begin = model.empty_cache(ROWS, LENGTH, CALL), [], 0
     for count in CHUNKS:
         logits, cache = run(cut(inputs, begin, begin + count), cache, memory if begin == 0 else None)
         parts.append(logits)
         begin += count
     assert begin == LENGTH
-    np.testing.assert_array_equal(cache.lengths, [LENGTH] * 2)
+    np.testing.assert_array_equal(cache.lengths, [LENGTH] * ROWS)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=2e-5 * max(1, np.std(whole)))
 
 
@@ -58,11 +58,11 @@ def test_uneven_chunks(name):
 def test_ragged_prompts_padded_on_the_right(name):
     """Prompts of 5, 2 and 3 tokens in one prefill, then four more tokens each."""
     model, run = compiled(name)
-    ids, prompts, more = random_ids(3, LENGTH), np.array([5, 2, 3]), 4
-    memory = memory_for(name, model, 3)
+    ids, prompts, more = random_ids(ROWS, LENGTH), np.array([5, 2, 3]), 4
+    memory = memory_for(name, model, ROWS)
     whole, _ = run(tokens(ids), None, memory)
     first = tokens(ids[:, :5] * (np.arange(5) < prompts[:, None]), np.arange(5) < prompts[:, None])
-    logits, cache = run(first, model.empty_cache(3, LENGTH, CALL), memory)
+    logits, cache = run(first, model.empty_cache(ROWS, LENGTH, CALL), memory)
     np.testing.assert_array_equal(cache.lengths, prompts)
     error = [np.abs(logits[row, : prompts[row]] - whole[row, : prompts[row]]).max() for row in range(3)]
     for step in range(more):
@@ -75,20 +75,20 @@ def test_ragged_prompts_padded_on_the_right(name):
 
 def test_a_reordered_cache_continues_the_other_row():
     model, run = compiled("decoder")
-    inputs = tokens(random_ids(2, LENGTH))
+    inputs = tokens(random_ids(ROWS, LENGTH))
     whole, _ = run(inputs, None, None)
-    _, cache = run(cut(inputs, 0, 6), model.empty_cache(2, LENGTH, CALL), None)
-    swap = jnp.array([1, 0])
-    logits, _ = run(jax.tree.map(lambda x: x[swap], cut(inputs, 6, LENGTH)), cache.reorder(swap), None)
-    np.testing.assert_allclose(logits, whole[swap, 6:], atol=2e-5 * max(1, np.std(whole)))
+    _, cache = run(cut(inputs, 0, 5), model.empty_cache(ROWS, LENGTH, CALL), None)
+    others = jnp.array([1, 0, 1])
+    logits, _ = run(jax.tree.map(lambda x: x[others], cut(inputs, 5, 6)), cache.reorder(others), None)
+    np.testing.assert_allclose(logits, whole[others, 5:6], atol=2e-5 * max(1, np.std(whole)))
 
 
 def test_unstacked_layers_decode_the_same():
     model, run = compiled("decoder")
-    inputs = tokens(random_ids(2, 3))
+    inputs = tokens(random_ids(ROWS, LENGTH))
     flat = dataclasses.replace(model, blocks=model.blocks.unstacked())
-    assert flat.blocks.depth == model.blocks.depth == 6
-    got = flat.logits(flat(inputs, CALL, cache=model.empty_cache(2, 3, CALL)).hidden, CALL)
+    assert flat.blocks.depth == model.blocks.depth == 4
+    got = jax.jit(lambda m: m.logits(m(inputs, CALL, cache=m.empty_cache(ROWS, LENGTH, CALL)).hidden, CALL))(flat)
     wanted, _ = run(inputs, None, None)
     np.testing.assert_allclose(got, wanted, atol=2e-5 * max(1, np.std(wanted)))
 

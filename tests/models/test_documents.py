@@ -10,7 +10,9 @@ import pytest
 from jaxlm import config
 from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
 
-LENGTHS = (5, 4)
+ROWS, LENGTH, PACKED = 3, 5, 12
+FIRST, SECOND, FIRST_SOURCE, SECOND_SOURCE = (random_ids(ROWS, LENGTH, seed) for seed in range(4))
+LONG, LONG_SOURCE = (random_ids(ROWS, PACKED, seed) for seed in (4, 5))
 
 
 @functools.cache
@@ -33,40 +35,36 @@ def tolerance(wanted):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_packed_and_padded_is_alone(name):
-    first, second = (random_ids(1, n, seed) for seed, n in enumerate(LENGTHS))
-    sources = [random_ids(1, n, 10 + n) for n in LENGTHS]
-    alone = [run(name, tokens(d), tokens(s)) for d, s in zip((first, second), sources)]
+    alone = [run(name, tokens(d), tokens(s)) for d, s in ((FIRST, FIRST_SOURCE), (SECOND, SECOND_SOURCE))]
 
-    def pack(one, two, padding):
-        ids = np.concatenate([one, two, random_ids(1, padding, 7)], axis=1)
-        return tokens(ids, [[1] * one.shape[1] + [2] * two.shape[1] + [0] * padding])
+    def pack(one, two, second_segment):
+        ids = np.concatenate([one, two, LONG[:, 2 * LENGTH :]], axis=1)
+        segments = [1] * LENGTH + [second_segment] * LENGTH + [0] * (PACKED - 2 * LENGTH)
+        return tokens(ids, [segments] * ROWS)
 
-    got = run(name, pack(first, second, 3), pack(*sources, 2))
-    for begin, wanted in zip((0, LENGTHS[0]), alone):
-        error = np.abs(got[:, begin : begin + wanted.shape[1]] - wanted).max()
-        assert error <= tolerance(wanted)
+    got = run(name, pack(FIRST, SECOND, 2), pack(FIRST_SOURCE, SECOND_SOURCE, 2))
+    for begin, wanted in zip((0, LENGTH), alone):
+        assert np.abs(got[:, begin : begin + LENGTH] - wanted).max() <= tolerance(wanted)
     # The control: as one document, the second part sees the first.
-    ids = np.concatenate([first, second], axis=1)
-    joined = run(name, tokens(ids), tokens(np.concatenate(sources, axis=1)))
-    assert np.abs(joined[:, LENGTHS[0] :] - alone[1]).max() > 100 * tolerance(alone[1])
+    joined = run(name, pack(FIRST, SECOND, 1), pack(FIRST_SOURCE, SECOND_SOURCE, 1))
+    assert np.abs(joined[:, LENGTH : 2 * LENGTH] - alone[1]).max() > 100 * tolerance(alone[1])
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_rows_do_not_meet(name):
-    ids, source, order = random_ids(5, 6), random_ids(5, 4, 1), np.array([3, 0, 4, 1, 2])
-    wanted = run(name, tokens(ids), tokens(source))
-    got = run(name, tokens(ids[order]), tokens(source[order]))
+    order = np.array([2, 0, 1])
+    wanted = run(name, tokens(FIRST), tokens(FIRST_SOURCE))
+    got = run(name, tokens(FIRST[order]), tokens(FIRST_SOURCE[order]))
     assert np.abs(got - wanted[order]).max() <= tolerance(wanted)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_who_sees_whom(name):
     """Causal models: a token changes nothing before it. Encoders: it changes everything."""
-    ids = random_ids(1, 9)
-    changed = ids.copy()
-    changed[0, 6] = ids[0, 6] % 60 + 1
-    source = tokens(random_ids(1, 4, 1))
-    moved = np.abs(run(name, tokens(ids), source) - run(name, tokens(changed), source)).max(axis=-1)[0]
+    changed = LONG.copy()
+    changed[:, 6] = LONG[:, 6] % 60 + 1
+    before, after = (run(name, tokens(ids), tokens(LONG_SOURCE)) for ids in (LONG, changed))
+    moved = np.abs(before - after).max(axis=(0, 2))
     if name == "encoder":
         assert (moved > 1e-4).all()
     else:
@@ -74,18 +72,15 @@ def test_who_sees_whom(name):
         assert (moved[6:] > 1e-4).all()
 
 
-def test_positions_come_from_the_tokens():
+@pytest.mark.parametrize(("name", "relative"), [("decoder", True), ("encoder", False)])
+def test_positions_come_from_the_tokens(name, relative):
     """RoPE sees distances only; a learned table sees the position itself."""
-    ids = random_ids(1, 9)
-    later = tokens(ids, positions=np.arange(9)[None] + 11)
-    for name, same in [("decoder", True), ("encoder", False)]:
-        error = np.abs(run(name, later, None) - run(name, tokens(ids), None)).max()
-        assert (error < 1e-4) == same, name
+    later = tokens(LONG, positions=np.arange(PACKED) + 11 + 0 * LONG)
+    error = np.abs(run(name, later, None) - run(name, tokens(LONG), None)).max()
+    assert (error < 1e-4) == relative
 
 
 def test_a_position_beyond_the_learned_table_is_loud():
-    far = tokens(random_ids(1, 3), positions=np.array([[0, 31, 32]]))
-    finite = np.isfinite(
-        np.asarray(random_model(KINDS["encoder"]).position.embed(jnp.zeros((1, 3, 16)), far.positions, CALL))
-    )
-    np.testing.assert_array_equal(finite.all(axis=-1), [[True, True, False]])
+    position = random_model(KINDS["encoder"]).position
+    got = position.embed(jnp.zeros((1, 3, 16)), jnp.array([[0, 31, 32]]), CALL)
+    np.testing.assert_array_equal(np.isfinite(got).all(axis=-1), [[True, True, False]])

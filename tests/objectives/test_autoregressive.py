@@ -35,8 +35,7 @@ def by_hand(model, batch, z_loss):
     return (weights * (normalizer - chosen + z_loss * normalizer**2)).sum() / weights.sum()
 
 
-@pytest.mark.parametrize("kind", [TIED, UNTIED], ids=["tied", "untied"])
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize(("kind", "z_loss"), [(TIED, 0.0), (UNTIED, 0.1)], ids=["tied", "untied"])
 def test_chunked_is_whole_and_is_float64(kind, z_loss):
     model, batch = random_model(kind), packed_batch(kind, rows=2)
     whole, chunked = (
