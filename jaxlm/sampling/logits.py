@@ -50,7 +50,7 @@ class Settings:
             if not right:
                 raise UsageError(f"{name}={value}: must be {allowed}")
         numbers = (np.float32(temperature), np.int32(top_k), np.float32(top_p), np.float32(min_p))
-        return cls(*(np.full(rows, number) for number in numbers))
+        return cls(*(jnp.asarray(np.full(rows, number)) for number in numbers))
 
 
 def apply_temperature(logits: Logits, temperature: Float[Array, "row"]) -> Logits:

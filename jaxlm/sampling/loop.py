@@ -50,7 +50,7 @@ class Request:
         """At most `tokens` for every row, fewer where `stop` is drawn."""
         rows = keys.shape[0]
         numbers = (np.full(rows, tokens, np.int32), np.int32(-1 if stop is None else stop), np.int32(pad))
-        return cls(settings, keys, *numbers)
+        return cls(settings, keys, *map(jnp.asarray, numbers))
 
 
 @struct.dataclass
@@ -228,7 +228,7 @@ def start(
 
 def continue_(model: Model, request: Request, state: State, steps: int, *, call: Call) -> State:
     """Draw up to `steps` further tokens a row; `state` is donated and must not be used again."""
-    return _continue(model, request, state, np.int32(steps), call=call)
+    return _continue(model, request, state, jnp.asarray(steps, jnp.int32), call=call)
 
 
 def generated(state: State, tokens: int) -> Generated:

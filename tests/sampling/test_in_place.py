@@ -21,6 +21,15 @@ KV_HEADS, HEAD, SLOTS = 2, 16, 128
 INSTRUCTION = re.compile(r"= [a-z]+[0-9]+\[([\d,]+)\]\S* (?:copy|transpose|copy-start)\(")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def optimized():
+    """As programs are compiled outside of tests."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def large_copies(compiled, elements):
     """Copies and transposes of at least so many elements, outside of the entry, which runs once."""
     body = compiled.as_text().split("\nENTRY ")[0]
@@ -35,14 +44,14 @@ def test_no_cache_is_copied_for_a_token(rows, heads):
     size = config.Decoder(vocab=61, embed=32, layers=1, block=block)
     make = jax.jit(lambda key: build(size, key), compiler_options={"xla_backend_optimization_level": 0})
     model = loop.unstacked(make(jax.random.key(0)))
-    numbers = np.arange(rows, dtype=np.int32)
+    numbers = jnp.arange(rows)
     request = loop.Request.of(Settings.of(rows), sample_keys(numbers, numbers), tokens=100, stop=None)
-    ones = np.ones((rows, 16), np.int32)
-    prompts = Tokens(ones, ones, np.cumsum(ones, axis=1) - 1)
+    ones = jnp.ones((rows, 16), jnp.int32)
+    prompts = Tokens(ones, ones, jnp.cumsum(ones, axis=1) - 1)
     state = jax.eval_shape(lambda: loop.start(model, prompts, request, tokens=100, call=CALL))
     cache = state.cache.layers[0].attention
     assert cache.keys.size == cache.values.size == rows * SLOTS * KV_HEADS * HEAD
-    compiled = loop._continue.lower(model, request, state, np.int32(3), call=CALL).compile()
+    compiled = loop._continue.lower(model, request, state, jnp.int32(3), call=CALL).compile()
     assert large_copies(compiled, cache.keys.size) == []
 
 
@@ -68,8 +77,9 @@ def test_append_writes_from_each_rows_length_on(rows, new):
         *(rng.standard_normal((rows, new, 2, 3)).astype(np.float32) for _ in range(2)),
         *(rng.integers(0, 9, (rows, new)).astype(np.int32) for _ in range(2)),
     )
-    cache = jax.tree.map(jnp.asarray, Dense.full(want))
-    got = cache.append(tokens.keys, tokens.values, tokens.positions, tokens.segments, lengths).view()
+    cache = Dense.full(jax.tree.map(jnp.array, want))
+    new_tokens = jax.tree.leaves(jax.tree.map(jnp.asarray, tokens))
+    got = cache.append(*new_tokens, jnp.asarray(lengths)).view()
     for old, more in zip(jax.tree.leaves(want), jax.tree.leaves(tokens), strict=True):
         for row in range(rows):
             for offset in range(new):

@@ -67,13 +67,13 @@ def awkward_logits():
 
 
 def full(rows, value):
-    return np.full(rows, value, np.float32 if isinstance(value, float) else np.int32)
+    return jnp.full(rows, value)
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 2, 5, 50, 96, 97, 1000])
 def test_top_k_keeps_what_a_sort_keeps(top_k):
     x = awkward_logits()
-    y = np.asarray(jax.jit(keep_top_k)(x, full(len(x), top_k)))
+    y = np.asarray(jax.jit(keep_top_k)(jnp.asarray(x), full(len(x), top_k)))
     want = np.stack([reference_kept(row, top_k=top_k)[0] for row in x])
     np.testing.assert_array_equal(np.isfinite(y), want)
     np.testing.assert_array_equal(y[want], x[want])
@@ -82,7 +82,7 @@ def test_top_k_keeps_what_a_sort_keeps(top_k):
 @pytest.mark.parametrize("top_p", [1e-4, 0.1, 0.5, 0.9, 0.999, 1.0])
 def test_top_p_keeps_what_a_sort_keeps(top_p):
     x = awkward_logits()
-    y = np.asarray(jax.jit(keep_top_p)(x, full(len(x), top_p)))
+    y = np.asarray(jax.jit(keep_top_p)(jnp.asarray(x), full(len(x), top_p)))
     compared = 0
     for row, got in zip(x, y, strict=True):
         want, _, margin = reference_kept(row, top_p=top_p)
@@ -97,7 +97,7 @@ def test_top_p_keeps_what_a_sort_keeps(top_p):
 @pytest.mark.parametrize("min_p", [0.0, 1e-6, 0.05, 0.5, 0.99])
 def test_min_p_keeps_a_share_of_the_best(min_p):
     x = awkward_logits()
-    y = np.asarray(keep_min_p(x, full(len(x), min_p)))
+    y = np.asarray(keep_min_p(jnp.asarray(x), full(len(x), min_p)))
     for row, got in zip(x, y, strict=True):
         want, _, margin = reference_kept(row, min_p=min_p)
         if margin > 1e-6 or min_p == 0:
@@ -105,21 +105,21 @@ def test_min_p_keeps_a_share_of_the_best(min_p):
 
 
 def test_ties_at_a_threshold_all_stay():
-    x = np.log(np.array([[0.4, 0.2, 0.2, 0.2]], np.float32))
+    x = jnp.log(jnp.array([[0.4, 0.2, 0.2, 0.2]], jnp.float32))
     assert np.isfinite(keep_top_k(x, full(1, 2))).sum() == 4
     assert np.isfinite(keep_top_p(x, full(1, 0.5))).sum() == 4
     assert np.isfinite(keep_top_p(x, full(1, 0.39))).sum() == 1
-    zeros = np.array([[0.0, -0.0, -1.0, -2.0]], np.float32)
+    zeros = jnp.array([[0.0, -0.0, -1.0, -2.0]], jnp.float32)
     assert np.isfinite(keep_top_k(zeros, full(1, 1))).sum() == 2
 
 
 def test_the_token_that_crosses_p_stays():
-    x = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
+    x = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]], jnp.float32))
     assert [int(np.isfinite(keep_top_p(x, full(1, p))).sum()) for p in (0.2, 0.6, 0.9, 0.96)] == [1, 2, 3, 4]
 
 
 def test_temperature_comes_before_top_p():
-    x = np.array([[3.0, 2.0, 1.0]], np.float32)
+    x = jnp.array([[3.0, 2.0, 1.0]], jnp.float32)
     kept = np.isfinite(processed(x, Settings.of(1, temperature=0.5, top_p=0.8)))
     np.testing.assert_array_equal(kept, [[True, False, False]])
     assert np.isfinite(processed(x, Settings.of(1, top_p=0.8))).sum() == 2
@@ -130,7 +130,7 @@ def test_settings_mix_in_a_batch_and_equal_those_alone(dtype):
     x = jnp.asarray(awkward_logits()[:6], dtype)
     choices = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2}, SETTINGS]
     alone = [Settings.of(1, **choice) for choice in choices]
-    mixed = jax.tree.map(lambda *leaves: np.concatenate(leaves), *alone)
+    mixed = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone)
     y = processed(x, mixed)
     assert y.dtype == jnp.float32
     for i, settings in enumerate(alone):
@@ -139,7 +139,7 @@ def test_settings_mix_in_a_batch_and_equal_those_alone(dtype):
 
 
 def test_temperature_0_is_the_first_of_the_best():
-    x = np.array([[1.0, 7.0, 7.0, -np.inf], [-np.inf, -np.inf, -5.0, -np.inf]], np.float32)
+    x = jnp.array([[1.0, 7.0, 7.0, -np.inf], [-np.inf, -np.inf, -5.0, -np.inf]], jnp.float32)
     y = np.asarray(processed(x, Settings.of(2, temperature=0.0, top_k=3, top_p=0.9, min_p=0.1)))
     np.testing.assert_array_equal(y, [[-np.inf, 0, -np.inf, -np.inf], [-np.inf, -np.inf, 0, -np.inf]])
 
@@ -173,18 +173,18 @@ def rejected(ids, p):
 
 
 def keys_over_rows():
-    keys = sample_keys(np.arange(DRAWS, dtype=np.int32), np.zeros(DRAWS, np.int32))
-    return at_position(keys, np.full(DRAWS, 7, np.int32))
+    keys = sample_keys(jnp.arange(DRAWS), jnp.zeros(DRAWS, jnp.int32))
+    return at_position(keys, full(DRAWS, 7))
 
 
 def keys_over_samples():
-    keys = sample_keys(np.zeros(DRAWS, np.int32), np.arange(DRAWS, dtype=np.int32))
-    return at_position(keys, np.full(DRAWS, 7, np.int32))
+    keys = sample_keys(jnp.zeros(DRAWS, jnp.int32), jnp.arange(DRAWS))
+    return at_position(keys, full(DRAWS, 7))
 
 
 def keys_over_positions():
-    keys = sample_keys(np.full(DRAWS, 42, np.int32), np.zeros(DRAWS, np.int32))
-    return at_position(keys, np.arange(DRAWS, dtype=np.int32))
+    keys = sample_keys(full(DRAWS, 42), jnp.zeros(DRAWS, jnp.int32))
+    return at_position(keys, jnp.arange(DRAWS))
 
 
 def drawn(process, keys):
@@ -192,7 +192,7 @@ def drawn(process, keys):
     def run(logits, keys):
         return draw(process(jnp.broadcast_to(logits, (DRAWS, VOCAB))), keys)
 
-    return run(sharp_logits(), keys)
+    return run(jnp.asarray(sharp_logits()), keys)
 
 
 @pytest.mark.parametrize("keys", [keys_over_rows, keys_over_samples, keys_over_positions])
@@ -226,5 +226,5 @@ def test_wrong_samplers_are_rejected(wrong):
 
 def test_one_key_for_all_rows_is_rejected():
     p = reference_distribution(sharp_logits())
-    keys = sample_keys(np.zeros(DRAWS, np.int32), np.zeros(DRAWS, np.int32))
-    assert rejected(drawn(lambda x: x, at_position(keys, np.full(DRAWS, 7, np.int32))), p)
+    keys = sample_keys(jnp.zeros(DRAWS, jnp.int32), jnp.zeros(DRAWS, jnp.int32))
+    assert rejected(drawn(lambda x: x, at_position(keys, full(DRAWS, 7))), p)

@@ -42,22 +42,13 @@ TOKENS = 56
 """Enough that all tests share the programs of 64 tokens."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of these tests' time is the compiler's."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def model_of(kind):
     """Larger weights than the initial ones, so that the best token changes from place to place."""
     make = jax.jit(lambda key: build(MODELS[kind], key))
     rng = np.random.default_rng(2)
     model = jax.tree.map(
-        lambda x: x + 0.2 * rng.standard_normal(x.shape).astype(np.float32), make(jax.random.key(1))
+        lambda x: x + jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), make(jax.random.key(1))
     )
     return loop.unstacked(model)
 
@@ -67,7 +58,7 @@ def tokens_of(rows, width=None):
     width = max(map(len, rows)) if width is None else width
     ids = np.stack([np.pad(row, (0, width - len(row))) for row in rows]).astype(np.int32)
     segments = np.stack([np.arange(width) < len(row) for row in rows]).astype(np.int32)
-    return Tokens(ids, segments, np.arange(width, dtype=np.int32) * segments)
+    return Tokens(*map(jnp.asarray, (ids, segments, np.arange(width, dtype=np.int32) * segments)))
 
 
 def prompts(seed=3):
@@ -89,7 +80,7 @@ def encode(model, source):
 
 
 def keys_of(rows):
-    return sample_keys(np.asarray([int(row.sum()) for row in rows], np.int32), np.zeros(len(rows), np.int32))
+    return sample_keys(jnp.asarray([int(row.sum()) for row in rows]), jnp.zeros(len(rows), jnp.int32))
 
 
 def run(kind, model, rows, *, tokens=TOKENS, stop=None, settings=None, **more):
@@ -129,7 +120,6 @@ def test_greedy_is_the_argmax_of_a_full_forward(kind):
         places = len(row) - 1 + np.arange(64)
         np.testing.assert_array_equal(logits[i, places].argmax(-1), ids)
         np.testing.assert_allclose(got.log_probabilities[i], log_p[i, places, ids], atol=2e-5)
-        assert len(set(ids.tolist())) > 1
     assert len(np.unique(got.ids)) > 8
     np.testing.assert_allclose(got.processed_log_probabilities, 0.0, atol=1e-6)
 
@@ -172,11 +162,17 @@ def test_going_on_from_half_of_the_text_gives_the_other_half(kind):
     np.testing.assert_array_equal(rest.ids, whole.ids[:, 7:])
 
 
+def stop_of(free):
+    """A token that ends the first row within 7 tokens, and another row not before its 18th."""
+    first, *others = np.asarray(free.ids)
+    return next(int(token) for token in first[:7] if any(token not in other[:17] for other in others))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_done_rows_write_padding_and_others_go_on(kind):
     model, rows = model_of(kind), prompts()
     free = run(kind, model, rows)
-    stop = int(free.ids[0, 6])
+    stop = stop_of(free)
     got = run(kind, model, rows, stop=stop, pad=60)
     for i in range(ROWS):
         ids = np.asarray(free.ids[i])
@@ -193,7 +189,7 @@ def test_done_rows_write_padding_and_others_go_on(kind):
 
 def test_done_rows_keep_position_and_cache():
     model, rows = model_of("decoder"), prompts()
-    stop = int(run("decoder", model, rows).ids[0, 3])
+    stop = stop_of(run("decoder", model, rows))
     request = loop.Request.of(
         Settings.of(ROWS, temperature=0.9, top_p=0.95), keys_of(rows), tokens=TOKENS, stop=stop
     )
@@ -208,7 +204,8 @@ def test_done_rows_keep_position_and_cache():
     assert held == len(rows[0]) + int(state.lengths[0]) - 1
     np.testing.assert_array_equal(after.segments[0] > 0, np.arange(after.segments.shape[1]) < held)
     np.testing.assert_array_equal(after.keys[0, :held], before.keys[:held])
-    assert int(state.cache.lengths[1]) > held
+    np.testing.assert_array_equal(state.cache.lengths, jnp.array(LENGTHS) + state.lengths - 1)
+    assert int(state.lengths.max()) == 17
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -259,9 +256,7 @@ def test_one_token_does_not_enter_the_loop(monkeypatch):
 def test_an_empty_row_stays_empty():
     model, rows = model_of("decoder"), prompts()
     full = tokens_of(rows)
-    segments = full.segments.copy()
-    segments[1] = 0
-    tokens = dataclasses.replace(full, segments=segments)
+    tokens = dataclasses.replace(full, segments=full.segments.at[1].set(0))
     settings = Settings.of(ROWS, temperature=0.9, top_p=0.95)
     got = loop.generate(model, tokens, settings, keys_of(rows), tokens=TOKENS, stop=None, call=CALL)
     want = run("decoder", model, rows)
@@ -271,7 +266,7 @@ def test_an_empty_row_stays_empty():
 
 def test_the_samples_of_a_prompt_differ():
     model, tokens = model_of("decoder"), tokens_of([prompts()[2]] * ROWS)
-    numbers = np.arange(ROWS, dtype=np.int32)
+    numbers = jnp.arange(ROWS)
     settings = Settings.of(ROWS, temperature=1.5)
 
     def first(keys):
@@ -290,7 +285,7 @@ def test_what_cannot_generate_says_so():
     with pytest.raises(UsageError, match="needs the memory"):
         run("decoder", model_of("encoder_decoder"), rows)
     memory = memory_of(model_of("encoder_decoder"), "encoder_decoder", rows)
-    with pytest.raises(UsageError, match="attends to no memory"):
+    with pytest.raises(UsageError, match="no memory"):
         jax.eval_shape(
             lambda model: loop.prefill(model, tokens_of(rows), CALL, memory, length=32), model_of("decoder")
         )
