@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("JAXLM_CACHE") or Path.home() / ".cache" / "jaxlm")
 
 
-def make_call(experiment: Experiment) -> Call:
-    """How the experiment's model is computed, on all devices."""
+def make_call(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Call:
+    """How the experiment's model is computed, on all devices unless some are named."""
     where = experiment.where
     return Call(
-        layout=Layout(make_mesh(where.mesh)),
+        layout=Layout(make_mesh(where.mesh, devices)),
         precision=PRECISIONS[experiment.precision],
         attention=where.attention,
         layers=where.layers,
@@ -55,9 +56,12 @@ def make_call(experiment: Experiment) -> Call:
     )
 
 
-def make_setup(experiment: Experiment) -> Setup:
-    """Compile-time facts of an experiment. Raises UsageError where batch, mesh and micro-batches disagree."""
-    call = make_call(experiment)
+def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Setup:
+    """Compile-time facts of an experiment, for all devices unless some are named.
+
+    Raises UsageError where batch, mesh and micro-batches disagree.
+    """
+    call = make_call(experiment, devices)
     _check_rows(experiment, call.layout)
     objective = build_objective(experiment.objective)
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
