@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from jaxlm.cli import text
 from jaxlm.config.check import check
-from jaxlm.config.codec import what_hash
+from jaxlm.config.codec import initial, what_hash
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
+from jaxlm.runs.digest import parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,10 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str) -> Request:
     base = load_experiment(words[0])
     experiment = apply(base, words[1:], options)
     if "init" in given:
-        experiment = dataclasses.replace(experiment, initial=_source(given["init"]))
+        experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
+        experiment = _pinned(experiment)
         what_hash(experiment)  # a custom objective must be there
     return Request(words[0], base, experiment, given, wants_help)
 
@@ -63,10 +64,12 @@ def take(argv: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[
     return given, rest
 
 
-def _source(name: str) -> str:
-    if "://" not in name and not Path(name).exists():
-        raise UsageError(f"--init {name}: no such run or model")
-    return name
+def _pinned(experiment: Experiment) -> Experiment:
+    """Initial parameters named by what they are, `RUN@DIGEST`, as they are part of the experiment's hash."""
+    run, digest = initial(experiment)
+    if not run or digest:
+        return experiment
+    return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
 
 
 def values(tree: Experiment) -> dict[str, str]:

@@ -72,10 +72,21 @@ def _decode(hint: Any, value: Any, path: str) -> Any:
 
 
 def what(experiment: Experiment) -> dict[str, Any]:
-    """All that decides what is computed: the experiment without `where`, and the hash of its own code."""
+    """All that decides what is computed: the experiment without `where`, and the hash of its own code.
+
+    Of `initial` it is the digest where there is one: the same parameters may lie anywhere.
+    """
     tree = to_json(experiment)
     del tree["where"]
+    tree["initial"] = initial(experiment)[1] or tree["initial"]
     return {"experiment": tree, "sources": sources(experiment)}
+
+
+def initial(experiment: Experiment) -> tuple[str, str]:
+    """(run, digest) of the initial parameters; the digest is empty where none is named."""
+    run, at, digest = experiment.initial.rpartition("@")
+    named = at and len(digest) == 16 and set(digest) <= set("0123456789abcdef")
+    return (run, digest) if named else (experiment.initial, "")
 
 
 def sources(experiment: Experiment) -> dict[str, str]:

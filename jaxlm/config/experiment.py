@@ -89,6 +89,6 @@ class Experiment:
     precision: Literal["float32", "bfloat16", "bfloat16_all"] = "float32"
     """A row of `config.precision.PRECISIONS`."""
     initial: str = ""
-    """A run whose parameters this one starts from."""
+    """A run whose parameters this one starts from, `RUN` or `RUN@DIGEST`: the digest of the parameters decides."""
     samples: Samples = Samples()
     where: Where = Where()

@@ -5,12 +5,13 @@
     metrics.jsonl       the journal (metrics/*.jsonl in an object store)
     DONE                written last
 
-Only process 0 of a cluster calls `open_run` and `finish`; all others take `run_path`.
+Only process 0 of a cluster calls `is_finished`, `open_run` and `finish`; all others take `run_path`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -51,6 +52,22 @@ class Run:
 def run_path(experiment: Experiment, run_dir: str | None = None) -> epath.Path:
     """Where a run lives: `run_dir`, or `runs/<name>-<first 8 of its hash>`."""
     return epath.Path(run_dir or f"runs/{experiment.name}-{what_hash(experiment)[:8]}")
+
+
+def is_finished(experiment: Experiment, run_dir: str | None = None) -> bool:
+    """Whether there is nothing left to do; touches nothing.
+
+    Raises as `open_run` would, so that a directory that cannot be used is refused before there is work done.
+    """
+    path = run_path(experiment, run_dir)
+    with explained(path, "open"):
+        if (path / CONFIG).exists():
+            _refuse_other(path, experiment)
+            return (path / DONE).exists()
+        _refuse_foreign(path)
+        if is_local(path):
+            _refuse_unwritable(path)
+    return False
 
 
 def open_run(experiment: Experiment, run_dir: str | None = None) -> Run:
@@ -132,10 +149,21 @@ def _refuse_foreign(path: epath.Path) -> None:
         raise UsageError(f"{path} is no run and not empty (it has {others[0]}): name another with --run-dir")
 
 
+def _refuse_unwritable(path: epath.Path) -> None:
+    """A directory that cannot be made."""
+    parent = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is a file: name another directory with --run-dir")
+    if not os.access(parent, os.W_OK):
+        raise Failure(f"cannot write {path}: {parent} is read-only: name another directory with --run-dir")
+
+
 def _refuse_other(path: epath.Path, experiment: Experiment) -> None:
     """A run of another experiment names the fields that differ."""
     stored = _read_config(path)
     theirs = from_json(stored["experiment"])
+    if what(theirs)["experiment"]["initial"] == what(experiment)["experiment"]["initial"]:
+        theirs = dataclasses.replace(theirs, initial=experiment.initial)  # the same, wherever it lies
     lines = [
         f"  {field}: {there!r} there, {here!r} here"
         for field, there, here in difference(theirs, experiment)

@@ -30,6 +30,7 @@ from jax.experimental import multihost_utils
 
 from jaxlm.config.errors import Failure
 from jaxlm.layers.names import differences, flatten, from_nested, listed, to_nested
+from jaxlm.runs.digest import digest, part
 from jaxlm.train.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,10 @@ class Checkpoints:
         if bad:
             raise Failure(f"no checkpoint in {self.directory} can be used:\n" + listed(self.damaged))
         return None
+
+    def digest(self, step: int, only: Literal["parameters", "ema"]) -> str:
+        """The digest of a part of a step that `restore` returned, in the dtypes it was saved with."""
+        return digest(part(self._meta(step)["fingerprint"], PARTS[only]))
 
     def _read(self, step: int, template: Any, only: str | None) -> tuple[Any, dict]:
         meta = self._meta(step)

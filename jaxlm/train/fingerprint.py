@@ -20,6 +20,9 @@ import numpy as np
 from jaxtyping import Array, Shaped, UInt32
 
 from jaxlm.layers.names import flatten
+from jaxlm.runs.digest import digest
+
+__all__ = ["digest", "fingerprint"]
 
 
 def fingerprint(tree: Any) -> dict[str, str]:
@@ -32,14 +35,14 @@ def fingerprint(tree: Any) -> dict[str, str]:
     for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
             raise TypeError(f"{name} is a {type(leaf).__name__}, not an array")
-    words = {name: _words(_as_words_on_host(leaf)) for name, leaf in leaves.items()}
+    # One program for all that share devices: several at once that sum over processes, each in an order of its
+    # own, can wait for each other for ever.
+    groups: dict[Any, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        devices = frozenset(leaf.devices()) if isinstance(leaf, jax.Array) else None
+        groups.setdefault(devices, {})[name] = _as_words_on_host(leaf)
+    words = {name: pair for group in groups.values() for name, pair in _all_words(group).items()}
     return {name: _hex(leaves[name], *pair) for name, pair in jax.device_get(words).items()}
-
-
-def digest(fingerprints: dict[str, str]) -> str:
-    """One fingerprint, 16 hex digits, of all names and their fingerprints."""
-    lines = "\n".join(f"{name} {value}" for name, value in sorted(fingerprints.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def _as_words_on_host(leaf: Shaped[Array, "*shape"] | np.ndarray) -> Shaped[Array, "*shape"] | np.ndarray:
@@ -61,6 +64,11 @@ def _words(leaf: Shaped[Array, "*shape"]) -> tuple[UInt32[Array, ""], UInt32[Arr
         lambda a, b: (a[0] + b[0], a[1] + b[1]),
         tuple(range(bits.ndim)),
     )
+
+
+@jax.jit
+def _all_words(leaves: dict[str, Any]) -> dict[str, tuple[UInt32[Array, ""], UInt32[Array, ""]]]:
+    return {name: _words(leaf) for name, leaf in leaves.items()}
 
 
 def _bits(leaf: Shaped[Array, "*shape"]) -> UInt32[Array, "*words"]:

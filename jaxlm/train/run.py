@@ -6,23 +6,30 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import PyTree
 
 from jaxlm.cluster.discovery import join
+from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
+<<<<<<< HEAD
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.sampling import Options
+=======
+from jaxlm.config.errors import UsageError
+>>>>>>> drills
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
 from jaxlm.layers.axes import shardings
 from jaxlm.parallel.layout import single_device
 from jaxlm.runs import goodput
-from jaxlm.runs.directory import Run, finish, open_run, record, release, run_path
+from jaxlm.runs.directory import Run, finish, is_finished, open_run, record, release, run_path
 from jaxlm.runs.files import write_atomically
 from jaxlm.runs.journal import Journal, Silent
 from jaxlm.runs.report import write_report
@@ -38,7 +45,7 @@ from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, save, settle
-from jaxlm.train.setup import cache_directory, initial_state, make_setup
+from jaxlm.train.setup import Setup, cache_directory, initial_state, make_setup
 from jaxlm.train.state import State
 
 
@@ -46,63 +53,82 @@ def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[in
     """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again."""
     clock = goodput.Clock()
     join()
-    with Interruption() as interruption:
-        opened = _open(experiment, run_dir)
-        if opened.finished:
-            print(f"{opened.path} is finished: jaxlm runs show {opened.path}")
-            return 0
-        try:
-            with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
-                return _run(opened, clock, display, interruption, profile)
-        finally:
-            release(opened)
+    with leaving(), Interruption() as interruption:
+        if _told(lambda: is_finished(experiment, run_dir)):
+            return _nothing_to_do(experiment, run_dir)
+        with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
+            # What can be wrong with a request shows here: the directory is made when work begins.
+            setup = make_setup(experiment)
+            with clock("data"):
+                prepared = _prepare(experiment, display)
+            opened = _open(experiment, run_dir)
+            if opened.finished:
+                return _nothing_to_do(experiment, run_dir)
+            try:
+                return _run(opened, setup, prepared, clock, display, interruption, profile)
+            finally:
+                release(opened)
+
+
+def _told(ask: Callable[[], int]) -> int:
+    """What process 0 answers, on all processes."""
+    answer = together(lambda: 0 if jax.process_index() else int(ask()))
+    return answer if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
+def _nothing_to_do(experiment: Experiment, run_dir: str | None) -> int:
+    path = run_path(experiment, run_dir)
+    if jax.process_index() == 0:
+        print(f"{path} is finished: jaxlm runs show {path}")
+    return 0
 
 
 def _open(experiment: Experiment, run_dir: str | None) -> Run:
-    """Process 0 opens the directory and tells the others how it went."""
-    if jax.process_count() == 1:
-        return open_run(experiment, run_dir)
-    opened, refused = None, None
-    if jax.process_index() == 0:
-        try:
-            opened = open_run(experiment, run_dir)
-        except (UsageError, Failure) as error:
-            refused = error
-    told = np.asarray([0, 0] if opened is None else [opened.attempt, 1 + opened.finished])
-    attempt, state = multihost_utils.broadcast_one_to_all(told)
-    if state == 0:
-        raise refused or UsageError("process 0 could not open the run: see its message")
-    return opened or Run(run_path(experiment, run_dir), experiment, int(attempt), finished=state == 2)
+    """Process 0 opens the directory and tells the others which attempt it is."""
+    opened: list[Run] = []
+
+    def open_it() -> int:
+        opened.append(open_run(experiment, run_dir))
+        return -1 if opened[0].finished else opened[0].attempt
+
+    attempt = _told(open_it)
+    return opened[0] if opened else Run(run_path(experiment, run_dir), experiment, attempt, finished=attempt < 0)
 
 
-def _prepare(experiment: Experiment, run: Run, display: Display) -> Prepared:
+def _prepare(experiment: Experiment, display: Display) -> Prepared:
     """Process 0 makes what is missing, in the cache that all share; the others read it."""
-    first, prepared = jax.process_index() == 0, None
-    for turn in (True, False):
-        if first == turn:
-            prepared = prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"data {turn}")
+    first = jax.process_index() == 0
+
+    def read() -> Prepared:
+        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
+
+    prepared = together(lambda: read() if first else None)
+    prepared = together(lambda: prepared or read())
     vocab = prepared.tokenizer.vocab
     if vocab > experiment.model.vocab:
         raise UsageError(
             f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab"
         )
-    if first:
-        keep(prepared.tokenizer, Path(run.path) / "tokenizer")
-        facts = {
-            "documents": prepared.documents,
-            "baselines": prepared.baselines,
-            "train_tokens": int(prepared.train.offsets[-1]),
-            "train_bytes": prepared.train.bytes,
-            "held_out_bytes": prepared.held_out.bytes,
-        }
-        write_atomically(run.path / "data.json", json.dumps(facts, indent=1) + "\n")
     return prepared
+
+
+def _describe(prepared: Prepared, run: Run) -> None:
+    """What the run needs to be used without its data, and the facts of that data."""
+    keep(prepared.tokenizer, Path(run.path) / "tokenizer")
+    facts = {
+        "documents": prepared.documents,
+        "baselines": prepared.baselines,
+        "train_tokens": int(prepared.train.offsets[-1]),
+        "train_bytes": prepared.train.bytes,
+        "held_out_bytes": prepared.held_out.bytes,
+    }
+    write_atomically(run.path / "data.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _run(
     opened: Run,
+    setup: Setup,
+    prepared: Prepared,
     clock: goodput.Clock,
     display: Display,
     interruption: Interruption,
@@ -110,9 +136,8 @@ def _run(
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
-    setup = make_setup(experiment)
-    with clock("data"):
-        prepared = _prepare(experiment, opened, display)
+    if jax.process_index() == 0:
+        _describe(prepared, opened)
     size = {"batch": experiment.train.batch, "length": experiment.train.length}
     train_rows = row_data.training(prepared.train, experiment.packing, seed=experiment.train.seed, **size)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:
@@ -120,7 +145,8 @@ def _run(
             restored = checkpoints.restore(setup.abstract)
         for line in checkpoints.damaged:
             display.say(line)
-        first, state = (0, initial_state(setup)) if restored is None else restored[:2]
+        with clock("compile"):
+            first, state = (0, initial_state(setup)) if restored is None else restored[:2]
         with _journal(opened, first) as journal:
             session = Session(
                 run=opened,
@@ -194,8 +220,8 @@ def _finish(session: Session, done: int, state: State) -> int:
     save(session, done, state)
     with session.clock("checkpoint"):
         session.checkpoints.wait()
-    _sample(session, state)
     final = {"parameters": digest(fingerprint(state.model)), "state": digest(fingerprint(state))}
+    _sample(session, state)
     goodput.write(session.journal, done, session.clock)
     session.journal.flush()
     if jax.process_index() == 0:
@@ -209,9 +235,13 @@ def _finish(session: Session, done: int, state: State) -> int:
 def _sample(session: Session, state: State) -> None:
     """Text from the trained model with the log-probability of every token, in samples.json."""
     samples = session.experiment.samples
-    if not samples.prompts or jax.process_count() > 1:
+    if not samples.prompts:
+        return
+    model = _at_process_0(state.whole())
+    if jax.process_index():
         return
     layout = single_device()
+<<<<<<< HEAD
     model = jax.device_put(state.whole(), shardings(state.whole(), layout))
     options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
     call = dataclasses.replace(session.setup.call, layout=layout)
@@ -221,3 +251,31 @@ def _sample(session: Session, state: State) -> None:
     write_atomically(session.run.path / "samples.json", text + "\n")
     for sample in drawn:
         session.display.say(f"sample: {sample.prompt + sample.text!r}")
+=======
+    model = jax.device_put(model, shardings(model, layout))
+    drawn = sample_with_log_probabilities(
+        model,
+        session.prepared.tokenizer,
+        samples.prompts,
+        tokens=samples.tokens,
+        temperature=samples.temperature,
+        seed=session.experiment.train.seed,
+        call=dataclasses.replace(session.setup.call, layout=layout),
+    )
+    text = json.dumps([sample.as_dict() for sample in drawn], indent=1, ensure_ascii=False)
+    write_atomically(session.run.path / "samples.json", text + "\n")
+    for sample in drawn:
+        session.display.say(f"sample: {sample.text!r}")
+
+
+def _at_process_0(model: PyTree) -> PyTree:
+    """The model where process 0 can read all of it; elsewhere nothing is kept."""
+    if jax.process_count() == 1:
+        return model
+
+    def gathered(leaf: jax.Array) -> np.ndarray | None:
+        whole = multihost_utils.process_allgather(leaf, tiled=True)
+        return None if jax.process_index() else whole
+
+    return jax.tree.map(gathered, model)
+>>>>>>> drills

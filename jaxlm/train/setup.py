@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.config import PRECISIONS, Experiment
+from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers import random
 from jaxlm.layers.contracts import Call
@@ -50,11 +52,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("JAXLM_CACHE") or Path.home() / ".cache" / "jaxlm")
 
 
-def make_call(experiment: Experiment) -> Call:
-    """How the experiment's model is computed, on all devices."""
+def make_call(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Call:
+    """How the experiment's model is computed, on all devices unless some are named."""
     where = experiment.where
     return Call(
-        layout=Layout(make_mesh(where.mesh)),
+        layout=Layout(make_mesh(where.mesh, devices)),
         precision=PRECISIONS[experiment.precision],
         attention=where.attention,
         layers=where.layers,
@@ -62,9 +64,12 @@ def make_call(experiment: Experiment) -> Call:
     )
 
 
-def make_setup(experiment: Experiment) -> Setup:
-    """Compile-time facts of an experiment. Raises UsageError where batch, mesh and micro-batches disagree."""
-    call = make_call(experiment)
+def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Setup:
+    """Compile-time facts of an experiment, for all devices unless some are named.
+
+    Raises UsageError where batch, mesh and micro-batches disagree.
+    """
+    call = make_call(experiment, devices)
     _check_rows(experiment, call.layout)
     objective = build_objective(experiment.objective)
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
@@ -108,16 +113,26 @@ def initial_state(setup: Setup) -> State:
     state = make.lower().compile(compiler_options=options)()
     if not setup.experiment.initial:
         return state
-    model = load_parameters(setup.experiment.initial, setup.abstract.model)
+    run, digest = initial(setup.experiment)
+    model = load_parameters(run, setup.abstract.model, digest)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, model)
     return dataclasses.replace(state, model=model, ema=ema)
 
 
-def load_parameters(run_dir: str, template: Any) -> Any:
-    """A run's newest parameters, in the template's dtypes and shardings. Raises Failure when there are none."""
+def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:
+    """A run's newest parameters, in the template's dtypes and shardings.
+
+    Raises Failure when there are none, or when they are not those of the digest.
+    """
     with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
         restored = checkpoints.restore(template, only="parameters")
-    if restored is None:
-        raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
-    _, parameters, _ = restored
+        if restored is None:
+            raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
+        step, parameters, _ = restored
+        found = checkpoints.digest(step, "parameters")
+    if digest and found != digest:
+        raise Failure(
+            f"{run_dir} holds the parameters {found} at step {step}, not {digest}: name {run_dir} without a digest "
+            "to start from these (it is another experiment), or the run that has those"
+        )
     return parameters

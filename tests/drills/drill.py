@@ -7,12 +7,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxlm.runs.journal import read_metrics
 
@@ -46,26 +48,30 @@ class Ground:
 
     path: Path
     shared: Path
-    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, *words: str, devices: int = 1, **environment: str) -> subprocess.Popen:
         """`jaxlm WORDS` in a process group of its own."""
+        return self._start([str(PROGRAM), *words], devices, environment)
+
+    def script(self, code: str, *words: str, devices: int = 1, **environment: str) -> subprocess.Popen:
+        """Python code, in the same surroundings."""
+        return self._start(["-c", code, *words], devices, environment)
+
+    def _start(self, words: list[str], devices: int, environment: dict[str, str]) -> subprocess.Popen:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "JAXLM_", "XLA_", "GLIBC_"))}
+        ours = {
+            "PYTHONPATH": f"{ROOT}:{self.path}",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_COMPILATION_CACHE_DIR": str(self.shared / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAXLM_CACHE": str(self.shared / "data"),
+            "XLA_FLAGS": FLAGS,
+        }
         return subprocess.Popen(
-            [sys.executable, str(PROGRAM), *words],
+            [sys.executable, *words],
             cwd=self.path,
-            env=inherited
-            | {
-                "PYTHONPATH": f"{ROOT}:{self.path}",
-                "JAX_PLATFORMS": "cpu",
-                "JAX_NUM_CPU_DEVICES": str(devices),
-                "JAX_COMPILATION_CACHE_DIR": str(self.shared / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAXLM_CACHE": str(self.shared / "data"),
-                "XLA_FLAGS": FLAGS,
-            }
-            | self.environment
-            | environment,
+            env=inherited | ours | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,6 +86,18 @@ class Ground:
     def finish(self, run: str, *words: str, devices: int = 1, code: int = 0, **options) -> Finished:
         """`jaxlm run` to its end."""
         return end(self.train(run, *words, devices=devices, **options)).expect(code)
+
+    def on_processes(self, start: Callable[..., subprocess.Popen], *words: str, processes: int = 2, **options: Any):
+        """`start(*words, **options)` of several processes that find each other on this machine."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        shared = {"JAXLM_COORDINATOR": coordinator, "JAXLM_NUM_PROCESSES": str(processes), **options}
+        return [start(*words, JAXLM_PROCESS_ID=str(i), **shared) for i in range(processes)]
+
+    def train_on_processes(self, run: str, *words: str, devices: int = 2, **options: Any) -> list[subprocess.Popen]:
+        """`jaxlm run` of the tiny experiment on two processes."""
+        return self.on_processes(self.train, run, *words, devices=devices, **options)
 
     def manifest(self, run: str, attempt: int | None = None) -> dict:
         name = "manifest.json" if attempt is None else f"manifests/{attempt:04d}.json"
