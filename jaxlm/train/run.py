@@ -18,12 +18,8 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
-<<<<<<< HEAD
-from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.sampling import Options
-=======
 from jaxlm.config.errors import UsageError
->>>>>>> drills
+from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
 from jaxlm.layers.axes import shardings
@@ -241,8 +237,7 @@ def _sample(session: Session, state: State) -> None:
     if jax.process_index():
         return
     layout = single_device()
-<<<<<<< HEAD
-    model = jax.device_put(state.whole(), shardings(state.whole(), layout))
+    model = jax.device_put(model, shardings(model, layout))
     options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
     call = dataclasses.replace(session.setup.call, layout=layout)
     tokenizer = session.prepared.tokenizer
@@ -251,21 +246,6 @@ def _sample(session: Session, state: State) -> None:
     write_atomically(session.run.path / "samples.json", text + "\n")
     for sample in drawn:
         session.display.say(f"sample: {sample.prompt + sample.text!r}")
-=======
-    model = jax.device_put(model, shardings(model, layout))
-    drawn = sample_with_log_probabilities(
-        model,
-        session.prepared.tokenizer,
-        samples.prompts,
-        tokens=samples.tokens,
-        temperature=samples.temperature,
-        seed=session.experiment.train.seed,
-        call=dataclasses.replace(session.setup.call, layout=layout),
-    )
-    text = json.dumps([sample.as_dict() for sample in drawn], indent=1, ensure_ascii=False)
-    write_atomically(session.run.path / "samples.json", text + "\n")
-    for sample in drawn:
-        session.display.say(f"sample: {sample.text!r}")
 
 
 def _at_process_0(model: PyTree) -> PyTree:
@@ -278,4 +258,3 @@ def _at_process_0(model: PyTree) -> PyTree:
         return None if jax.process_index() else whole
 
     return jax.tree.map(gathered, model)
->>>>>>> drills
