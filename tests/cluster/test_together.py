@@ -28,8 +28,9 @@ def test_another_processes_failure_is_raised_here(monkeypatch, codes, kind):
     monkeypatch.setattr(module.multihost_utils, "process_allgather", lambda mine: np.asarray(codes))
     with pytest.raises(kind, match=f"process {codes.index(max(codes))} could not go on"):
         together(lambda: 3)
-    with pytest.raises(UsageError, match="^no$"):
+    with pytest.raises(UsageError) as mine:
         together(fail)
+    assert str(mine.value) == "no"
 
 
 @pytest.mark.parametrize(
