@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxlm.cli import text
@@ -69,6 +70,8 @@ def _pinned(experiment: Experiment) -> Experiment:
     run, digest = initial(experiment)
     if not run or digest:
         return experiment
+    if "://" not in run and not Path(run).exists():
+        raise UsageError(f"--init {run}: no such run or model")
     return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.errors import Failure
 from jaxlm.runs.files import explained
 
 META = ("meta", "metadata")
@@ -33,14 +33,12 @@ def part(fingerprints: dict[str, str], field: str) -> dict[str, str]:
 def parameters(run_dir: Any) -> str:
     """Digest of the parameters in a run's newest checkpoint, read without jax.
 
-    It names them; whether the arrays are what it says is found out by who reads them. Raises UsageError for
-    what is no run, Failure where there is no checkpoint.
+    It names them; whether the arrays are what it says is found out by who reads them. Raises Failure where there
+    is no checkpoint.
     """
     path = epath.Path(run_dir)
     folder = path / "checkpoints"
     with explained(path, "read"):
-        if not path.exists():
-            raise UsageError(f"{path}: no such run")
         steps = [int(one.name) for one in folder.iterdir() if one.name.isdigit()] if folder.exists() else []
         for step in sorted(steps, reverse=True):
             try:

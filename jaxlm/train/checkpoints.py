@@ -17,6 +17,8 @@ import math
 import os
 import re
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,9 +36,12 @@ from jaxlm.runs.digest import digest, part
 from jaxlm.train.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
-# Orbax tells at each step, as warnings, of things that are as intended here; its errors still show.
+# Orbax tells at each step, as warnings, of things that are as intended here, and shows an exception in every
+# thread that it passes through; it reaches us, who say it in one sentence. Its other errors still show.
 logging.getLogger("absl").addFilter(
-    lambda record: record.levelno >= logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
+    lambda record: (
+        f"{os.sep}orbax{os.sep}" not in record.pathname or (record.levelno >= logging.ERROR and not record.exc_info)
+    )
 )
 
 PARTS = {"parameters": "model", "ema": "ema"}
@@ -65,6 +70,7 @@ class Checkpoints:
         """A sentence for each step that the last restore found damaged."""
         self._best, self._config, self._read_only = best, config, read_only
         self._policy = _LastAndBest(keep)
+        _forget_second_errors()
         try:
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -142,16 +148,24 @@ class Checkpoints:
 
     def _give_up(self, error: Exception) -> None:
         if jax.process_index() == 0 and not self._read_only:
-            # A half-written step would keep a full disk full.
-            for path in self.directory.iterdir():
-                if ocp.utils.is_tmp_checkpoint(path):
-                    path.rmtree(missing_ok=True)
+            self._remove_half_written()
         self._manager.reload()
         last = f"step {self.steps()[-1]} is the last complete one" if self.steps() else "there is none yet"
         raise Failure(
             f"cannot save a checkpoint in {self.directory}: {_reason(error)}; {last}, and it is untouched. "
             "Free some space or name another directory, and run again"
         ) from error
+
+    def _remove_half_written(self) -> None:
+        """A half-written step would keep a full disk full; what cannot be removed is, by the next attempt."""
+        for path in self.directory.iterdir():
+            # Other threads may still be writing there.
+            for _ in range(20 if ocp.utils.is_tmp_checkpoint(path) else 0):
+                try:
+                    path.rmtree(missing_ok=True)
+                    break
+                except OSError:
+                    time.sleep(0.1)
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -353,6 +367,24 @@ def _drop_traces(error: BaseException) -> None:
         gc.collect()
     finally:
         sys.unraisablehook = report
+
+
+def _forget_second_errors() -> None:
+    """Writes that fail after the first find that nobody waits for them: Python would print pages about each."""
+    report = sys.unraisablehook
+    if getattr(report, "forgets_second_errors", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    logging.getLogger("asyncio").addFilter(
+        lambda record: "exception was never retrieved" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited", RuntimeWarning)
+    hook.forgets_second_errors = True
+    sys.unraisablehook = hook
 
 
 def _all_hosts(fine: bool) -> bool:

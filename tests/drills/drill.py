@@ -131,6 +131,11 @@ def measured(run: Path) -> dict[tuple[str, int], dict]:
     return {key: {k: v for k, v in one.items() if k not in ("time", "attempt")} for key, one in found.items()}
 
 
+def trained(run: Path, step: int) -> Callable[[], bool]:
+    """To be waited for: the journal has this step."""
+    return lambda: (run / "metrics.jsonl").exists() and ("train", step) in measured(run)
+
+
 def wait_for(process: subprocess.Popen, there: Callable[[], object], patience: float = PATIENCE) -> None:
     """Returns as soon as `there()`, looking every half millisecond. Fails if the process ends before."""
     limit = time.monotonic() + patience

@@ -7,14 +7,10 @@ import time
 
 import pytest
 
-from tests.drills.drill import ROOT, contents, end, kill, measured, saved, wait_for
+from tests.drills.drill import ROOT, contents, end, kill, saved, trained, wait_for
 
 FOUR = ("--where.mesh.fsdp", "2")
 """Of four devices: data 2 x fsdp 2, so that parameters lie on both processes."""
-
-
-def trained(path, step: int):
-    return lambda: (path / "metrics.jsonl").exists() and ("train", step) in measured(path)
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,7 @@
 import signal
 import time
 
-from tests.drills.drill import end, measured, saved, saving, wait_for
-
-SLOW = ("--train.steps", "4000", "--where.every.checkpoint", "0", "--where.every.evaluate", "0")
-
-
-def trained(path, step: int):
-    """Whether the journal has this step."""
-    return lambda: (path / "metrics.jsonl").exists() and ("train", step) in measured(path)
+from tests.drills.drill import end, saved, saving, trained, wait_for
 
 
 def test_stopped_twice_in_one_save(ground, straight):
