@@ -7,7 +7,6 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 make_environment .venv-test report,test,parity || exit
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.venv-test/compiled}
 results=launch/nightly.txt
 failed=0
 

@@ -12,9 +12,6 @@ if [ "${1:-}" = --parity ]; then extras=$extras,parity; shift; fi
 start=$SECONDS
 make_environment .venv-test "$extras"
 installed=$SECONDS
-# Compiled programs are kept between the processes of one run and between runs.
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.venv-test/compiled}
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5
 echo "== ruff"
 .venv-test/bin/ruff check .
 .venv-test/bin/ruff format --check .

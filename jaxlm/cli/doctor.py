@@ -76,7 +76,7 @@ def packages(requirements: list[str] | None = None) -> Iterator[Finding]:
     for text in required() if requirements is None else requirements:
         name, *bounds = re.split(r"\s*(?=[<>=!~])", text.split(";")[0].strip(), maxsplit=1)
         try:
-            version = importlib.metadata.version(name)
+            version = importlib.metadata.version(name.split("[")[0])  # extras are no part of a name
         except importlib.metadata.PackageNotFoundError:
             yield Finding("packages", PROBLEM, f"{name} is missing: pip install '{text}'")
             continue

@@ -151,7 +151,8 @@ def run(experiment, run_dir, profile):
     return 75
 
 def generate(run, prompt, options):
-    yield from [" a", " b"]
+    for number in range(options.samples):
+        yield iter([" a", f" b{number}"])
 
 for name, entry in (("train.run", run), ("serve.generate", generate)):
     for part in (name.split(".")[0], name):
@@ -187,8 +188,8 @@ def test_generate_prints_prompt_and_text(with_fakes, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     words = ["generate", str(tmp_path / "run"), "--prompt", "-"]
-    several = "--- 1 of 2 ---\nonce a\n--- 2 of 2 ---\nonce b\n"
-    for extra, expected in ([], "once a b\n"), (["--samples", "2"], several):
+    several = "--- 1 of 2 ---\nonce a b0\n--- 2 of 2 ---\nonce a b1\n"
+    for extra, expected in ([], "once a b0\n"), (["--samples", "2"], several):
         done = subprocess.run(
             [sys.executable, "-m", "jaxlm", *words, *extra],
             env=with_fakes,

@@ -39,14 +39,14 @@ KEYS = random.row_keys(jax.random.key(1), jnp.arange(2))
 
 
 def build(kind, init):
-    return Toy(jax.random.normal(init.key), kind.attention.heads == 2)
+    return Toy(jax.random.normal(init.draw("weight")), kind.attention.heads == 2)
 
 
 STACK = initial_stack(PATTERN, 7, build, Initial(jax.random.key(0)))
 
 
 def test_layers_run_in_order():
-    weights = [jax.random.normal(Initial(jax.random.key(0)).at(index).key) for index in range(7)]
+    weights = [jax.random.normal(Initial(jax.random.key(0)).number(index).draw("weight")) for index in range(7)]
     wanted = np.asarray(X, np.float64)
     for weight, twice in zip(weights, ORDER, strict=True):
         wanted = np.sin((2 if twice else 1) * wanted * float(weight)) + 0.5
