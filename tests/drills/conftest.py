@@ -11,8 +11,8 @@ from tests.drills.drill import Ground, text
 def ground(tmp_path_factory) -> Ground:
     path = tmp_path_factory.mktemp("ground")
     shared = path / "shared"
+    shared.mkdir()
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        shared.mkdir()
         (shared / "compiled").symlink_to(os.environ["JAX_COMPILATION_CACHE_DIR"])
     text(path / "text")
     return Ground(path, shared)
