@@ -1,10 +1,14 @@
 """The one attention call against loops over single scores in float64, and against torch."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm.config.errors import UsageError
+from jaxlm.layers.attention import blocks
 from jaxlm.layers.attention.call import attend
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
@@ -109,3 +113,29 @@ def test_torch_agrees(kv_heads):
         enable_gqa=True,
     )
     np.testing.assert_allclose(got, wanted.transpose(1, 2).numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize(("window", "softcap", "biased"), [(None, None, False), (3, None, False), (5, 2.0, True)])
+def test_blocks_agree_with_every_score_at_once(window, softcap, biased, monkeypatch):
+    """Values and gradients, over packed rows that are no multiple of a block."""
+    monkeypatch.setattr(blocks, "SMALLEST", 4)
+    length = QUERIES
+    rng = np.random.default_rng(2)
+    q = jnp.asarray(rng.standard_normal((ROWS, length, HEADS, HEAD)), jnp.float32)
+    k, v = jnp.asarray(rng.standard_normal((2, ROWS, length, 2, HEAD)), jnp.float32)
+    bias = jnp.asarray(rng.standard_normal((ROWS, HEADS, length, length)), jnp.float32) if biased else None
+    segments = jnp.asarray([[1] * 5 + [2] * 4, [1] * 7 + [0] * 2])
+    positions = jnp.asarray([[*range(5), *range(4)], [*range(7), 0, 0]])
+    mask = Mask(positions, positions, segments, segments, True, window, aligned=True)
+    real = (segments > 0)[..., None, None]
+
+    def loss(arrays, backend):
+        call = dataclasses.replace(CALL, attention=backend)
+        mixed = jnp.where(real, attend(*arrays, mask=mask, bias=bias, softcap=softcap, call=call), 0.0)
+        return jnp.sum(jnp.sin(mixed) * jnp.arange(mixed.size).reshape(mixed.shape)), mixed
+
+    (_, got), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v), "blocks")
+    (_, wanted), wanted_gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v), "xla")
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.layers.attention import xla
 from jaxlm.layers.attention.mask import Mask
+from jaxlm.layers.attention.xla import weigh
+from jaxlm.layers.products import einsum32
 
-SMALLEST, MOST = 64, 8
+SMALLEST, MOST = 128, 8
 """Queries of a block, and blocks of a row: every block is compiled by itself."""
 
 
@@ -32,23 +33,21 @@ def attend(
     scale: float,
 ) -> Float[Array, "row pos heads head"]:
     """The same as `xla.attend` for a causal mask whose keys are the queries' own tokens."""
-    length = q.shape[1]
+    rows, length, heads, head = q.shape
+    groups = heads // k.shape[2]
+    # Heads before positions, once for all blocks: each product would do it for itself.
+    queries = (q * jnp.asarray(scale, q.dtype)).reshape(rows, length, k.shape[2], groups, head)
+    queries = jnp.transpose(queries, (0, 2, 3, 1, 4))
+    keys, values = jnp.transpose(k, (0, 2, 1, 3)), jnp.transpose(v, (0, 2, 1, 3))
     size = max(SMALLEST, -(-length // MOST))
     mixed = []
     for start in range(0, length, size):
         stop = min(start + size, length)
         first = 0 if mask.window is None else max(0, start - mask.window + 1)
-        queries, keys = slice(start, stop), slice(first, stop)
-        part = None if bias is None else bias[:, :, queries, keys]
-        mixed.append(
-            xla.attend(
-                q[:, queries],
-                k[:, keys],
-                v[:, keys],
-                mask=mask.block(queries, keys),
-                bias=part,
-                softcap=softcap,
-                scale=scale,
-            )
-        )
-    return jnp.concatenate(mixed, axis=1)
+        block, seen = slice(start, stop), slice(first, stop)
+        scores = einsum32("rngqd,rnkd->rngqk", queries[..., block, :], keys[:, :, seen])
+        part = None if bias is None else bias[:, :, block, seen]
+        weights, normalizer = weigh(scores, mask.block(block, seen), part, softcap)
+        mixed.append(einsum32("rngqk,rnkd->rngqd", weights.astype(v.dtype), values[:, :, seen]) / normalizer)
+    together = jnp.transpose(jnp.concatenate(mixed, axis=3), (0, 3, 1, 2, 4))
+    return together.reshape(rows, length, heads, head).astype(q.dtype)

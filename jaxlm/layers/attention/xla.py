@@ -27,14 +27,22 @@ def attend(
     rows, length, heads, head = q.shape
     groups = heads // k.shape[2]
     grouped = q.reshape(rows, length, k.shape[2], groups, head) * jnp.asarray(scale, q.dtype)
-    scores = einsum32("rqngd,rknd->rngqk", grouped, k)
+    weights, normalizer = weigh(einsum32("rqngd,rknd->rngqk", grouped, k), mask, bias, softcap)
+    mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v) / jnp.moveaxis(normalizer, 3, 1)
+    return mixed.reshape(rows, length, heads, head).astype(q.dtype)
+
+
+def weigh(
+    scores: Float[Array, "row kv_heads group query key"],
+    mask: Mask,
+    bias: Float[Array, "row heads query key"] | None,
+    softcap: float | None,
+) -> tuple[Float[Array, "row kv_heads group query key"], Float[Array, "row kv_heads group query 1"]]:
+    """The softmax's numerators and their sum, which divides the mixed values: one pass less over the scores."""
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
         scores += bias.reshape(scores.shape).astype(jnp.float32)
     scores = jnp.where(mask.dense()[:, None, None], scores, MASKED)
-    # The normalizer divides the mixed values, not the weights: one pass less over the scores.
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-    normalizer = jnp.moveaxis(jnp.sum(weights, axis=-1, keepdims=True), 3, 1)
-    mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v) / normalizer
-    return mixed.reshape(rows, length, heads, head).astype(q.dtype)
+    return weights, jnp.sum(weights, axis=-1, keepdims=True)
