@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -29,8 +30,7 @@ def rotate(
     `pairs` says which features form a plane: (i, i + planes), or (2 i, 2 i + 1). Angles are float32.
     """
     rotated = 2 * radians.shape[0]
-    angles = positions[..., None, None].astype(jnp.float32) * radians.reshape(1, 1, 1, -1)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    cos, sin = jnp.split(_turns(positions, radians)[:, :, None], 2, axis=-1)
     turned, rest = x[..., :rotated].astype(jnp.float32), x[..., rotated:]
     if pairs == "halves":
         first, second = jnp.split(turned, 2, axis=-1)
@@ -43,3 +43,18 @@ def rotate(
         result = jnp.stack(parts, axis=-1).reshape(turned.shape)
     result = result.astype(x.dtype)
     return result if rotated == x.shape[-1] else jnp.concatenate([result, rest], axis=-1)
+
+
+def _turns(
+    positions: Int[Array, "row pos"], radians: Float[np.ndarray, "planes"]
+) -> Float[Array, "row pos two_planes"]:
+    """Cosines, then sines."""
+    angles = positions[..., None].astype(jnp.float32) * radians.reshape(1, 1, -1)
+    turns = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+    def stored(turns: Float[Array, "row pos two_planes"]) -> Float[Array, "row pos two_planes"]:
+        # XLA's CPU backend would compute them again for every head and at every use, at ten times the cost of
+        # turning; it stores what comes out of a product, and this one is exact.
+        return turns @ jnp.eye(turns.shape[-1], dtype=turns.dtype)
+
+    return jax.lax.platform_dependent(turns, cpu=stored, default=lambda turns: turns)

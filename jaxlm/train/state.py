@@ -49,11 +49,23 @@ def place(state: State, optimizer: optax.GradientTransformation, layout: Layout)
     trained = half(state.model, whole)
     replicated = layout.replicated()
 
+    def masked(node: Any) -> bool:
+        """Whether it stands for a parameter that another part of the optimizer takes (Muon's AdamW)."""
+        return isinstance(node, optax.MaskedNode)
+
     def moment(leaf: Any, parameter: Any, place: Any) -> Any:
+        if masked(leaf):
+            return leaf
         return place if leaf.shape == parameter.shape else replicated
 
     moments = optax.tree.map_params(
-        optimizer, moment, state.optimizer, state.model, trained, transform_non_params=lambda _: replicated
+        optimizer,
+        moment,
+        state.optimizer,
+        state.model,
+        trained,
+        transform_non_params=lambda _: replicated,
+        is_leaf=masked,
     )
     frozen = {
         role: half(model, whole) if role == "model" else shardings(model, layout)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.config import Mesh, Stream
+from jaxlm.config import Adafactor, Lion, Mesh, Muon, Stream
 from jaxlm.data import rows as row_data
 from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
@@ -34,12 +34,13 @@ def documents():
     return in_memory(arrays, bytes=sum(map(len, arrays)), vocab=264, pad=0)
 
 
-def make(mesh: str):
+def make(mesh: str, **changes):
     """(setup, micro-batches) of the tiny experiment in float32 with dropout, on a mesh."""
     shape, devices, micro = MESHES[mesh]
     tiny = experiment()
     tiny = dataclasses.replace(
         tiny,
+        **changes,
         train=dataclasses.replace(tiny.train, batch=16),
         where=dataclasses.replace(tiny.where, mesh=shape, micro_batches=micro),
     )
@@ -74,23 +75,21 @@ def trained(start):
     return train
 
 
+def compiled(setup, **options):
+    return jax.jit(
+        make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0, **options),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, setup.abstract), None),
+    )
+
+
 def _train(mesh, start):
     setup, micro = make(mesh)
     directory, expected = start
     state = load(directory, setup)
     assert digest(fingerprint(state)) == expected
     rows = row_data.training(documents(), Stream(), batch=16, length=32, seed=0)
-    options = {
-        "seed": 0,
-        "micro_batches": micro,
-        "clip": 1.0,
-        "observe": lambda _, gradients, __: flatten(gradients),
-    }
-    step = jax.jit(
-        make_step(setup.objective, setup.optimizer, setup.call, **options),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, setup.abstract), None),
-    )
+    step = compiled(setup, micro_batches=micro, observe=lambda _, gradients, __: flatten(gradients))
     losses, first = [], None
     for index in range(STEPS):
         state, metrics = step(state, feed.global_batch(rows, setup.call.layout, index))
@@ -142,3 +141,19 @@ def test_a_checkpoint_moves_between_meshes(trained, tmp_path, there):
 def test_the_start_is_the_same_on_any_mesh(start):
     state = initial_state(make("data 2, fsdp 2, tensor 2")[0])
     assert digest(fingerprint(state)) == start[1]
+
+
+@pytest.mark.parametrize("optimizer", [Adafactor(), Lion(), Muon()], ids=lambda kind: type(kind).__name__)
+def test_any_optimizer_is_sharded_saved_and_resumed(optimizer, tmp_path):
+    setup, _ = make("fsdp 8", optimizer=optimizer)
+    rows = row_data.training(documents(), Stream(), batch=16, length=32, seed=0)
+    step = compiled(setup)
+    start = initial_state(setup)
+    sharded = [leaf for leaf in jax.tree.leaves(start.optimizer) if not leaf.sharding.is_fully_replicated]
+    assert sharded or isinstance(optimizer, Adafactor)  # Its moments are vectors.
+    state, _ = step(start, feed.global_batch(rows, setup.call.layout, 0))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+    batch = feed.global_batch(rows, setup.call.layout, 1)
+    (straight, _), (resumed, _) = step(state, batch), step(load(tmp_path, setup), batch)
+    assert fingerprint(straight) == fingerprint(resumed)
