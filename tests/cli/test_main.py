@@ -27,10 +27,10 @@ def ask(capsys, *words):
         (["--help"], 0, "usage: jaxlm COMMAND"),
         (["run", "--help"], 0, "usage: jaxlm run EXPERIMENT"),
         (["rnu"], 2, "no command 'rnu'; did you mean run?"),
-        (["run", "experiments/quickstart.py", "--help"], 0, "--train.batch"),
-        (["run", "experiments/quickstart.py", "--train.batsh", "3"], 2, "--train.batch"),
+        (["run", "tests/base.py", "--help"], 0, "--train.batch"),
+        (["run", "tests/base.py", "--train.batsh", "3"], 2, "--train.batch"),
         (["run", "experiments/quikstart.py"], 2, "experiments/quickstart.py"),
-        (["show", "experiments/quickstart.py"], 0, "4,262,144"),
+        (["show", "tests/base.py"], 0, "4,262,144"),
     ],
 )
 def test_answers_without_jax_in_half_a_second(words, code, said):
@@ -62,17 +62,17 @@ def test_every_command_has_help_that_fits_a_terminal(capsys):
         (["quickstart.py"], "jaxlm: no command quickstart.py; to train it: jaxlm run quickstart.py"),
         (["run"], "jaxlm run: the experiment comes first"),
         (["run", "--train.steps", "3"], "jaxlm run: the experiment comes first"),
-        (["run", "experiments/quickstart.py", "--run-dir"], "jaxlm run: --run_dir has no value"),
-        (["run", "experiments/quickstart.py", "--rundir", "x"], "--run_dir"),
-        (["run", "experiments/quickstart.py", "--init", "nowhere"], "jaxlm run: --init nowhere: no such run"),
+        (["run", "tests/base.py", "--run-dir"], "jaxlm run: --run_dir has no value"),
+        (["run", "tests/base.py", "--rundir", "x"], "--run_dir"),
+        (["run", "tests/base.py", "--init", "nowhere"], "jaxlm run: --init nowhere: no such run"),
         (
-            ["run", "experiments/quickstart.py", "--profile", "9:3"],
+            ["run", "tests/base.py", "--profile", "9:3"],
             "--profile 9:3: expected A:B with 0 <= A < B",
         ),
-        (["run", "experiments/quickstart.py", "--train.batch", "0"], "jaxlm run: train.batch is 0"),
-        (["show", "experiments/quickstart.py", "--devices", "x"], "--devices x: expected a number"),
+        (["run", "tests/base.py", "--train.batch", "0"], "jaxlm run: train.batch is 0"),
+        (["show", "tests/base.py", "--devices", "x"], "--devices x: expected a number"),
         (
-            ["show", "experiments/quickstart.py", "--devices", "3", "--where.mesh.fsdp", "2"],
+            ["show", "tests/base.py", "--devices", "3", "--where.mesh.fsdp", "2"],
             "is not 3 devices",
         ),
         (["generate", "nowhere"], "--prompt; jaxlm generate --help"),
@@ -113,10 +113,10 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = f"{sys.executable} -m jaxlm show experiments/quickstart.py | head -1"
+    command = f"{sys.executable} -m jaxlm show tests/base.py | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
-    assert done.stdout.startswith("quickstart")
+    assert done.stdout.startswith("base")
 
 
 def test_dispatch_is_small():
@@ -125,7 +125,7 @@ def test_dispatch_is_small():
 
 
 def test_show_marks_what_differs_from_the_file(capsys):
-    words = ["show", "experiments/quickstart.py", "--train.steps", "50", "model.position:learned"]
+    words = ["show", "tests/base.py", "--train.steps", "50", "model.position:learned"]
     code, out, _ = ask(capsys, *words)
     assert code == 0
     marked = [line.split() for line in out.split("\n") if "(file:" in line]
@@ -171,7 +171,7 @@ def with_fakes(tmp_path):
 
 
 def test_run_hands_over_what_was_asked(with_fakes, tmp_path):
-    words = ["experiments/quickstart.py", "--train.steps", "7", "--run-dir", "r", "--profile=2:4"]
+    words = ["tests/base.py", "--train.steps", "7", "--run-dir", "r", "--profile=2:4"]
     done = subprocess.run(
         [sys.executable, "-m", "jaxlm", "run", *words], env=with_fakes, capture_output=True, text=True
     )

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.cli import main, text
 from jaxlm.config.overrides import apply
 from jaxlm.runs import directory, goodput
 from jaxlm.runs.journal import Journal
+from tests.base import experiment
 
 BASE = experiment()
 
@@ -51,7 +51,7 @@ def test_list(ledger, capsys):
     header, b, a = said(capsys, "list")
     assert header == ["name", "hash", "steps", "loss", "bits/byte", "status", "written"]
     assert b[2:6] == ["100/300", "3.5000", "-", "stopped"]
-    assert a[:6] == ["quickstart", directory.what_hash(BASE)[:8], "600/600", "2.5000", "1.5000", "finished"]
+    assert a[:6] == ["base", directory.what_hash(BASE)[:8], "600/600", "2.5000", "1.5000", "finished"]
     assert said(capsys) == said(capsys, "list", "runs")
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.config.check import check
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
+from tests.base import experiment
 
 
 def test_shipped_experiment_passes():

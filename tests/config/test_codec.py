@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.quickstart import experiment
 from jaxlm import config as c
 from jaxlm.config import paths
 from jaxlm.config.codec import difference, from_json, sources, to_json, what_hash, whole_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.load import load_experiment
+from tests.base import experiment
 
 BASE = experiment()
 FILES = [str(path) for path in Path("experiments").rglob("*.py") if "benchmarks" not in path.parts]

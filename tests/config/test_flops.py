@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.config import (
     Attention,
     Block,
@@ -24,6 +23,7 @@ from jaxlm.config import (
 )
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token, parameters
+from tests.base import experiment
 
 
 def heads(count, head=64, **k):

@@ -6,12 +6,12 @@ import string
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm import config as c
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import choices, has_default, leaves, option_name, reachable
 from jaxlm.config.suggest import nearest
+from tests.base import experiment
 
 BASE = experiment()
 
