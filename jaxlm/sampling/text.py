@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
-from jaxlm.layers.contracts import Call, Memory, Model, Tokens
+from jaxlm.layers.contracts import Call, Memory, Model, RowKeys, Tokens
 from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.sampling import loop
 from jaxlm.sampling.logits import Settings, sample_keys
@@ -85,13 +86,13 @@ def sample_with_log_probabilities(
     if not prompts or options.samples < 1:
         raise UsageError(f"{len(prompts)} prompts, samples={options.samples}: both must be at least 1")
     texts = [prompt for prompt in prompts for _ in range(options.samples)]
-    numbers = np.tile(np.arange(options.samples, dtype=np.int32), len(prompts))
+    numbers = [number for _ in prompts for number in range(options.samples)]
     inputs, memory = _inputs(model, tokenizer, texts, call)
     drawn = loop.generate(
         model,
         inputs,
         settings(options, len(texts)),
-        sample_keys(jnp.full(len(texts), options.seed), jnp.asarray(numbers)),
+        _keys(options, texts, numbers),
         tokens=options.tokens,
         stop=tokenizer.eos,
         pad=tokenizer.pad,
@@ -110,6 +111,13 @@ def settings(options: Options, rows: int) -> Settings:
     )
 
 
+def _keys(options: Options, prompts: Sequence[str], numbers: Sequence[int]) -> RowKeys:
+    """One for each sample. The prompt takes part: the same noise would make texts of two prompts alike."""
+    pairs = zip(prompts, numbers, strict=True)
+    mixed = jnp.asarray([(zlib.crc32(prompt.encode()) + number) % 2**31 for prompt, number in pairs], jnp.int32)
+    return sample_keys(jnp.full(len(prompts), options.seed), mixed)
+
+
 def _sample(
     tokenizer: Tokenizer, prompt: str, ids: Int[np.ndarray, "new"], log_p: Float[np.ndarray, "new"]
 ) -> Sample:
@@ -122,7 +130,7 @@ def _chunks(
     """The first token by itself, then `CHUNK` at a time."""
     model = loop.unstacked(model)
     inputs, memory = _inputs(model, tokenizer, [prompt], call)
-    keys = sample_keys(jnp.full(1, options.seed), jnp.full(1, number))
+    keys = _keys(options, [prompt], [number])
     request = loop.Request.of(
         settings(options, 1), keys, tokens=options.tokens, stop=tokenizer.eos, pad=tokenizer.pad
     )

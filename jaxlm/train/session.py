@@ -62,7 +62,9 @@ def settle(session: Session) -> None:
     experiment = session.experiment
     cadence, last = experiment.where.every.log, experiment.train.steps
     rate = optimizers.learning_rate(experiment.optimizer, last)
-    for done, metrics in session.metrics.take():
+    with session.clock("step"):  # It is waited for here.
+        taken = session.metrics.take()
+    for done, metrics in taken:
         layers = telemetry.readable(metrics, experiment.where.micro_batches)
         if layers:
             session.journal.write("telemetry", done, **layers)

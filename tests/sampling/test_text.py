@@ -82,6 +82,13 @@ def test_samples_do_not_depend_on_the_other_prompts():
     assert other[0].ids != alone[0].ids
 
 
+def test_prompts_do_not_share_their_noise():
+    """At a temperature where the model has no say, the same noise would draw the same tokens."""
+    options = Options(tokens=30, temperature=1e6)
+    one, other = sample_with_log_probabilities(model_of(ASCII.vocab), ASCII, ["def ", "The "], options, CALL)
+    assert sum(a == b for a, b in zip(one.ids, other.ids, strict=False)) < 5
+
+
 @pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
 @pytest.mark.parametrize("tokens", [1, 30])
 def test_the_stream_is_the_sample(kind, tokens):
