@@ -3,7 +3,7 @@
 #
 #   launch/test.sh [--parity] [arguments of pytest]
 #
-# --parity adds torch, the reference that layers are compared with.
+# --parity adds torch and transformers, the references that layers and models are compared with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh

@@ -81,7 +81,7 @@ def matrix(name: str, leaf: Any) -> MuonDimensionNumbers | None:
             axes = MuonDimensionNumbers((-3,), (-2, -1))
         case "out" if heads:  # (heads, head) -> embed
             axes = MuonDimensionNumbers((-3, -2), (-1,))
-        case "up" | "gate" | "down" | "key" | "value" | "receptance" | "output":
+        case "up" | "gate" | "down" | "key" | "value" | "receptance" | "channel_receptance" | "out":
             axes = MuonDimensionNumbers((-2,), (-1,))
         case _:
             return None
