@@ -1,6 +1,8 @@
 """Eight CPU devices in every test, no silent broadcasting between ranks, and every array's shape checked."""
 
 import os
+from collections import Counter
+from pathlib import Path
 
 # Test programs are tiny: compiling them well takes seconds each, compiling them simply a fraction of that.
 os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
@@ -15,3 +17,18 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 ROOMS = ("parallel", "layers", "models", "objectives", "adapters", "quantize", "sampling")
 install_import_hook([f"jaxlm.{room}" for room in ROOMS], "shapes.check")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Minutes of each room, over all processes, and what was skipped by name."""
+    minutes, skipped = Counter(), Counter()
+    for status, reports in terminalreporter.stats.items():
+        for report in reports:
+            if hasattr(report, "duration"):
+                minutes[Path(report.nodeid).parts[1]] += report.duration / 60
+            if status == "skipped":
+                skipped[report.longrepr[2]] += 1
+    parts = ", ".join(f"{room} {spent:.1f}" for room, spent in minutes.most_common())
+    terminalreporter.write_line(f"minutes by part, over all processes: {parts}")
+    for reason, count in skipped.items():
+        terminalreporter.write_line(f"skipped {count}: {reason}")

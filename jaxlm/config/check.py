@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from jaxlm.config.data import Bytes, SentencePiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Learned, Rwkv4
+from jaxlm.config.model import Encoder, EncoderDecoder, Learned, Rwkv4
+from jaxlm.config.objective import Autoregressive
 from jaxlm.config.paths import leaves
 
 MAY_BE_ZERO = {
@@ -55,6 +56,10 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
+    if isinstance(model, Encoder) and isinstance(experiment.objective, Autoregressive):
+        yield "model is an Encoder: it sees the tokens that Autoregressive asks for; choose model:decoder"
+    if isinstance(model, EncoderDecoder):
+        yield "model is an EncoderDecoder: documents have nothing for its encoder to read; choose model:decoder"
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from experiments.quickstart import experiment as quickstart
 from jaxlm.config.check import check
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
@@ -9,6 +10,7 @@ from tests.base import experiment
 
 
 def test_shipped_experiment_passes():
+    check(quickstart())
     check(experiment())
 
 
@@ -20,6 +22,8 @@ def test_shipped_experiment_passes():
         ("--optimizer.schedule.peak -1", "optimizer.schedule.peak is -1.0: expected no negative"),
         ("--where.micro_batches 3", "train.batch is 16: where.micro_batches = 3 does not divide"),
         ("model.position:learned --model.position.length 8", "model.position.length is 8"),
+        ("model:encoder --model.vocab 4096", "model is an Encoder: it sees the tokens"),
+        ("model:encoder_decoder --model.vocab 4096", "model is an EncoderDecoder: documents have nothing"),
         ("--model.vocab 100", "model.vocab is 100: the tokenizer has 4096"),
         (
             "--model.block.attention.kv_heads 3",

@@ -159,7 +159,7 @@ def rwkv4(model):
 
 
 def distance(model, reference) -> float:
-    """Largest difference of logits, in units of what is allowed: 2e-5 of their standard deviation, at least of 1."""
+    """Largest difference of logits in units of what is allowed: 2e-5 of their standard deviation, at least of 1."""
     import torch
 
     ids = np.random.default_rng(1).integers(0, VOCAB, (ROWS, LENGTH))
