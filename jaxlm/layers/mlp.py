@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -17,6 +20,15 @@ ACTIVATIONS = {
     "gelu_tanh": jax.nn.gelu,
     "relu": jax.nn.relu,
 }
+
+
+@functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
+def activate(
+    name: str, x: Float[Array, "row pos mlp"], factor: Float[Array, "row pos mlp"] | None = None
+) -> Float[Array, "row pos mlp"]:
+    """activation(x) * factor, in float32 within; the backward pass starts from the arguments again."""
+    y = ACTIVATIONS[name](x.astype(jnp.float32))
+    return (y if factor is None else y * factor.astype(jnp.float32)).astype(x.dtype)
 
 
 @struct.dataclass
@@ -40,7 +52,7 @@ class Gated:
         more = {"key": key, "adapters": adapters}
         gate = project(self.gate, x, "rpe,em->rpm", call, **more)
         up = project(self.up, x, "rpe,em->rpm", call, **more)
-        hidden = call.layout.constrain(ACTIVATIONS[self.config.activation](gate) * up, ("row", "pos", "mlp"))
+        hidden = call.layout.constrain(activate(self.config.activation, gate, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 
 
@@ -63,7 +75,7 @@ class Plain:
         """Each position by itself."""
         more = {"key": key, "adapters": adapters}
         up = project(self.up, x, "rpe,em->rpm", call, **more)
-        hidden = call.layout.constrain(ACTIVATIONS[self.config.activation](up), ("row", "pos", "mlp"))
+        hidden = call.layout.constrain(activate(self.config.activation, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 
 

@@ -246,7 +246,9 @@ def _sample(session: Session, state: State) -> None:
     layout = single_device()
     model = jax.device_put(model, shardings(model, layout))
     options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
-    call = dataclasses.replace(session.setup.call, layout=layout)
+    # Float32, so that whoever reads a text again finds the same log-probabilities.
+    precision = dataclasses.replace(session.setup.call.precision, compute="float32", logits="float32")
+    call = dataclasses.replace(session.setup.call, layout=layout, precision=precision)
     tokenizer = session.prepared.tokenizer
     drawn = sample_with_log_probabilities(model, tokenizer, samples.prompts, options, call)
     text = json.dumps([sample.as_json(tokenizer) for sample in drawn], indent=1, ensure_ascii=False)

@@ -19,7 +19,6 @@ from typing import Any
 from jaxlm.runs.journal import read_metrics
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = Path(__file__).with_name("program.py")
 TINY = ROOT / "tests/train/tiny.py"
 PATIENCE = 240
 """Seconds after which a process hangs: the first of a session compiles, perhaps on a busy machine."""
@@ -51,7 +50,7 @@ class Ground:
 
     def start(self, *words: str, devices: int = 1, **environment: str) -> subprocess.Popen:
         """`jaxlm WORDS` in a process group of its own."""
-        return self._start([str(PROGRAM), *words], devices, environment)
+        return self._start(["-m", "jaxlm", *words], devices, environment)
 
     def script(self, code: str, *words: str, devices: int = 1, **environment: str) -> subprocess.Popen:
         """Python code, in the same surroundings."""
