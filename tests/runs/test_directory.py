@@ -11,12 +11,12 @@ import textwrap
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.config import Custom
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.overrides import apply
 from jaxlm.runs.directory import finish, open_run, read_experiment, record, release, run_path, status
+from tests.base import experiment
 
 BASE = experiment()
 
@@ -33,7 +33,7 @@ def snapshot(path) -> dict:
 
 def test_created_then_resumed_then_finished():
     run = open_run(BASE)
-    assert str(run.path) == f"runs/quickstart-{what_hash(BASE)[:8]}"
+    assert str(run.path) == f"runs/base-{what_hash(BASE)[:8]}"
     assert (run.attempt, run.resumed, run.finished) == (1, False, False)
     assert read_experiment(run.path) == BASE
     assert json.loads((run.path / "config.json").read_text())["hash"] == what_hash(BASE)
@@ -131,7 +131,7 @@ def test_a_directory_that_cannot_be_written(monkeypatch):
 def test_only_one_process_writes(tmp_path):
     holder = textwrap.dedent("""
         import sys, os
-        from experiments.quickstart import experiment
+        from tests.base import experiment
         from jaxlm.runs.directory import open_run
         open_run(experiment(), "mine")
         print(os.getpid(), flush=True)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.runs import goodput
 from jaxlm.runs.journal import Journal, read_metrics
 from jaxlm.runs.manifest import flags, git, manifest, redact, redact_argv
 from jaxlm.runs.tensorboard import open_tensorboard
+from tests.base import experiment
 
 
 def test_the_clock_adds_up():

@@ -14,13 +14,13 @@ import tomllib
 import numpy as np
 import pytest
 
-from experiments.quickstart import experiment
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.overrides import apply
 from jaxlm.runs import directory, manifest
 from jaxlm.runs.journal import Journal
 from jaxlm.runs.report import write_report
+from tests.base import experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 BASE = experiment()
