@@ -36,8 +36,8 @@ def experiment() -> Experiment:
         tokenizer=SentencePiece(vocab=4096),
         data=Corpus(held_out=200_000),
         optimizer=Muon(schedule=Linear(peak=2e-2, warmup=20)),
-        train=Train(steps=700, batch=16, length=256),
+        train=Train(steps=760, batch=16, length=256),
         precision="bfloat16",
         samples=Samples(prompts=("def ", "The ", "import ")),
-        where=Where(layers="unroll", every=Every(evaluate=175, checkpoint=350)),
+        where=Where(layers="unroll", every=Every(evaluate=190, checkpoint=380)),
     )
