@@ -2,9 +2,8 @@
 
     jaxlm run experiments/quickstart.py
 
-Two CPU cores train it in five minutes, to 0.9 of the bits per byte of `gzip -9`. At this scale small and long beats
-large and short: in the time in which these 1.3 million parameters reach 1.93 bits per byte, 2.6 million reach 2.00
-and 4.3 million 2.19.
+Two CPU cores train it in five minutes to 1.93 bits per byte of held-out text, 0.9 of what `gzip -9` needs. At this
+scale small and long beats large and short: 2.6 million parameters instead of 1.3 reach 2.00 in the same time.
 """
 
 from jaxlm.config import (
