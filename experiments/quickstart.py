@@ -2,8 +2,7 @@
 
     jaxlm run experiments/quickstart.py
 
-Two CPU cores train it in five minutes to 1.93 bits per byte of held-out text, 0.9 of what `gzip -9` needs. At this
-scale small and long beats large and short: 2.6 million parameters instead of 1.3 reach 2.00 in the same time.
+Two CPU cores train it in five minutes to 1.93 bits per byte of held-out text, 0.9 of what `gzip -9` needs.
 """
 
 from jaxlm.config import (

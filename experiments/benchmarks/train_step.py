@@ -236,37 +236,59 @@ def compare(precision: str, vocab: int, rounds: int) -> str:
 
 
 def products() -> str:
-    """GF/s of the widest product of a layer, forward and both backward ones, as the layers compute it."""
+    """GF/s of the widest product of a layer, forward and both backward ones, as each side computes it."""
+    lines = ["", "product 4096 x 384 x 1536, GF/s     forward       dx       dW"]
+    for side, of in (("jaxlm", jaxlm_products), ("torch", torch_products)):
+        for dtype in ("float32", "bfloat16"):
+            rates = [2 * ROWS * LENGTH * EMBED * WIDTH / median_seconds(call) / 1e9 for call in of(dtype)]
+            lines.append(f"{side} {dtype:29} " + " ".join(f"{rate:8.0f}" for rate in rates))
+    return "\n".join(lines)
+
+
+def jaxlm_products(dtype: str) -> list[Any]:
+    """Forward, dx and dW, each a function without arguments."""
     import jax
     import jax.numpy as jnp
 
     from jaxlm.layers.products import contract
 
-    lines = ["", "product 4096 x 384 x 1536, GF/s     forward       dx       dW"]
-    for dtype in ("float32", "bfloat16"):
-        x, w = jnp.ones((ROWS * LENGTH, EMBED), dtype), jnp.ones((EMBED, WIDTH), dtype)
-        y = jnp.ones((ROWS * LENGTH, WIDTH), dtype)
+    x, w = jnp.ones((ROWS * LENGTH, EMBED), dtype), jnp.ones((EMBED, WIDTH), dtype)
+    y = jnp.ones((ROWS * LENGTH, WIDTH), dtype)
 
-        def forward(x: Any, w: Any) -> Any:
-            return contract(x, w, "re,em->rm")
+    def forward(x: Any, w: Any) -> Any:
+        return contract(x, w, "re,em->rm")
 
-        def dx(x: Any, w: Any, y: Any) -> Any:
-            return jax.vjp(lambda x: forward(x, w), x)[1](y)
+    def dx(x: Any, w: Any, y: Any) -> Any:
+        return jax.vjp(lambda x: forward(x, w), x)[1](y)
 
-        def dw(x: Any, w: Any, y: Any) -> Any:
-            return jax.vjp(lambda w: forward(x, w), w)[1](y)
+    def dw(x: Any, w: Any, y: Any) -> Any:
+        return jax.vjp(lambda w: forward(x, w), w)[1](y)
 
-        rates = []
-        for function, operands in ((forward, (x, w)), (dx, (x, w, y)), (dw, (x, w, y))):
-            compiled = jax.jit(function).lower(*operands).compile()
-            times = []
-            for _ in range(20):
-                start = time.perf_counter()
-                jax.block_until_ready(compiled(*operands))
-                times.append(time.perf_counter() - start)
-            rates.append(2 * ROWS * LENGTH * EMBED * WIDTH / statistics.median(times) / 1e9)
-        lines.append(f"{dtype:35} " + " ".join(f"{rate:8.0f}" for rate in rates))
-    return "\n".join(lines)
+    def ready(function: Any, *operands: Any) -> Any:
+        compiled = jax.jit(function).lower(*operands).compile()
+        return lambda: jax.block_until_ready(compiled(*operands))
+
+    return [ready(forward, x, w), ready(dx, x, w, y), ready(dw, x, w, y)]
+
+
+def torch_products(dtype: str) -> list[Any]:
+    """The same, with the weight as torch.nn.Linear has it."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    x, w = torch.ones(ROWS * LENGTH, EMBED, dtype=kind), torch.ones(WIDTH, EMBED, dtype=kind)
+    y = torch.ones(ROWS * LENGTH, WIDTH, dtype=kind)
+    return [lambda: x @ w.t(), lambda: y @ w, lambda: y.t() @ x]
+
+
+def median_seconds(call: Any) -> float:
+    """Median of 20 calls, after three."""
+    times = []
+    for _ in range(23):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])
 
 
 def utilization(rounds: int) -> str:

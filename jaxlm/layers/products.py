@@ -81,16 +81,14 @@ def _backward(transposed: bool, saved: tuple[Matrix, Matrix], cotangent: Matrix)
 
 
 def _sum_over_rows(a: Matrix, b: Matrix) -> Matrix:
+    # XLA's CPU backend is fast in 16 bits only where the left operand is summed over its last dimension.
     if a.shape[0] % 2 or a.dtype.itemsize != 2:
         return _dot(a, b, 0, 0)
-    return jax.lax.platform_dependent(a, b, cpu=_sum_over_columns, default=lambda a, b: _dot(a, b, 0, 0))
+    return jax.lax.platform_dependent(a, b, cpu=_sum_over_rows_on_cpu, default=lambda a, b: _dot(a, b, 0, 0))
 
 
-def _sum_over_columns(a: Matrix, b: Matrix) -> Matrix:
-    """The same with the narrower operand transposed in memory.
-
-    XLA's CPU backend is fast in 16 bits only where the left operand is summed over its last dimension.
-    """
+def _sum_over_rows_on_cpu(a: Matrix, b: Matrix) -> Matrix:
+    """The same for pairs of rows, the narrower operand transposed in memory."""
     if a.shape[1] <= b.shape[1]:
         return _dot(_transposed(a), b, 1, 0)
     return _dot(_transposed(b), a, 1, 0).T

@@ -1,6 +1,7 @@
 """What is looked at while a run trains does not change it: traces, telemetry, the account of its time."""
 
 import math
+import re
 import time
 
 import pytest
@@ -11,10 +12,15 @@ from jaxlm.runs.journal import read_metrics
 
 @pytest.fixture(scope="module")
 def observed(ground):
-    """(Run with a trace of steps 3 to 6 and telemetry every 25 steps, seconds that its process took)."""
+    """(Run with a trace of steps 3 to 6 and telemetry every 25 steps, the process's seconds and output)."""
     start = time.monotonic()
-    ground.finish("observed", "--profile", "3:6", "--where.every.telemetry", "25")
-    return "observed", time.monotonic() - start
+    done = ground.finish("observed", "--profile", "3:6", "--where.every.telemetry", "25")
+    return "observed", time.monotonic() - start, done.out
+
+
+def test_the_first_step_is_shown_and_then_each_cadence(observed):
+    shown = [int(step) for step in re.findall(r"step (\d+)/60  loss", observed[2])]
+    assert shown == [1, *range(5, 61, 5)]
 
 
 def test_a_trace_is_written(ground, observed):
@@ -48,7 +54,7 @@ def test_the_lowered_step_is_sensitive(ground, straight):
 
 
 def test_seconds_add_up_to_the_wall_time(ground, observed):
-    run, wall = observed
+    run, wall = observed[:2]
     events = [one for one in read_metrics(ground.path / run) if one.get("event") == "goodput"]
     first, last = events[0], events[-1]
     passed = last["time"] - first["time"]

@@ -15,9 +15,8 @@ from tests.tiny import tokens
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_log_probabilities_are_those_of_the_full_forward(ground, precision):
-    run = f"sampled-{precision}"
-    ground.finish(run, "--precision", precision, "--train.steps", "5", "--samples.tokens", "40")
-    run = ground.path / run
+    run = ground.path / f"sampled-{precision}"
+    ground.finish(run.name, "--precision", precision, "--train.steps", "5", "--samples.tokens", "40")
     model, tokenizer, call = load_run(str(run))
     call = dataclasses.replace(call, precision=PRECISIONS["float32"])
     (sample,) = json.loads((run / "samples.json").read_text())
