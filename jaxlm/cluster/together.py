@@ -8,15 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxlm.config.errors import Failure, UsageError
 
 Result = TypeVar("Result")
+
+PATIENCE_MS = 3_600_000
+"""How long one process may compile for after another."""
 
 GRACE = 3.0
 """Seconds that process 0, with whom the coordinator ends, gives the others to say what is wrong."""
@@ -41,6 +45,20 @@ def together(act: Callable[[], Result]) -> Result:
     return result
 
 
+def compiled(lowered: jax.stages.Lowered, options: dict[str, Any] | None = None) -> jax.stages.Compiled:
+    """The program, once every process has it.
+
+    One that finds it in its cache would start at once and wait for the others in the first collective, and on CPUs
+    collectives give up after 30 seconds. Raises Failure when another process has gone.
+    """
+    program = lowered.compile(compiler_options=options)
+    try:
+        ocp.multihost.get_barrier_sync_fn()(key="compiled", timeout_ms=PATIENCE_MS)
+    except jax.errors.JaxRuntimeError as error:
+        raise Failure(_gone(error)) from error
+    return program
+
+
 @contextmanager
 def leaving() -> Iterator[None]:
     """On several processes, one that fails within leaves at once, with its own exit code.
@@ -56,8 +74,13 @@ def leaving() -> Iterator[None]:
         # The last to be registered is the first to be called.
         atexit.register(_leave, _exit_code(error))
         if isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" in str(error):
-            raise Failure("another process of this run has gone: see its message, and start all again") from error
+            raise Failure(_gone(error)) from error
         raise
+
+
+def _gone(error: Exception) -> str:
+    said = str(error).splitlines()[0]
+    return f"another process of this run has gone: see its message, and start all again ({said})"
 
 
 def _leave(code: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxlm.cluster import together
 from jaxlm.layers.contracts import Call
 from jaxlm.train import feed, telemetry
 from jaxlm.train.session import Session, note
@@ -34,7 +35,7 @@ def compiled_steps(session: Session) -> Callable[[int], Callable]:
         )
         with session.clock("compile"):
             lowered = jax.jit(function, donate_argnums=0, out_shardings=(places, None)).lower(setup.abstract, batch)
-            return lowered.compile(), hashlib.sha256(lowered.as_text().encode()).hexdigest()
+            return together.compiled(lowered), hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
     plain, lowered = compiled(setup.call)
     mesh = setup.call.layout.mesh

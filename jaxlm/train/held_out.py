@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from jaxlm.cluster import together
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.layers.names import combine
 from jaxlm.objectives.objective import Objective
@@ -28,11 +29,15 @@ def make_evaluate(objective: Objective, call: Call) -> Evaluate:
         totals, _ = objective.totals(combine(trained, frozen["model"]), batch, None, call, frozen)
         return totals, objective.weights(batch)
 
+    program: list[jax.stages.Compiled] = []
+
     def evaluate(trained: PyTree, frozen: dict[str, Any], batches: Iterable[Batch]) -> dict[str, float]:
         total: dict[str, float] = {}
         weight: dict[str, float] = {}
         for batch in batches:
-            totals, weights = jax.device_get(sums(trained, frozen, batch))
+            if not program:
+                program.append(together.compiled(sums.lower(trained, frozen, batch)))
+            totals, weights = jax.device_get(program[0](trained, frozen, batch))
             for term in totals:
                 total[term] = total.get(term, 0.0) + float(totals[term])
                 weight[term] = weight.get(term, 0.0) + float(weights[term])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
@@ -110,7 +111,7 @@ def initial_state(setup: Setup) -> State:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
     make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
     options = RUN_ONCE if jax.default_backend() == "cpu" else None
-    state = make.lower().compile(compiler_options=options)()
+    state = together.compiled(make.lower(), options)()
     if not setup.experiment.initial:
         return state
     run, digest = initial(setup.experiment)

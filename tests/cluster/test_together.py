@@ -4,10 +4,11 @@ import atexit
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxlm.cluster import together as module
-from jaxlm.cluster.together import leaving, together
+from jaxlm.cluster.together import compiled, leaving, together
 from jaxlm.config.errors import Failure, UsageError
 
 
@@ -52,3 +53,28 @@ def test_several_leave_with_their_own_code(monkeypatch, error, code):
     assert registered == [(module._leave, code)]
     with pytest.raises(Failure, match="another process of this run has gone"), leaving():
         raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+
+def test_programs_wait_for_those_of_the_others(monkeypatch):
+    order = []
+
+    class Lowered:
+        def compile(self, compiler_options):
+            order.append(("compile", compiler_options))
+            return "program"
+
+    def meet(key, timeout_ms):
+        order.append(key)
+
+    monkeypatch.setattr(ocp.multihost, "get_barrier_sync_fn", lambda: meet)
+    assert compiled(Lowered(), {"a": 1}) == "program"
+    assert order == [("compile", {"a": 1}), "compiled"]
+
+
+def test_a_process_that_has_gone_while_others_compile(monkeypatch):
+    def meet(key, timeout_ms):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore")
+
+    monkeypatch.setattr(ocp.multihost, "get_barrier_sync_fn", lambda: meet)
+    with pytest.raises(Failure, match=r"has gone: .* \(DEADLINE_EXCEEDED: Barrier timed out\)$"):
+        compiled(jax.jit(lambda: 1).lower())

@@ -124,3 +124,25 @@ def test_batches_are_the_same(ground):
     assert len({digest for (_, name, _), digest in one.items() if "ids" in name}) == 4 * 8
     assert all(len(part) == len(one) / 2 for part in parts)
     assert parts[0] | parts[1] == one
+
+
+SLOW = """
+import sys, time
+import jax
+from jaxlm import cli
+compile = jax.stages.Lowered.compile
+def slowly(self, *rest, **options):
+    time.sleep(40 if jax.process_index() and "jit_step" in self.as_text()[:200] else 0)
+    return compile(self, *rest, **options)
+jax.stages.Lowered.compile = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.nightly
+def test_a_process_that_compiles_for_longer_is_waited_for(ground, both):
+    """Collectives on CPUs give up after 30 seconds."""
+    words = ("run", str(ROOT / "tests/train/tiny.py"), "--run-dir", "slow", *FOUR)
+    first, _ = (end(one).expect(0) for one in ground.on_processes(ground.script, SLOW, *words, devices=2))
+    assert "finished" in first.out
+    assert ground.outcome("slow") == ground.outcome(both)
