@@ -8,6 +8,9 @@ What an experiment comes to: its config, parameters, FLOPs and memory, in closed
 
 from __future__ import annotations
 
+import dataclasses
+from math import prod
+
 from jaxlm.cli import experiment
 from jaxlm.cli.text import bold, count, size, table
 from jaxlm.config.codec import what_hash, whole_hash
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> int:
 def _devices(text: str | None, tree: Experiment) -> int:
     mesh = tree.where.mesh
     if text is None:
-        return max(mesh.data, 1) * mesh.fsdp * mesh.tensor
+        return prod(max(size, 1) for size in dataclasses.asdict(mesh).values())
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--devices {text}: expected a number of devices")
     return int(text)

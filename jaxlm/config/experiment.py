@@ -43,9 +43,13 @@ class Mesh:
     data: int = 0
     """Replicas of parameters, each with rows of its own."""
     fsdp: int = 1
-    """Shards of parameters and of rows."""
+    """Shards of parameters, which are gathered before use, and of rows."""
     tensor: int = 1
     """Shards of heads, MLP features and vocabulary."""
+    context: int = 1
+    """Shards of a row's positions, and of parameters."""
+    expert: int = 1
+    """Shards of the experts of a mixture, and of rows."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,11 @@ class Where:
     """Sequential parts of a batch."""
     layers: Literal["scan", "unroll"] = "scan"
     """One compiled layer in a loop, or all of them in line (faster on CPU, slower to compile)."""
-    remat: Literal["none", "full", "dots"] = "none"
-    """What the backward pass computes again."""
+    remat: str = "none"
+    """What the backward pass computes again: "none", "full" (all but each layer's input), "dots" (all but
+    products), or all but what is named, as in "query+key+value+attention+middle+gate+up"; "@up" is kept in host
+    memory.
+    """
     attention: str = "auto"
     every: Every = Every()
 

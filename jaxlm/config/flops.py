@@ -8,7 +8,9 @@ it is no useful work.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from math import prod
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
@@ -141,27 +143,26 @@ def shape_of_mesh(experiment: Experiment, devices: int) -> dict[str, int]:
 
     Raises UsageError if they do not multiply to `devices`.
     """
-    mesh = experiment.where.mesh
-    inner = mesh.fsdp * mesh.tensor
-    data = mesh.data or devices // inner
+    sizes = dataclasses.asdict(experiment.where.mesh)
+    inner = prod(size for axis, size in sizes.items() if axis != "data")
+    data = sizes["data"] or devices // inner
     if data * inner != devices:
-        raise UsageError(
-            f"where.mesh: data {mesh.data or 'what is left'} x fsdp {mesh.fsdp} x tensor {mesh.tensor} "
-            f"is not {devices} devices"
-        )
-    return {"data": data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if axis != "data" and size > 1)
+        raise UsageError(f"where.mesh: data {sizes['data'] or 'what is left'} x {shape} is not {devices} devices")
+    return sizes | {"data": data}
 
 
 def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     """Bytes a device needs for a training step by cause, and their `total`.
 
-    Parameters and what has their shape are spread over fsdp and tensor; rows over data and fsdp. Activations
-    and logits are estimates: kernels' scratch and the compiler's choices are not modelled.
+    Parameters and what has their shape are spread over fsdp, context and tensor; rows over data, fsdp and expert,
+    positions over context. Activations and logits are estimates: kernels' scratch and the compiler's choices are
+    not modelled.
     """
     mesh = shape_of_mesh(experiment, devices)
     p = PRECISIONS[experiment.precision]
     count = parameters(experiment.model)["total"]
-    shards = mesh["fsdp"] * mesh["tensor"]
+    shards = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     moment = count * BYTES[p.optimizer]
     model = experiment.model
     outside = parameters(model)
@@ -175,8 +176,9 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
             state = moment + vectors * 4  # second moments of the AdamW part only
         case Adafactor():
             state = 4 * 2 * count // model.embed  # a row and a column for each matrix
-    rows = -(-experiment.train.batch // (experiment.where.micro_batches * mesh["data"] * mesh["fsdp"]))
-    tokens = rows * experiment.train.length
+    row_shards = mesh["data"] * mesh["fsdp"] * mesh["expert"]
+    rows = -(-experiment.train.batch // (experiment.where.micro_batches * row_shards))
+    tokens = rows * experiment.train.length // mesh["context"]
     chunks = getattr(experiment.objective, "chunks", 1)
     found = {
         "parameters": count * BYTES[p.parameters] // shards,
@@ -194,8 +196,8 @@ def _saved(experiment: Experiment) -> int:
     model, remat = experiment.model, experiment.where.remat
     e = model.embed
     if isinstance(model, Rwkv4):
-        each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width, "full": e}[remat]
-        return model.layers * each
+        each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width}
+        return model.layers * each.get(remat, e)
     layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
     attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
     total = 0.0
@@ -205,5 +207,14 @@ def _saved(experiment: Experiment) -> int:
         products = attentions * (qkv + e) + e + one.mlp.width * (2 if isinstance(one.mlp, Gated) else 1)
         scores = a.heads * experiment.train.length
         every = products + 4 * e + attentions * (a.heads * a.head + scores) + one.mlp.width
-        total += {"none": every, "dots": products, "full": e}[remat]
+        total += {"none": every, "dots": products}.get(remat, e + _named(one, e, remat))
     return round(total)
+
+
+def _named(block: Block, embed: int, remat: str) -> int:
+    """Numbers a token leaves behind in one block under names; those in host memory are not counted."""
+    a, m = block.attention, block.mlp
+    wide, narrow = a.heads * a.head, a.kv_heads * a.head
+    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": embed}
+    sizes |= {"up": m.width} | ({"gate": m.width} if isinstance(m, Gated) else {})
+    return sum(sizes.get(name, 0) for name in remat.split("+"))

@@ -6,9 +6,13 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxlm.parallel.layout import Axes, Layout
+
+MAJOR = ("heads", "mlp", "vocab")
+"""First dimensions of the matrices that do not begin with the features."""
 
 
 def logical_axes(model: PyTree) -> PyTree:
@@ -22,6 +26,8 @@ def logical_axes(model: PyTree) -> PyTree:
         return dataclasses.replace(model, **named, **rest)
     if isinstance(model, tuple):
         return tuple(logical_axes(item) for item in model)
+    if isinstance(model, dict):
+        return {name: logical_axes(value) for name, value in model.items()}
     if model is None:
         return None
     raise TypeError(f"{type(model).__name__} has a leaf without logical axes: name them in leaf_axes()")
@@ -35,9 +41,34 @@ class Named:
 
 
 def shardings(model: PyTree, layout: Layout) -> PyTree:
-    """The same pytree with each leaf's NamedSharding; `model` may be abstract (`jax.eval_shape`)."""
+    """The same pytree with each leaf's NamedSharding in storage; `model` may be abstract (`jax.eval_shape`)."""
+    return jax.tree.map(lambda spec: NamedSharding(layout.mesh, spec), specs(model, layout), is_leaf=_is_spec)
 
-    def place(named: Any, leaf: Any) -> jax.sharding.NamedSharding:
-        return layout.sharding(named.axes, leaf.shape)
+
+def specs(model: PyTree, layout: Layout) -> PyTree:
+    """The same pytree with each leaf's PartitionSpec in storage."""
+
+    def place(named: Named, leaf: Any) -> PartitionSpec:
+        return layout.stored_spec(named.axes, leaf.shape)
 
     return jax.tree.map(place, logical_axes(model), model)
+
+
+def batch_specs(batch: PyTree, layout: Layout) -> PyTree:
+    """The PartitionSpec of each array of a batch: rows, and of two dimensions positions."""
+    return jax.tree.map(lambda x: layout.spec(("row", "pos")[: x.ndim], x.shape[: min(x.ndim, 2)]), batch)
+
+
+def fitted(layout: Layout, model: PyTree) -> Layout:
+    """The layout that stores each matrix of this model along its first dimension that divides."""
+    sizes: dict[str, set[int]] = {}
+    for named, leaf in zip(jax.tree.leaves(logical_axes(model)), jax.tree.leaves(model), strict=True):
+        for axis, size in zip(named.axes, leaf.shape[leaf.ndim - len(named.axes) :], strict=True):
+            sizes.setdefault(axis, set()).add(size)
+    shards = layout.size(layout.storage)
+    divides = tuple(axis for axis in MAJOR if all(size % shards == 0 for size in sizes.get(axis, ())))
+    return dataclasses.replace(layout, stored=(*layout.stored, *divides))
+
+
+def _is_spec(x: object) -> bool:
+    return isinstance(x, PartitionSpec)

@@ -16,6 +16,7 @@ from jaxlm.layers.mlp import Mlp, initial_mlp
 from jaxlm.layers.norms import Norm, initial_norm
 from jaxlm.layers.positions import Position
 from jaxlm.layers.random import at, dropout
+from jaxlm.layers.remat import named
 from jaxlm.layers.taps import tapped
 
 Hidden = Float[Array, "row pos embed"]
@@ -65,24 +66,24 @@ class Block:
                 key=at(key, "attention"),
             )
             taps.update(tapped(call, attention=y))
-            return dropout(y, self.dropout, at(key, "attention.dropout"))
+            return dropout(y, self.dropout, at(key, "attention.dropout"), call.layout)
 
         def cross(y: Hidden) -> Hidden:
             y, new["cross"] = self.cross.cross(
                 y, tokens, context.memory, call, cache=saved.cross, key=at(key, "cross")
             )
             taps.update(tapped(call, cross=y))
-            return dropout(y, self.dropout, at(key, "cross.dropout"))
+            return dropout(y, self.dropout, at(key, "cross.dropout"), call.layout)
 
         def mlp(y: Hidden) -> Hidden:
             y = self.mlp(y, call, key=at(key, "mlp"), adapters=tokens.adapters)
             taps.update(tapped(call, mlp=y))
-            return dropout(y, self.dropout, at(key, "mlp.dropout"))
+            return dropout(y, self.dropout, at(key, "mlp.dropout"), call.layout)
 
-        x = residual(self.wiring, x, self.attention_norm, attention)
+        x = residual(self.wiring, x, self.attention_norm, attention, call)
         if self.cross is not None:
-            x = residual(self.wiring, x, self.cross_norm, cross)
-        x = residual(self.wiring, x, self.mlp_norm, mlp)
+            x = residual(self.wiring, x, self.cross_norm, cross, call)
+        x = residual(self.wiring, named("middle", x), self.mlp_norm, mlp, call)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         taps.update(tapped(call, residual=x))
         return x, None if cache is None else caches.Block(**new), taps
@@ -94,14 +95,15 @@ class Block:
 
 
 def residual(
-    wiring: config.PreNorm | config.PostNorm, x: Hidden, norm: Norm, branch: Callable[[Hidden], Hidden]
+    wiring: config.PreNorm | config.PostNorm, x: Hidden, norm: Norm, branch: Callable[[Hidden], Hidden], call: Call
 ) -> Hidden:
     """Add a branch to the residual stream."""
+    barrier = call.layout.barrier
     match wiring:
         case config.PreNorm():
-            return x + branch(norm(x))
+            return x + barrier(branch(norm(x)))
         case config.PostNorm():
-            return norm(x + branch(x))
+            return norm(x + barrier(branch(x)))
 
 
 def initial_block(

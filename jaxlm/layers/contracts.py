@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -52,7 +53,7 @@ class Call:
     remat: str = "none"
     mode: Literal["train", "prefill", "decode"] = "train"
     taps: tuple[str, ...] = ()
-    """Names of activations to return, as `Output.taps`; `<name>.rms` returns the root mean square only."""
+    """Names of activations to return, as `Output.taps`; `<name>.mean_square` returns that only."""
 
 
 @struct.dataclass
@@ -96,8 +97,14 @@ class Model(Protocol):
         """The encoder's half of an encoder-decoder; other models refuse by name."""
         ...
 
+    def scorer(self, call: Call) -> Callable[[Float[Array, "... embed"]], Float[Array, "... vocab"]]:
+        """Hidden states -> scores of the next token (of the token in place, for encoders), the head ready for many
+        calls: a loss takes it once and scores its tokens in chunks.
+        """
+        ...
+
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
-        """Scores of the next token (of the token in place, for encoders)."""
+        """The scores of one call."""
         ...
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:

@@ -13,6 +13,7 @@ from jaxlm import config
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.projection import Weight, project
+from jaxlm.layers.remat import named
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -50,8 +51,8 @@ class Gated:
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
         more = {"key": key, "adapters": adapters}
-        gate = project(self.gate, x, "rpe,em->rpm", call, **more)
-        up = project(self.up, x, "rpe,em->rpm", call, **more)
+        gate = named("gate", project(self.gate, x, "rpe,em->rpm", call, **more))
+        up = named("up", project(self.up, x, "rpe,em->rpm", call, **more))
         hidden = call.layout.constrain(activate(self.config.activation, gate, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 
@@ -74,7 +75,7 @@ class Plain:
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
         more = {"key": key, "adapters": adapters}
-        up = project(self.up, x, "rpe,em->rpm", call, **more)
+        up = named("up", project(self.up, x, "rpe,em->rpm", call, **more))
         hidden = call.layout.constrain(activate(self.config.activation, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 

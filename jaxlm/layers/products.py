@@ -2,7 +2,8 @@
 
 In formats below float32 the backward products take cotangents of that format and sum in float32 too; automatic
 differentiation of "sum in float32, then round" would hand them float32 cotangents, at twice the cost or more.
-Activations meet weights as matrices (`contract`), the form every backend is fastest at.
+On CPUs activations meet weights as matrices, the form that XLA's CPU backend is fastest at; elsewhere as they are,
+since flattening heads would cost a copy on a TPU.
 """
 
 from __future__ import annotations
@@ -25,11 +26,7 @@ def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> 
     Raises ValueError for any other spec.
     """
     count, transposed = _parse(spec)
-    batch, inputs = x.shape[: x.ndim - count], x.shape[x.ndim - count :]
-    outputs = kernel.shape[: kernel.ndim - count] if transposed else kernel.shape[count:]
-    matrix = x.reshape(prod(batch), prod(inputs))
-    weights = kernel.reshape(prod(outputs), -1) if transposed else kernel.reshape(prod(inputs), prod(outputs))
-    return _multiply(matrix, weights, transposed).reshape(*batch, *outputs)
+    return (_flat if x.dtype == jnp.float32 else _rounded)(x, kernel, count, transposed)
 
 
 def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -57,38 +54,74 @@ def _parse(spec: str) -> tuple[int, bool]:
     raise ValueError(f"{spec!r}: expected 'batch inputs, inputs outputs -> batch outputs' or the kernel transposed")
 
 
-def _dot(a: Array, b: Array, a_dim: int, b_dim: int) -> Array:
-    dims = (((a_dim,), (b_dim,)), ((), ()))
+def _contract(a: Array, b: Array, a_dims: tuple[int, ...], b_dims: tuple[int, ...]) -> Array:
+    dims = ((a_dims, b_dims), ((), ()))
     return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32).astype(a.dtype)
 
 
-def _product(x: Matrix, weights: Matrix, transposed: bool) -> Matrix:
-    return _dot(x, weights, 1, 1 if transposed else 0)
+def _dot(a: Matrix, b: Matrix, a_dim: int, b_dim: int) -> Matrix:
+    return _contract(a, b, (a_dim,), (b_dim,))
 
 
-_rounded = jax.custom_vjp(_product, nondiff_argnums=(2,))
+def _flat(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    """The product as one of matrices."""
+    batch, inputs = x.shape[: x.ndim - count], x.shape[x.ndim - count :]
+    outputs = kernel.shape[: kernel.ndim - count] if transposed else kernel.shape[count:]
+    matrix = x.reshape(prod(batch), prod(inputs))
+    weights = kernel.reshape(prod(outputs), -1) if transposed else kernel.reshape(prod(inputs), prod(outputs))
+    return _dot(matrix, weights, 1, 1 if transposed else 0).reshape(*batch, *outputs)
 
 
-def _forward(x: Matrix, weights: Matrix, transposed: bool) -> tuple[Matrix, tuple[Matrix, Matrix]]:
-    return _product(x, weights, transposed), (x, weights)
+def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    inputs = tuple(range(x.ndim - count, x.ndim))
+    first = kernel.ndim - count if transposed else 0
+
+    def whole(x: Array, kernel: Array) -> Array:
+        return _contract(x, kernel, inputs, tuple(range(first, first + count)))
+
+    flat = functools.partial(_flat, count=count, transposed=transposed)
+    return jax.lax.platform_dependent(x, kernel, cpu=flat, default=whole)
 
 
-def _backward(transposed: bool, saved: tuple[Matrix, Matrix], cotangent: Matrix) -> tuple[Matrix, Matrix]:
-    x, weights = saved
+_rounded = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
+
+
+def _forward(x: Array, kernel: Array, count: int, transposed: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _product(x, kernel, count, transposed), (x, kernel)
+
+
+def _backward(count: int, transposed: bool, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    backward = {"cpu": _flat_backward, "default": _whole_backward}
+    chosen = {name: functools.partial(f, count=count, transposed=transposed) for name, f in backward.items()}
+    return jax.lax.platform_dependent(*saved, cotangent, **chosen)
+
+
+def _whole_backward(x: Array, kernel: Array, g: Array, *, count: int, transposed: bool) -> tuple[Array, Array]:
+    batch = tuple(range(x.ndim - count))
+    outputs = kernel.ndim - count
+    first = 0 if transposed else count
+    dx = _contract(g, kernel, tuple(range(len(batch), g.ndim)), tuple(range(first, first + outputs)))
+    left, right = (g, x) if transposed else (x, g)
+    return dx, _contract(left, right, batch, batch)
+
+
+def _flat_backward(x: Array, kernel: Array, g: Array, *, count: int, transposed: bool) -> tuple[Array, Array]:
+    rows = prod(x.shape[: x.ndim - count])
+    matrix, cotangent = x.reshape(rows, -1), g.reshape(rows, -1)
+    inputs, outputs = matrix.shape[1], cotangent.shape[1]
+    weights = kernel.reshape((outputs, inputs) if transposed else (inputs, outputs))
     dx = _dot(cotangent, weights, 1, 0 if transposed else 1)
-    dw = _sum_over_rows(cotangent, x) if transposed else _sum_over_rows(x, cotangent)
-    return dx, dw
+    dw = _sum_over_rows(cotangent, matrix) if transposed else _sum_over_rows(matrix, cotangent)
+    return dx.reshape(x.shape), dw.reshape(kernel.shape)
 
 
 def _sum_over_rows(a: Matrix, b: Matrix) -> Matrix:
-    # XLA's CPU backend is fast in 16 bits only where the left operand is summed over its last dimension.
+    """`a.T @ b`, the narrower operand transposed in memory.
+
+    XLA's CPU backend is fast in 16 bits only where the left operand is summed over its last dimension.
+    """
     if a.shape[0] % 2 or a.dtype.itemsize != 2:
         return _dot(a, b, 0, 0)
-    return jax.lax.platform_dependent(a, b, cpu=_sum_over_rows_on_cpu, default=lambda a, b: _dot(a, b, 0, 0))
-
-
-def _sum_over_rows_on_cpu(a: Matrix, b: Matrix) -> Matrix:
-    """The same for pairs of rows, the narrower operand transposed in memory."""
     if a.shape[1] <= b.shape[1]:
         return _dot(_transposed(a), b, 1, 0)
     return _dot(_transposed(b), a, 1, 0).T
@@ -102,10 +135,6 @@ def _transposed(x: Matrix) -> Matrix:
 
 
 _rounded.defvjp(_forward, _backward)
-
-
-def _multiply(x: Matrix, weights: Matrix, transposed: bool) -> Matrix:
-    return (_product if x.dtype == jnp.float32 else _rounded)(x, weights, transposed)
 
 
 def einsum32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

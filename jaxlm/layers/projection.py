@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, trailing
 from jaxlm.parallel.layout import Axes
@@ -46,6 +47,10 @@ class Weight(Protocol):
         """The matrix that `dot` multiplies with: for merging, export and look-ups."""
         ...
 
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each array of its own."""
+        ...
+
 
 @struct.dataclass
 class Dense:
@@ -78,6 +83,19 @@ class Dense:
         return {"kernel": self.axes, "bias": self.axes[self.inputs :]}
 
 
+def gathered(weight: Weight, call: Call) -> Weight:
+    """The weight whole on every device and in the compute format, to be used with `call.layout.gathered()`.
+
+    For what is used over and over in one step, such as the head: one gather, and one sum of gradients.
+    """
+
+    def whole(named: Named, leaf: Array) -> Array:
+        matrix = len(named.axes) > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return call.layout.gather(leaf.astype(call.precision.compute) if matrix else leaf, named.axes)
+
+    return jax.tree.map(whole, logical_axes(weight), weight)
+
+
 def project(
     weight: Weight,
     x: Float[Array, "..."],
@@ -89,6 +107,7 @@ def project(
 ) -> Float[Array, "..."]:
     """`einsum(spec, x, weight) + bias` in x's dtype: the only product of activations with weights."""
     with jax.named_scope("projection"):
+        x = call.layout.barrier(x)
         y = weight.dot(x, spec, call, key=key, adapters=adapters)
         if weight.bias is None:
             return y

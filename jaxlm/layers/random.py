@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxlm.parallel.layout import Layout
+
 
 def site(name: str) -> int:
     """A stable number for a named place where randomness is used."""
@@ -33,10 +35,15 @@ def at(keys: Key[Array, "row"] | None, name: str | int | Int[Array, ""]) -> Key[
 
 
 def dropout(
-    x: Float[Array, "row pos features"], rate: float, keys: Key[Array, "row"] | None
+    x: Float[Array, "row pos features"], rate: float, keys: Key[Array, "row"] | None, layout: Layout
 ) -> Float[Array, "row pos features"]:
-    """Zero each feature with probability `rate` and scale the rest by 1 / (1 - rate); no keys, no dropout."""
+    """Zero each feature with probability `rate` and scale the rest by 1 / (1 - rate); no keys, no dropout.
+
+    Drawn for whole rows, of which a device takes its own positions.
+    """
     if keys is None or rate == 0.0:
         return x
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys)
+    length = x.shape[1] * layout.parts("pos")
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, (length, x.shape[2])))(keys)
+    keep = layout.own(keep, "pos", 1)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.layers import remat
 from jaxlm.layers.cache import LayerCache
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.initial import Initial
@@ -23,12 +24,6 @@ from jaxlm.layers.random import at
 
 Hidden = Float[Array, "row pos embed"]
 Taps = dict[str, Array]
-
-REMAT: dict[str, Callable[..., bool] | None] = {
-    "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-"""What the forward pass keeps, by name: nothing but each layer's input, or also the products with weights."""
 
 
 @runtime_checkable
@@ -141,9 +136,9 @@ def _run(
 
     if call.remat == "none" or cache is not None:
         return run(layer, x, context, key)
-    if call.remat not in REMAT:
-        raise UsageError(f"where.remat={call.remat!r}: choose one of none, {', '.join(REMAT)}")
-    return jax.checkpoint(run, policy=REMAT[call.remat])(layer, x, context, key)
+    # A scanned layer cannot be merged with its recomputation: guarding against it costs time.
+    kept = jax.checkpoint(run, policy=remat.policy(call.remat), prevent_cse=call.layers == "unroll")
+    return kept(layer, x, context, key)
 
 
 def _stack_taps(taps: list[Taps]) -> Taps:

@@ -9,11 +9,13 @@ from jaxlm.layers.contracts import Call
 
 
 def tapped(call: Call, **activations: Float[Array, "..."]) -> dict[str, Array]:
-    """Those of the activations that `call.taps` names; "name.rms" is the root mean square over all dimensions."""
+    """Those of the activations that `call.taps` names; "name.mean_square" is a sum over
+    all devices, as every metric is: of each device's mean square by their number.
+    """
     taps: dict[str, Array] = {}
     for name, value in activations.items():
         if name in call.taps:
             taps[name] = value
-        if f"{name}.rms" in call.taps:
-            taps[f"{name}.rms"] = jnp.sqrt(jnp.mean(jnp.square(value.astype(jnp.float32))))
+        if f"{name}.mean_square" in call.taps:
+            taps[f"{name}.mean_square"] = jnp.mean(jnp.square(value.astype(jnp.float32))) / call.layout.parts()
     return taps

@@ -48,7 +48,7 @@ class Decoder:
             raise UsageError("a decoder by itself has no cross-attention: it takes no memory")
         x = look_up(self.embedding, inputs.ids, call)
         x = self.position.embed(x, inputs.positions, call)
-        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))
+        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context(inputs, self.position, memory, None if cache is None else cache.lengths)
         layers = None if cache is None else cache.layers
@@ -60,9 +60,13 @@ class Decoder:
         """A decoder has no encoder: raises UsageError."""
         raise UsageError("a decoder has no encoder: use an encoder_decoder model")
 
+    def scorer(self, call: Call) -> heads.Scorer:
+        """Hidden states -> scores; see `heads.scorer`."""
+        return heads.scorer(self.embedding, self.head, self.config.head, call)
+
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the next token."""
-        return heads.logits(hidden, self.embedding, self.head, self.config.head, call)
+        return self.scorer(call)(hidden)
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
         """A cache for `length` tokens a row, in the compute format."""

@@ -44,7 +44,7 @@ class Encoder:
             raise UsageError("an encoder sees its whole input at once: it takes neither a cache nor a memory")
         x = look_up(self.embedding, inputs.ids, call)
         x = self.position.embed(x, inputs.positions, call)
-        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))
+        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         x, _, taps = self.blocks(x, Context(inputs, self.position), call, key=at(key, "blocks"))
         return Output(self.norm(x), taps=taps)
@@ -53,9 +53,13 @@ class Encoder:
         """The hidden states as a memory for another model's cross-attention."""
         return Memory(self(source, call, key=key).hidden, source.segments, source.positions)
 
+    def scorer(self, call: Call) -> heads.Scorer:
+        """Hidden states -> scores; see `heads.scorer`."""
+        return heads.scorer(self.embedding, self.head, self.config.head, call)
+
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the token in place."""
-        return heads.logits(hidden, self.embedding, self.head, self.config.head, call)
+        return self.scorer(call)(hidden)
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
         """An encoder does not generate: raises UsageError."""

@@ -15,6 +15,7 @@ from jaxlm.layers.norms import Norm, initial_norm
 from jaxlm.layers.projection import look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.models import heads
 from jaxlm.models.decoder import Decoder, initial_decoder
 
 
@@ -44,11 +45,15 @@ class EncoderDecoder:
         """The memory of the source's tokens."""
         x = look_up(self.decoder.embedding, source.ids, call)
         x = self.decoder.position.embed(x, source.positions, call)
-        x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"))
+        x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context(source, self.decoder.position)
         x, _, _ = self.encoder(x, context, call, key=at(key, "encoder"))
         return Memory(self.encoder_norm(x), source.segments, source.positions)
+
+    def scorer(self, call: Call) -> heads.Scorer:
+        """Hidden states -> scores; see `heads.scorer`."""
+        return self.decoder.scorer(call)
 
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the next token."""

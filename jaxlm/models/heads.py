@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,7 +12,9 @@ from jaxtyping import Array, Float
 from jaxlm import config
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.initial import Initial
-from jaxlm.layers.projection import Weight, project
+from jaxlm.layers.projection import Weight, gathered, project
+
+Scorer = Callable[[Float[Array, "... embed"]], Float[Array, "... vocab"]]
 
 
 def initial_embedding(vocab: int, embed: int, init: Initial) -> Weight:
@@ -26,20 +31,21 @@ def initial_head(kind: config.Tied | config.Untied, vocab: int, embed: int, init
             return init.dense("head", (embed, vocab), ("embed", "vocab"))
 
 
-def logits(
-    hidden: Float[Array, "... embed"],
-    embedding: Weight,
-    head: Weight | None,
-    kind: config.Tied | config.Untied,
-    call: Call,
-) -> Float[Array, "... vocab"]:
-    """Scores over the vocabulary, soft-capped if the config says so, in the logits' format."""
-    with jax.named_scope("head"):
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        scores = (
-            project(embedding, flat, "te,ve->tv", call) if head is None else project(head, flat, "te,ev->tv", call)
-        )
-        scores = scores.astype(call.precision.logits)
-        if kind.softcap is not None:
-            scores = kind.softcap * jnp.tanh(scores / kind.softcap)
-        return scores.reshape(*hidden.shape[:-1], scores.shape[-1])
+def scorer(embedding: Weight, head: Weight | None, kind: config.Tied | config.Untied, call: Call) -> Scorer:
+    """Hidden states -> scores over the vocabulary, soft-capped if the config says so, in the logits' format.
+
+    The head is gathered here, once for every use.
+    """
+    weight, spec = (embedding, "te,ve->tv") if head is None else (head, "te,ev->tv")
+    weight = gathered(weight, call)
+    inside = dataclasses.replace(call, layout=call.layout.gathered())
+
+    def scores(hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
+        with jax.named_scope("head"):
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            scores = project(weight, flat, spec, inside).astype(call.precision.logits)
+            if kind.softcap is not None:
+                scores = kind.softcap * jnp.tanh(scores / kind.softcap)
+            return scores.reshape(*hidden.shape[:-1], scores.shape[-1])
+
+    return scores

@@ -84,10 +84,10 @@ class Layer:
         starts = _starts(tokens.segments, state.segment)
         normed = self.time_norm(x)
         y, wkv = self._time_mix(normed, starts, tokens, state, call)
-        x = x + dropout(y, self.dropout, at(key, "time.dropout"))
+        x = x + dropout(y, self.dropout, at(key, "time.dropout"), call.layout)
         channel = self.channel_norm(x)
         z = self._channel_mix(channel, _before(channel, state.channel_input, starts), call)
-        x = x + dropout(z, self.dropout, at(key, "channel.dropout"))
+        x = x + dropout(z, self.dropout, at(key, "channel.dropout"), call.layout)
         taps = tapped(call, attention=y, mlp=z, residual=x)
         if cache is None:
             return x, None, taps
@@ -172,8 +172,10 @@ class Rwkv:
         """Hidden states after the last norm; positions are not used. Raises UsageError for a memory."""
         if memory is not None:
             raise UsageError("rwkv4 has no cross-attention: it takes no memory")
+        if call.layout.shards("pos") > 1:
+            raise UsageError("where.mesh.context: rwkv4 reads a row from left to right on one device; use 1")
         x = self.embedding_norm(look_up(self.embedding, inputs.ids, call))
-        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"))
+        x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         layers = None if cache is None else cache.layers
         x, layers, taps = self.blocks(x, inputs, call, caches=layers, key=at(key, "blocks"))
@@ -184,9 +186,13 @@ class Rwkv:
         """A recurrent model has no encoder: raises UsageError."""
         raise UsageError("rwkv4 has no encoder: use an encoder_decoder model")
 
+    def scorer(self, call: Call) -> heads.Scorer:
+        """Hidden states -> scores; see `heads.scorer`."""
+        return heads.scorer(self.embedding, self.head, self.config.head, call)
+
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the next token."""
-        return heads.logits(hidden, self.embedding, self.head, self.config.head, call)
+        return self.scorer(call)(hidden)
 
     def empty_cache(self, rows: int, length: int, call: Call) -> caches.Cache:
         """States of one size, whatever `length`."""

@@ -49,12 +49,14 @@ class Autoregressive:
         memory = None if batch.source is None else model.encode(batch.source, call, key=keys)
         output = model(batch.inputs, call, memory=memory, key=keys)
 
+        scores = model.scorer(call)
+
         def terms(
             hidden: Float[Array, "row chunk embed"],
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
         ) -> Sums:
-            log_p, normalizer = log_probability(model.logits(hidden, call), targets)
+            log_p, normalizer = log_probability(scores(hidden), targets)
             sums = {"cross_entropy": -jnp.sum(weights * log_p)}
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 

@@ -1,17 +1,22 @@
 """The one table from logical axes to mesh axes, and the only reader of mesh axis names.
 
-Model code names what a dimension *is* ("heads", "mlp", "row"); a `Layout` says where it lives. On a single device
-every method here is the identity.
+Model code names what a dimension *is* ("heads", "mlp", "row"); a `Layout` says where it lives. The training step
+runs one program on each device (`spmd`): there, batches are a device's own rows and positions, parameters are its
+own shards, gathered when they are used. What remains whole in that program, the tensor axis, is split by the
+compiler. On a single device every method here is the identity.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from math import prod
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -21,7 +26,7 @@ Axes = tuple[str, ...]
 
 TABLE: tuple[tuple[str, Axes], ...] = (
     # parameters
-    ("embed", ("fsdp",)),
+    ("embed", ()),
     ("positions", ()),
     ("heads", ("tensor",)),
     ("kv_heads", ("tensor",)),
@@ -29,15 +34,19 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     ("mlp", ("tensor",)),
     ("vocab", ("tensor",)),
     ("rank", ()),
+    ("experts", ("expert",)),
     # activations
-    ("row", ("data", "fsdp")),
-    ("pos", ()),
+    ("row", ("data", "fsdp", "expert")),
+    ("pos", ("context",)),
     ("features", ()),
 )
-"""Logical axis -> mesh axes. Parameters are stored as it says and used with `STORAGE` axes gathered."""
+"""Logical axis -> mesh axes of an array in use."""
 
-STORAGE = ("fsdp",)
-"""Mesh axes that only store parameters: before use a parameter is gathered over them."""
+STORAGE = ("fsdp", "context")
+"""Mesh axes that also shard parameters where they are stored: over them a parameter is gathered before use."""
+
+COMPILED = ("tensor",)
+"""Mesh axes that the compiler splits, from the constraints that `Layout.constrain` places."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +55,48 @@ class Layout:
 
     mesh: Mesh
     table: tuple[tuple[str, Axes], ...] = TABLE
+    storage: Axes = STORAGE
+    stored: Axes = ("embed",)
+    """Logical axes that can be sharded over `storage`: of a matrix, the first of these that nothing else shards.
+
+    The first is the best: XLA:TPU reduce-scatters gradients along major dimensions, and all-reduces them along
+    narrow minor ones. See `layers.axes.fitted`.
+    """
+
+    # --- where arrays are ----------------------------------------------------------------------------------
 
     def spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
-        """Mesh axes of each dimension; leading dimensions that `axes` does not name are not sharded.
+        """Mesh axes of each dimension in use; leading dimensions that `axes` does not name are not sharded.
 
         Raises UsageError for an unknown axis, more axes than dimensions, a mesh axis used twice, or a dimension
         that does not divide.
         """
+        return self._checked(self._in_use(axes), axes, shape, omit)
+
+    def stored_spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
+        """The same for a parameter where it is stored; see `spec` for errors."""
+        return self._checked(self._in_storage(axes), axes, shape, omit)
+
+    def _in_use(self, axes: Axes) -> list[Axes]:
         table = dict(self.table)
         unknown = [axis for axis in axes if axis not in table]
         if unknown:
             raise UsageError(f"logical axis {unknown[0]!r} is not in the layout's table ({', '.join(table)})")
+        return [tuple(a for a in table[axis] if a in self.mesh.shape) for axis in axes]
+
+    def _in_storage(self, axes: Axes) -> list[Axes]:
+        split = self._in_use(axes)
+        # Vectors stay whole: sharding them saves nothing and costs a gather.
+        free = [i for i, axis in enumerate(axes) if axis in self.stored and self.size(split[i]) == 1]
+        if len(axes) > 1 and free:
+            split[free[0]] += tuple(a for a in self.storage if a in self.mesh.shape)
+        return split
+
+    def _checked(self, split: list[Axes], axes: Axes, shape: tuple[int, ...], omit: Axes) -> PartitionSpec:
         if len(axes) > len(shape):
             raise UsageError(f"{axes} names more axes than shape {shape} has dimensions")
         padded: list[Axes] = [()] * (len(shape) - len(axes))
-        padded += [tuple(a for a in table[axis] if a not in omit) for axis in axes]
+        padded += [tuple(a for a in dim if a not in omit) for dim in split]
         twice = [a for a, count in Counter(a for dim in padded for a in dim).items() if count > 1]
         if twice:
             raise UsageError(f"mesh axis {twice[0]!r} would shard two dimensions of {axes} with shape {shape}")
@@ -73,61 +109,216 @@ class Layout:
         if dim % shards:
             below, above = dim // shards * shards, -(-dim // shards) * shards
             nearest = " or ".join(str(n) for n in (below, above) if n)
+            sharded = " x ".join(axis for axis in mesh_axes if self.mesh.shape[axis] > 1)
             raise UsageError(
                 f"dimension {dim} of {axes} with shape {shape} does not divide into {shards} shards "
-                f"({' x '.join(mesh_axes)}): use {nearest}, or fewer shards"
+                f"({sharded}): use {nearest}, or fewer shards"
             )
 
     def size(self, mesh_axes: Axes) -> int:
-        """Devices along some mesh axes."""
-        size = 1
-        for axis in mesh_axes:
-            size *= self.mesh.shape[axis]
-        return size
+        """Devices along some mesh axes; an axis that the mesh lacks has one."""
+        return prod(self.mesh.shape.get(axis, 1) for axis in mesh_axes)
 
     def shards(self, axis: str) -> int:
         """Number of pieces a logical axis is cut into."""
         return self.size(dict(self.table)[axis])
 
+    def order(self, length: int) -> np.ndarray:
+        """The positions of a row in the order in which devices hold them.
+
+        Each shard holds an early and an equally late part, so that causal attention is even work (zigzag, as in
+        Llama 3, arXiv:2407.21783, section 3.3.2). Raises UsageError when the parts do not divide.
+        """
+        shards = self.shards("pos")
+        if shards == 1:
+            return np.arange(length)
+        if length % (2 * shards):
+            below, above = length // (2 * shards) * 2 * shards, -(-length // (2 * shards)) * 2 * shards
+            nearest = " or ".join(str(n) for n in (below, above) if n)
+            raise UsageError(
+                f"train.length={length} does not divide into {2 * shards} parts, two for each of "
+                f"where.mesh.context={shards}: use {nearest}, or fewer shards"
+            )
+        parts = np.arange(length).reshape(2 * shards, -1)
+        return np.concatenate([np.concatenate([parts[i], parts[-1 - i]]) for i in range(shards)])
+
     def sharding(self, axes: Axes, shape: tuple[int, ...]) -> NamedSharding:
-        """Where an array with these logical axes is stored; see `spec` for errors."""
+        """Where an array in use lives; see `spec` for errors."""
         return NamedSharding(self.mesh, self.spec(axes, shape))
+
+    def stored_sharding(self, axes: Axes, shape: tuple[int, ...]) -> NamedSharding:
+        """Where a parameter is stored; see `spec` for errors."""
+        return NamedSharding(self.mesh, self.stored_spec(axes, shape))
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: "cpu", "gpu" or "tpu"."""
+        return self.mesh.devices.flat[0].platform
 
     def replicated(self) -> NamedSharding:
         """Everywhere whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    # --- what models call ----------------------------------------------------------------------------------
+
     def constrain(self, x: Array, axes: Axes) -> Array:
         """Pin an activation to its layout."""
-        if self.mesh.size == 1:
+        manual = _manual()
+        if self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1:
             return x
-        return jax.lax.with_sharding_constraint(x, self.sharding(axes, x.shape))
+        mesh = jax.sharding.get_abstract_mesh() if manual else self.mesh
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, self.spec(axes, x.shape, omit=manual)))
 
     def gather(self, x: Array, axes: Axes) -> Array:
         """A parameter as it is used: all-gathered over the storage axes; the gradient is reduce-scattered back."""
-        if self.size(STORAGE) == 1:
+        if self.size(self.storage) == 1:
             return x
-        return _gather(x, self, axes)
+        if not _manual():
+            return _gather(x, self, axes)
+        for dim, mesh_axes in enumerate(self._in_storage(axes), start=x.ndim - len(axes)):
+            held = tuple(axis for axis in mesh_axes if axis in self.storage and self.size((axis,)) > 1)
+            if held:
+                x = jax.lax.all_gather(x, held, axis=dim, tiled=True)
+        return x
 
-    def manual(self, f: Callable, in_axes: PyTree, out_axes: PyTree) -> Callable:
-        """`f` on each device's own shards (`jax.shard_map`), dimensions given by logical names.
+    def gathered(self) -> Layout:
+        """The layout for parameters that have been gathered: `gather` is the identity."""
+        return dataclasses.replace(self, storage=())
 
-        `in_axes` and `out_axes` are tuples of logical axes, one for each argument and result array. Inside, `sum`
-        reduces over the devices that share a logical axis. On one device `f` is called as it is.
+    def barrier(self, x: PyTree) -> PyTree:
+        """x, computed before what uses it, and its gradient likewise.
+
+        XLA:TPU fuses a norm or an activation into every product that takes it, and computes it again for each.
+        """
+        return x if self.mesh.size == 1 else jax.lax.optimization_barrier(x)
+
+    # --- one program on each device ------------------------------------------------------------------------
+
+    def spmd(self, f: Callable, in_specs: PyTree, out_specs: PyTree) -> Callable:
+        """`f` on each device's own shards (`jax.shard_map`); over `COMPILED` axes the compiler splits it.
+
+        Specs are pytrees of PartitionSpec, as `spec` and `stored_spec` give them. What comes out with a spec that
+        does not name an axis must be the same along it: see `total` and `total_gradient`. On one device `f` itself.
         """
         if self.mesh.size == 1:
             return f
-        specs = functools.partial(jax.tree.map, self._manual_spec, is_leaf=_is_axes)
-        return jax.shard_map(f, mesh=self.mesh, in_specs=specs(in_axes), out_specs=specs(out_axes))
+        compiled = tuple(axis for axis in COMPILED if self.size((axis,)) > 1)
+        names = frozenset(self.mesh.axis_names) - frozenset(compiled)
+        strip = functools.partial(jax.tree.map, lambda spec: _without(spec, compiled), is_leaf=_is_spec)
+        # Without types of variation every value is a device's own, and psum transposes to psum: the gradient of the
+        # sum over devices of what they compute.
+        return jax.shard_map(
+            f,
+            mesh=self.mesh,
+            in_specs=strip(in_specs),
+            out_specs=strip(out_specs),
+            axis_names=names,
+            check_vma=False,
+        )
 
-    def _manual_spec(self, axes: Axes) -> PartitionSpec:
-        table = dict(self.table)
-        return PartitionSpec(*(table[axis] or None for axis in axes))
+    def manual(self, f: Callable, in_axes: PyTree, out_axes: PyTree) -> Callable:
+        """`f` on each device's own shards of arrays in use, dimensions given by logical names.
+
+        `in_axes` and `out_axes` are tuples of logical axes, one for each argument and result array. Within `spmd`
+        only what the compiler splits is cut further. On one device `f` itself.
+        """
+        manual = _manual()
+        names = frozenset(self.mesh.axis_names).difference(manual)
+        if self.size(tuple(names)) == 1:
+            return f
+
+        def spec(axes: Axes) -> PartitionSpec:
+            return _without(PartitionSpec(*self._in_use(axes)), frozenset(self.mesh.axis_names) - names)
+
+        specs = functools.partial(jax.tree.map, spec, is_leaf=_is_axes)
+        return jax.shard_map(
+            f,
+            mesh=jax.sharding.get_abstract_mesh() if manual else self.mesh,
+            in_specs=specs(in_axes),
+            out_specs=specs(out_axes),
+            axis_names=names,
+            check_vma=False,
+        )
 
     def sum(self, x: PyTree, axis: str) -> PyTree:
-        """Inside `manual`: the sum over the devices along a logical axis."""
-        mesh_axes = dict(self.table)[axis]
-        return x if self.mesh.size == 1 or not mesh_axes else jax.lax.psum(x, mesh_axes)
+        """Within `manual` or `spmd`: the sum over the devices along a logical axis."""
+        mesh_axes = self._held(axis)
+        return jax.lax.psum(x, mesh_axes) if mesh_axes else x
+
+    def total(self, x: PyTree) -> PyTree:
+        """Within `spmd`: the sum over all devices' own values."""
+        manual = _manual()
+        return jax.lax.psum(x, manual) if manual else x
+
+    def total_gradient(self, x: Array, spec: PartitionSpec, dtype: str) -> Array:
+        """Within `spmd`: a gradient summed over the devices that hold copies of the parameter, which has `spec`.
+
+        What has been reduce-scattered in `dtype` is summed in it too; the rest is small, and summed as it is.
+        """
+        sharded = {axis for dim in spec for axis in _names(dim) if self.mesh.shape[axis] > 1}
+        copies = tuple(axis for axis in _manual() if axis not in sharded and self.mesh.shape[axis] > 1)
+        if not copies:
+            return x
+        scattered = not sharded.isdisjoint(self.storage)
+        return jax.lax.psum(x.astype(dtype) if scattered else x, copies).astype(x.dtype)
+
+    def parts(self, axis: str | None = None) -> int:
+        """Devices that compute something of their own, along a logical axis or all: 1 outside `spmd`."""
+        return self.size(_manual() if axis is None else self._held(axis))
+
+    def own(self, x: Array, axis: str, dim: int) -> Array:
+        """This device's positions of a dimension that is whole and in the row's order; outside `spmd` all of them, in
+        the devices' order.
+        """
+        if self.shards(axis) == 1:
+            return x
+        order = self.order(x.shape[dim])
+        mine = jax.numpy.asarray(order.reshape(self.parts(axis), -1))[self.index(axis)]
+        return jax.numpy.take(x, mine, axis=dim)
+
+    def index(self, axis: str) -> Array | int:
+        """Within `manual` or `spmd`: this device's place along a logical axis."""
+        mesh_axes = self._held(axis)
+        return jax.lax.axis_index(mesh_axes) if mesh_axes else 0
+
+    def pass_on(self, x: PyTree, axis: str) -> PyTree:
+        """Within `manual` or `spmd`: what the device before this one along a logical axis holds, in a ring."""
+        mesh_axes, n = self._held(axis), self.shards(axis)
+        return jax.lax.ppermute(x, mesh_axes, [(i, (i + 1) % n) for i in range(n)]) if mesh_axes else x
+
+    def collect(self, x: Array, axis: str, dim: int) -> Array:
+        """Within `manual` or `spmd`: dimension `dim` whole, from all devices along a logical axis."""
+        mesh_axes = self._held(axis)
+        return jax.lax.all_gather(x, mesh_axes, axis=dim, tiled=True) if mesh_axes else x
+
+    def exchange(self, x: Array, axis: str, *, split: int, join: int) -> Array:
+        """Within `manual` or `spmd`: dimension `split` dealt out along a logical axis, `join` collected."""
+        mesh_axes = self._held(axis)
+        return jax.lax.all_to_all(x, mesh_axes, split, join, tiled=True) if mesh_axes else x
+
+    def _held(self, axis: str) -> Axes:
+        """The manual mesh axes of more than one device along a logical axis."""
+        manual = _manual()
+        return tuple(a for a in dict(self.table)[axis] if a in manual and self.size((a,)) > 1)
+
+
+def _manual() -> Axes:
+    """Mesh axes along which the present program sees only a device's own shards."""
+    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _without(spec: PartitionSpec, axes: Collection[str]) -> PartitionSpec:
+    kept = (tuple(axis for axis in _names(dim) if axis not in axes) for dim in spec)
+    return PartitionSpec(*(dim or None for dim in kept))
+
+
+def _names(dim: str | Axes | None) -> Axes:
+    """The mesh axes of one dimension of a PartitionSpec."""
+    return (dim,) if isinstance(dim, str) else dim or ()
+
+
+def _is_spec(x: object) -> bool:
+    return isinstance(x, PartitionSpec)
 
 
 def _is_axes(x: object) -> bool:
@@ -136,8 +327,7 @@ def _is_axes(x: object) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gather(x: Array, layout: Layout, axes: Axes) -> Array:
-    spec = layout.spec(axes, x.shape, omit=STORAGE)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, spec))
+    return jax.lax.with_sharding_constraint(x, layout.sharding(axes, x.shape))
 
 
 def _gather_forward(x: Array, layout: Layout, axes: Axes) -> tuple[Array, None]:
@@ -145,7 +335,7 @@ def _gather_forward(x: Array, layout: Layout, axes: Axes) -> tuple[Array, None]:
 
 
 def _gather_backward(layout: Layout, axes: Axes, _: None, cotangent: Array) -> tuple[Array]:
-    return (layout.constrain(cotangent, axes),)
+    return (jax.lax.with_sharding_constraint(cotangent, layout.stored_sharding(axes, cotangent.shape)),)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import prod
 
 import jax
-import numpy as np
+from jax.experimental import mesh_utils
 
 from jaxlm.config import Mesh as MeshConfig
 from jaxlm.config.errors import UsageError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "expert", "context", "tensor")
 """Mesh axes, slowest-varying first: neighboring devices, with the fastest links, share tensor shards."""
 
 
@@ -21,16 +21,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     Raises UsageError when the axes' product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    sizes = {axis: getattr(config, axis) for axis in AXES}
     named = prod(size for size in sizes.values() if size)
     if sizes["data"] == 0 and len(devices) % named == 0:
         sizes["data"] = len(devices) // named
     if prod(sizes.values()) != len(devices):
-        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
+        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1) or "of one device"
         raise UsageError(
             f"mesh {shape} does not fill {len(devices)} devices: choose axes whose product is {len(devices)}, "
             "or leave where.mesh.data at 0 and let the others divide it"
         )
-    grid = np.asarray(devices).reshape([sizes[axis] for axis in AXES])
+    # On a TPU this follows the torus; other devices are taken in their order.
+    shape = tuple(sizes[axis] for axis in AXES)
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     # Auto axes: the compiler propagates shardings from the constraints that Layout places.
     return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))

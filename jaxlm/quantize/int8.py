@@ -45,7 +45,7 @@ class Int8:
             )
         values = call.layout.gather(self.values.astype(x.dtype), self.axes)
         y = contract(x, values, spec)
-        return y * trailing(self.scale, y)
+        return y * trailing(call.layout.gather(self.scale, self.axes[self.inputs :]), y)
 
     def dense(self) -> Float[Array, "..."]:
         """The rounded matrix in float32."""

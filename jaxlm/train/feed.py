@@ -17,13 +17,15 @@ FIELDS = ("ids", "segments", "positions", "targets", "weights", "documents", "ro
 
 def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
     """The batch of a step: a pure function of (rows, step), whatever the mesh and the processes."""
+    order = layout.order(rows.length)
     read: dict[tuple[int, int], dict[str, np.ndarray]] = {}
 
     def piece(name: str, index: tuple[slice, ...]) -> np.ndarray:
         start, stop, _ = index[0].indices(rows.size)
         if (start, stop) not in read:
             read[start, stop] = rows.batch(step, slice(start, stop))
-        return read[start, stop][name][(slice(None), *index[1:])]
+        columns = (order[index[1]],) if len(index) > 1 else ()
+        return read[start, stop][name][(slice(None), *columns)]
 
     def array(name: str) -> jax.Array:
         shape = (rows.size,) if name == "rows" else (rows.size, rows.length)

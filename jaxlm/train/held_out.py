@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from jaxlm.cluster import together
+from jaxlm.layers.axes import batch_specs, specs
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.layers.names import combine
 from jaxlm.objectives.objective import Objective
@@ -22,12 +24,18 @@ def make_evaluate(objective: Objective, call: Call) -> Evaluate:
 
     Sums are added in float64 on the host, so that the order and size of batches do not show.
     """
+    layout = call.layout
+
+    def of_a_device(trained: PyTree, frozen: dict[str, Any], batch: Batch) -> dict:
+        totals, _ = objective.totals(combine(trained, frozen["model"]), batch, None, call, frozen)
+        return layout.total(totals)
 
     @jax.jit
     def sums(trained: PyTree, frozen: dict[str, Any], batch: Batch) -> tuple[dict, dict]:
         batch = objective.prepare(batch, jax.random.key(0))
-        totals, _ = objective.totals(combine(trained, frozen["model"]), batch, None, call, frozen)
-        return totals, objective.weights(batch)
+        whole = PartitionSpec()
+        given = (specs(trained, layout), specs(frozen, layout), batch_specs(batch, layout))
+        return layout.spmd(of_a_device, given, whole)(trained, frozen, batch), objective.weights(batch)
 
     program: list[jax.stages.Compiled] = []
 

@@ -18,6 +18,7 @@ from jaxlm.config import PRECISIONS, Experiment
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers import random
+from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.names import partition
 from jaxlm.models import build
@@ -80,6 +81,7 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         )
     optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision)
     abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
+    call = dataclasses.replace(call, layout=fitted(call.layout, abstract.model))
     places = place(abstract, optimizer, call.layout)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Key, PyTree
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import random
+from jaxlm.layers.axes import batch_specs, specs
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.layers.names import combine
-from jaxlm.objectives.objective import Objective
+from jaxlm.objectives.objective import Objective, Sums
 from jaxlm.train.state import State
 
 Metrics = dict[str, Array]
@@ -44,18 +47,14 @@ def make_step(
             "and cannot be split; use 1"
         )
 
+    gradient = make_gradient(objective, call, micro_batches)
+
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         batch = objective.prepare(batch, random.key(seed, state.step, "prepare"))
         weights = objective.weights(batch)
         key = random.key(seed, state.step, "model")
 
-        def loss(trained: PyTree, micro: Batch) -> tuple[Float[Array, ""], tuple[Metrics, Metrics]]:
-            model = combine(trained, state.frozen["model"])
-            totals, sums = objective.totals(model, micro, key, call, state.frozen)
-            terms = {name: total / weights[name] for name, total in totals.items()}
-            return sum(objective.coefficients[name] * term for name, term in terms.items()), (terms, sums)
-
-        gradients, (value, (terms, sums)) = _accumulate(loss, state.model, batch, micro_batches, call)
+        gradients, (value, (terms, sums)) = gradient(state.model, state.frozen, batch, weights, key)
         norm, bad = _norm(gradients)
         if clip is not None:
             scale = jnp.minimum(1.0, clip / (norm + 1e-6))
@@ -69,6 +68,47 @@ def make_step(
         return dataclasses.replace(state, step=state.step + 1, model=model, optimizer=moments, ema=average), metrics
 
     return step
+
+
+def make_gradient(objective: Objective, call: Call, micro_batches: int = 1) -> Callable:
+    """A function (trained, frozen, batch, weights, key) -> (gradients, (loss, (terms, sums to report))).
+
+    Value and gradient are taken in one program on each device: of what its own rows and positions add to the sums.
+    Gathering a parameter transposes to reduce-scattering its gradient; copies are summed once, at the end.
+    """
+    layout, whole = call.layout, PartitionSpec()
+
+    def gradient(
+        trained: PyTree, frozen: dict[str, Any], batch: Batch, weights: Sums, key: Key[Array, ""]
+    ) -> tuple[PyTree, tuple[Array, tuple[Metrics, Metrics]]]:
+        places = specs(trained, layout)
+
+        def of_a_device(trained: PyTree, frozen: dict[str, Any], batch: Batch, weights: Sums, key: Key[Array, ""]):
+            loss = functools.partial(_loss, objective, call, frozen, weights, key)
+            gradients, values = _accumulate(loss, trained, batch, micro_batches, call)
+            total = functools.partial(layout.total_gradient, dtype=call.precision.compute)
+            return jax.tree.map(total, gradients, places), layout.total(values)
+
+        given = (places, specs(frozen, layout), batch_specs(batch, layout), whole, whole)
+        return layout.spmd(of_a_device, given, (places, whole))(trained, frozen, batch, weights, key)
+
+    return gradient
+
+
+def _loss(
+    objective: Objective,
+    call: Call,
+    frozen: dict[str, Any],
+    weights: Sums,
+    key: Key[Array, ""],
+    trained: PyTree,
+    micro: Batch,
+) -> tuple[Float[Array, ""], tuple[Metrics, Metrics]]:
+    """sum over terms of coefficient * total / global weight, and (terms, sums to report)."""
+    model = combine(trained, frozen["model"])
+    totals, sums = objective.totals(model, micro, key, call, frozen)
+    terms = {name: total / weights[name] for name, total in totals.items()}
+    return sum(objective.coefficients[name] * term for name, term in terms.items()), (terms, sums)
 
 
 def _accumulate(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxlm.layers.names import flatten
 
-TAPS = ("attention.rms", "mlp.rms", "residual.rms")
+TAPS = ("attention.mean_square", "mlp.mean_square", "residual.mean_square")
 """Activations that a telemetry step taps."""
 
 
@@ -28,11 +30,13 @@ def _rms(leaf: Float[Array, "..."], *, stacked: bool) -> Float[Array, "..."]:
 
 
 def readable(metrics: dict[str, Array], micro_batches: int) -> dict[str, float | list[float]]:
-    """The telemetry of a step's metrics, as numbers; taps are summed over micro-batches, so divide."""
+    """The telemetry of a step's metrics, as root mean squares; taps are sums over micro-batches of mean squares."""
     kinds = ("parameter.", "gradient.", "update.", "tap.")
     chosen = {name: value for name, value in metrics.items() if name.startswith(kinds)}
     values = {name: value.tolist() for name, value in jax.device_get(chosen).items()}
-    return {
-        name: jax.tree.map(lambda v: v / micro_batches, value) if name.startswith("tap.") else value
-        for name, value in values.items()
+    taps = {name: value for name, value in values.items() if name.startswith("tap.")}
+    roots = {
+        name.replace(".mean_square", ".rms"): jax.tree.map(lambda v: sqrt(v / micro_batches), value)
+        for name, value in taps.items()
     }
+    return {name: value for name, value in values.items() if name not in taps} | roots

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.attention import blocks
+from jaxlm.layers.attention import blocks, chunked, splash, xla
 from jaxlm.layers.attention.call import attend
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import single_device
-from tests.tiny import CALL
+from tests.tiny import CALL, layout
 
 ROWS, QUERIES, KEYS, HEADS, HEAD = 2, 9, 11, 4, 6
 
@@ -93,7 +93,7 @@ def test_a_given_scale_replaces_the_default():
 def test_an_unknown_backend_is_refused_with_the_choices():
     q, k, v, q_pos, k_pos = (jnp.asarray(x) for x in arrays(4))
     mask = Mask(q_pos, k_pos, jnp.ones_like(q_pos), jnp.ones_like(k_pos))
-    with pytest.raises(UsageError, match=r"'flash'.*auto, xla"):
+    with pytest.raises(UsageError, match=r"'flash': choose one of auto, ring, .*, xla"):
         attend(q, k, v, mask=mask, call=Call(single_device(), attention="flash"))
 
 
@@ -139,3 +139,113 @@ def test_blocks_agree_with_every_score_at_once(window, softcap, biased, monkeypa
     np.testing.assert_allclose(got, wanted, atol=1e-6)
     for one, other in zip(gradients, wanted_gradients, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize(("window", "softcap", "causal"), [(None, None, True), (3, 2.0, True), (None, 1.5, False)])
+@pytest.mark.parametrize("queries", [12, 8])
+def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, queries, monkeypatch):
+    """Values and gradients, in any order of positions, some pieces skipped, some queries seeing nothing."""
+    monkeypatch.setattr(chunked, "PIECE", 4)
+    rng = np.random.default_rng(3)
+    q = jnp.asarray(rng.standard_normal((ROWS, queries, HEADS, HEAD)), jnp.float32)
+    k, v = jnp.asarray(rng.standard_normal((2, ROWS, 12, 2, HEAD)), jnp.float32)
+    positions = jnp.asarray([[*range(5), *range(7)], [11, *range(11)]])
+    segments = jnp.asarray([[1] * 5 + [2] * 7, [1] * 10 + [0] * 2])
+    mask = Mask(positions[:, :queries], positions, segments[:, :queries], segments, causal, window)
+    sees = np.asarray(mask.dense()).any(axis=-1)[..., None, None]
+
+    def loss(arrays, backend):
+        call = dataclasses.replace(CALL, attention=backend)
+        mixed = jnp.where(sees, attend(*arrays, mask=mask, softcap=softcap, call=call), 0.0)
+        return jnp.sum(jnp.sin(mixed) * jnp.arange(mixed.size).reshape(mixed.shape)), mixed
+
+    (_, got), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)((q, k, v), "chunked")
+    (_, wanted), wanted_gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v), "xla")
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize(
+    ("backend", "mesh"),
+    [
+        ("ring", {"context": 8}),
+        ("ring", {"context": 2, "tensor": 2}),
+        ("all_to_all", {"context": 2}),
+        ("all_to_all", {"context": 2, "tensor": 2}),
+    ],
+)
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, 2.0)])
+def test_rows_spread_over_devices(backend, mesh, window, softcap):
+    """Values and gradients equal those of one device; positions are dealt out as the layout says."""
+    where, length = layout(**mesh), 32
+    rng = np.random.default_rng(4)
+    q = jnp.asarray(rng.standard_normal((8, length, HEADS, HEAD)), jnp.float32)
+    k, v = jnp.asarray(rng.standard_normal((2, 8, length, 4, HEAD)), jnp.float32)
+    segments = jnp.asarray(np.where(np.arange(length)[None] < rng.integers(5, 27, (8, 1)), 1, 2))
+    positions = jnp.asarray(np.tile(np.arange(length), (8, 1)))
+    order = where.order(length)
+    assert sorted(order) == list(range(length))
+    assert list(order) != list(range(length))
+
+    def loss(arrays, segments, positions, call):
+        mask = Mask(positions, positions, segments, segments, True, window, aligned=True)
+        mixed = attend(*arrays, mask=mask, softcap=softcap, call=call)
+        return jnp.sum(jnp.sin(mixed) * (1 + positions[..., None, None])), mixed
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)
+    one = dataclasses.replace(CALL, attention="xla")
+    (_, wanted), gradients = run((q, k, v), segments, positions, one)
+    dealt = [x[:, order] for x in (q, k, v, segments, positions)]
+    call = Call(where, attention=backend)
+    (_, got), others = run(tuple(dealt[:3]), *dealt[3:], call)
+    np.testing.assert_allclose(got, wanted[:, order], atol=1e-6)
+    for other, gradient in zip(others, gradients, strict=True):
+        np.testing.assert_allclose(other, gradient[:, order], atol=3e-6 * float(jnp.abs(gradient).max()))
+
+
+@pytest.mark.parametrize(
+    ("backend", "mesh", "message"),
+    [
+        ("ring", {}, r"'ring': it is for where\.mesh\.context > 1"),
+        ("xla", {"context": 2}, "spreads rows over devices"),
+        ("splash", {}, "runs on TPUs only"),
+        ("all_to_all", {"context": 8}, r"4 heads .* do not divide among 8 shards"),
+    ],
+)
+def test_a_backend_that_does_not_take_it_says_why(backend, mesh, message):
+    q = jnp.ones((8, 32, HEADS, HEAD))
+    ones = jnp.ones((8, 32), int)
+    mask = Mask(ones, ones, ones, ones, aligned=True)
+    with pytest.raises(UsageError, match=message):
+        attend(q, q, q, mask=mask, call=Call(layout(**mesh), attention=backend))
+
+
+@pytest.mark.parametrize(("window", "softcap", "kv_heads"), [(None, None, 2), (100, 20.0, 1)])
+def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads):
+    """Values and gradients of the TPU kernel, interpreted."""
+    length, head = 256, 128
+    rng = np.random.default_rng(5)
+    q = jnp.asarray(rng.standard_normal((2, length, 2, head)), jnp.float32)
+    k, v = jnp.asarray(rng.standard_normal((2, 2, length, kv_heads, head)), jnp.float32)
+    segments = jnp.asarray(np.where(np.arange(length)[None] < np.asarray([[90], [256]]), 1, 2))
+    positions = jnp.tile(jnp.arange(length)[None], (2, 1))
+    mask = Mask(positions, positions, segments, segments, True, window, aligned=True)
+    assert splash.refusal(q, mask, None) == ""
+    more = {"softcap": softcap, "scale": head**-0.5}
+
+    def loss(arrays, run):
+        mixed = run(*arrays)
+        return jnp.sum(jnp.sin(mixed)), mixed
+
+    def kernel(q, k, v):
+        return splash.attend(q, k, v, mask, interpret=True, **more)
+
+    def plain(q, k, v):
+        return xla.attend(q, k, v, mask=mask, bias=None, **more)
+
+    (_, got), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v), kernel)
+    (_, wanted), wanted_gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v), plain)
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5 * float(jnp.abs(other).max()))

@@ -58,7 +58,7 @@ def test_layers_run_in_order():
 
 
 def test_taps_and_randomness_follow_the_layer_and_not_the_grouping():
-    call = dataclasses.replace(CALL, taps=("residual", "residual.rms"))
+    call = dataclasses.replace(CALL, taps=("residual", "residual.mean_square"))
     results = [
         STACK(X, jnp.float32(0.5), call, key=KEYS),
         STACK(X, jnp.float32(0.5), dataclasses.replace(call, layers="unroll"), key=KEYS),
@@ -70,7 +70,7 @@ def test_taps_and_randomness_follow_the_layer_and_not_the_grouping():
         np.testing.assert_allclose(taps["residual"], results[0][2]["residual"], atol=1e-6)
         np.testing.assert_array_equal(taps["residual"][-1], x)
         np.testing.assert_allclose(
-            taps["residual.rms"], np.sqrt(np.mean(np.square(taps["residual"]), axis=(1, 2, 3))), rtol=1e-5
+            taps["residual.mean_square"], np.mean(np.square(taps["residual"]), axis=(1, 2, 3)), rtol=1e-5
         )
     assert np.abs(results[0][0] - STACK(X, jnp.float32(0.5), call)[0]).max() > 0.01
 

@@ -56,9 +56,9 @@ def test_every_layer_and_every_site_has_its_own_mask(monkeypatch):
     """All the masks of one row: three layers, two branches each, and the embedding."""
     seen = []
 
-    def spy(x, rate, keys):
+    def spy(x, rate, keys, layout):
         seen.append(jax.random.key_data(keys))
-        return random.dropout(x, rate, keys)
+        return random.dropout(x, rate, keys, layout)
 
     monkeypatch.setattr(block, "dropout", spy)
     monkeypatch.setattr(decoder, "dropout", spy)

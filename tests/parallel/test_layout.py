@@ -1,5 +1,8 @@
 """The one table from logical axes to mesh axes."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +19,37 @@ CUBE = layout(fsdp=2, tensor=2)
 @pytest.mark.parametrize(
     ("axes", "shape", "spec"),
     [
-        (("embed", "heads", "head"), (16, 4, 8), PartitionSpec(("fsdp",), ("tensor",), None)),
-        (("embed", "mlp"), (3, 16, 32), PartitionSpec(None, ("fsdp",), ("tensor",))),
-        (("row", "pos", "features"), (8, 5, 3), PartitionSpec(("data", "fsdp"), None, None)),
-        (("vocab", "embed"), (64, 16), PartitionSpec(("tensor",), ("fsdp",))),
+        (("embed", "heads", "head"), (16, 4, 8), PartitionSpec(None, "tensor", None)),
+        (("embed", "mlp"), (3, 16, 32), PartitionSpec(None, None, "tensor")),
+        (("row", "pos", "features"), (8, 5, 3), PartitionSpec(("data", "fsdp", "expert"), "context", None)),
+        (("vocab", "embed"), (64, 16), PartitionSpec("tensor", None)),
         ((), (7,), PartitionSpec(None)),
     ],
 )
-def test_spec(axes, shape, spec):
+def test_spec_in_use(axes, shape, spec):
     assert CUBE.spec(axes, shape) == spec
+
+
+STORE = ("fsdp", "context")
+EVERYTHING = ("embed", "heads", "mlp", "vocab")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "stored", "axes", "spec"),
+    [
+        ({"fsdp": 2, "tensor": 2}, ("embed",), ("embed", "mlp"), PartitionSpec(STORE, "tensor")),
+        ({"fsdp": 2, "tensor": 2}, ("embed",), ("mlp", "embed"), PartitionSpec("tensor", STORE)),
+        ({"fsdp": 2, "tensor": 2}, EVERYTHING, ("mlp", "embed"), PartitionSpec("tensor", STORE)),
+        ({"fsdp": 8}, EVERYTHING, ("mlp", "embed"), PartitionSpec(("tensor", *STORE), None)),
+        ({"fsdp": 8}, ("embed",), ("mlp", "embed"), PartitionSpec("tensor", STORE)),
+        ({"fsdp": 2}, EVERYTHING, ("embed",), PartitionSpec(None)),
+        ({"fsdp": 2}, EVERYTHING, ("rank", "kv_heads"), PartitionSpec(None, "tensor")),
+    ],
+)
+def test_spec_in_storage(mesh, stored, axes, spec):
+    """The first dimension that may and that nothing else shards; never a vector's."""
+    where = dataclasses.replace(layout(**mesh), stored=stored)
+    assert where.stored_spec(axes, (16, 32)[: len(axes)]) == spec
 
 
 @pytest.mark.parametrize(
@@ -32,7 +57,6 @@ def test_spec(axes, shape, spec):
     [
         (("embed", "hands"), (16, 4), r"'hands' is not in the layout's table \(embed, "),
         (("heads", "mlp"), (4, 32), r"mesh axis 'tensor' would shard two dimensions of \('heads', 'mlp'\)"),
-        (("row", "embed"), (8, 16), "mesh axis 'fsdp' would shard two dimensions"),
         (("row",), (6,), r"dimension 6 of \('row',\) .* into 4 shards \(data x fsdp\): use 4 or 8"),
         (("mlp",), (1,), r"dimension 1 .* into 2 shards \(tensor\): use 2, or fewer"),
         (("embed", "mlp"), (16,), "more axes than"),
@@ -44,7 +68,7 @@ def test_errors_have_the_numbers(axes, shape, message):
 
 
 def test_sizes():
-    assert [CUBE.shards(axis) for axis in ("row", "embed", "heads", "pos")] == [4, 2, 2, 1]
+    assert [CUBE.shards(axis) for axis in ("row", "embed", "heads", "pos")] == [4, 1, 2, 1]
 
 
 def test_a_layout_is_static_and_hashable():
@@ -60,6 +84,12 @@ def test_one_device_leaves_everything_alone():
     assert one.sum(x, "row") is x
     f = jnp.sin
     assert one.manual(f, (("row",),), ("row",)) is f
+    assert one.spmd(f, (PartitionSpec(),), PartitionSpec()) is f
+    assert one.barrier(x) is x
+    assert one.pass_on(x, "pos") is x
+    assert one.exchange(x, "pos", split=0, join=1) is x
+    assert (one.parts(), one.index("row")) == (1, 0)
+    assert one.total(x) is x
 
 
 def test_constrain_places_the_shards():
@@ -70,7 +100,7 @@ def test_constrain_places_the_shards():
 def test_gather_and_its_transpose():
     """A parameter is whole over the storage axis in use; its gradient comes back in shards."""
     axes = ("embed", "mlp")
-    w = jax.device_put(jnp.arange(32.0).reshape(8, 4), CUBE.sharding(axes, (8, 4)))
+    w = jax.device_put(jnp.arange(32.0).reshape(8, 4), CUBE.stored_sharding(axes, (8, 4)))
     x = jnp.cos(jnp.arange(64.0)).reshape(8, 8)
 
     def used(w):
@@ -100,4 +130,64 @@ def test_manual_and_sum(mesh):
 
 def test_a_table_may_be_replaced_whole():
     mine = Layout(CUBE.mesh, (*(entry for entry in TABLE if entry[0] != "mlp"), ("mlp", ("data",))))
-    assert mine.spec(("embed", "mlp"), (16, 32)) == PartitionSpec(("fsdp",), ("data",))
+    assert mine.spec(("embed", "mlp"), (16, 32)) == PartitionSpec(None, "data")
+
+
+MESHES = [
+    {},
+    {"fsdp": 8},
+    {"fsdp": 2, "tensor": 2},
+    {"fsdp": 2, "context": 2, "expert": 2},
+    {"context": 4, "tensor": 2},
+]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_one_program_a_device_has_the_gradient_of_the_sum(mesh):
+    """Gathered parameters, copies, and what the compiler splits: each gradient is that of the whole batch."""
+    where = layout(**mesh)
+    draw = np.random.default_rng(0)
+    w, scale = jnp.asarray(draw.normal(size=(8, 4)), jnp.float32), jnp.asarray(draw.normal(size=4), jnp.float32)
+    x = jnp.asarray(draw.normal(size=(8, 12, 8)), jnp.float32)
+    axes = (("embed", "mlp"), ("features",))
+
+    def loss(parameters, x, on=None):
+        w, scale = parameters
+        y = jnp.tanh(x @ (w if on is None else on.gather(w, axes[0]))) * scale[None, None]
+        y = y if on is None else on.constrain(y, ("row", "pos", "mlp"))
+        return jnp.sum(y**2)
+
+    specs = (where.stored_spec(axes[0], w.shape), where.stored_spec(axes[1], scale.shape))
+
+    total = functools.partial(where.total_gradient, dtype="float32")
+
+    def of_a_device(parameters, x):
+        assert x.shape == (8 // where.shards("row"), 12 // where.shards("pos"), 8)
+        value, gradients = jax.value_and_grad(loss)(parameters, x, where)
+        return where.total(value), jax.tree.map(total, gradients, specs)
+
+    given = (specs, where.spec(("row", "pos"), x.shape[:2]))
+    run = jax.jit(where.spmd(of_a_device, given, (PartitionSpec(), specs)))
+    wanted, gradients = jax.value_and_grad(loss)((w, scale), x)
+    got, others = run((w, scale), x)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    for one, other in zip(gradients, others, strict=True):
+        np.testing.assert_allclose(other, one, atol=2e-5)
+
+
+def test_the_ring_and_the_exchange():
+    where, x = layout(context=8), jnp.arange(64.0).reshape(8, 8)
+
+    def turned(x):
+        return where.pass_on(x, "pos") + 0 * where.index("pos")
+
+    axes = ("rank", "pos")
+    np.testing.assert_array_equal(jax.jit(where.manual(turned, (axes,), axes))(x), np.roll(x, 1, axis=1))
+
+    def dealt(x):
+        assert x.shape == (8, 1)
+        y = where.exchange(x, "pos", split=0, join=1)
+        assert y.shape == (1, 8)
+        return where.exchange(2 * y, "pos", split=1, join=0)
+
+    np.testing.assert_array_equal(jax.jit(where.manual(dealt, (axes,), axes))(x), 2 * x)

@@ -24,6 +24,8 @@ MESHES = {
     "data 8": (Mesh(), 8, 2),
     "fsdp 8": (Mesh(fsdp=8), 8, 1),
     "data 2, fsdp 2, tensor 2": (Mesh(fsdp=2, tensor=2), 8, 4),
+    "fsdp 2, context 4": (Mesh(fsdp=2, context=4), 8, 2),
+    "data 2, context 2, tensor 2": (Mesh(context=2, tensor=2), 8, 2),
 }
 """Mesh, devices, micro-batches."""
 

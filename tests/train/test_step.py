@@ -131,7 +131,7 @@ def test_every_leaf_of_the_state_has_a_place():
     moments = [name for name in named if name.startswith("optimizer") and name.endswith(kernel)]
     assert len(moments) == 2
     for name in (f"model.{kernel}", f"ema.{kernel}", *moments):
-        assert named[name].spec == where.spec(("embed", "heads", "head"), (2, 16, 4, 8))
+        assert named[name].spec == where.stored_spec(("embed", "heads", "head"), (2, 16, 4, 8))
     assert named["step"].is_fully_replicated
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.xla import weigh
 from jaxlm.layers.products import einsum32
+from jaxlm.layers.remat import named
 
 SMALLEST, MOST = 128, 8
 """Queries of a block, and blocks of a row: every block is compiled by itself."""
@@ -37,8 +38,8 @@ def attend(
     groups = heads // k.shape[2]
     # Heads before positions, once for all blocks: each product would do it for itself.
     queries = (q * jnp.asarray(scale, q.dtype)).reshape(rows, length, k.shape[2], groups, head)
-    queries = jnp.transpose(queries, (0, 2, 3, 1, 4))
-    keys, values = jnp.transpose(k, (0, 2, 1, 3)), jnp.transpose(v, (0, 2, 1, 3))
+    queries = named("query", jnp.transpose(queries, (0, 2, 3, 1, 4)))
+    keys, values = named("key", jnp.transpose(k, (0, 2, 1, 3))), named("value", jnp.transpose(v, (0, 2, 1, 3)))
     size = max(SMALLEST, -(-length // MOST))
     mixed = []
     for start in range(0, length, size):
@@ -50,4 +51,4 @@ def attend(
         weights, normalizer = weigh(scores, mask.block(block, seen), part, softcap)
         mixed.append(einsum32("rngqk,rnkd->rngqd", weights.astype(v.dtype), values[:, :, seen]) / normalizer)
     together = jnp.transpose(jnp.concatenate(mixed, axis=3), (0, 3, 1, 2, 4))
-    return together.reshape(rows, length, heads, head).astype(q.dtype)
+    return named("attention", together.reshape(rows, length, heads, head).astype(q.dtype))

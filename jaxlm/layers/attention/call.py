@@ -1,27 +1,63 @@
-"""The one attention call: it chooses a backend and hands everything to it."""
+"""The one attention call: it chooses a backend and hands everything to it.
+
+A backend names its operands and its result for `layers.remat`. Kernels see a device's own heads: what the compiler
+would split is split here.
+"""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.attention import blocks, xla
+from jaxlm.layers.attention import blocks, chunked, ring, splash, xla
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
+from jaxlm.parallel.layout import Layout
 
-BACKENDS = {"xla": xla.attend, "blocks": blocks.attend}
+Q, K, TOKENS = ("row", "pos", "heads", "head"), ("row", "pos", "kv_heads", "head"), ("row", "pos")
+OWN_ROW = "it takes causal attention of a row with itself only"
+WHOLE_ROWS = "where.mesh.context spreads rows over devices"
 
 
-def backend(call: Call, mask: Mask) -> str:
-    """The backend that `call.attention` names; "auto" is the one that computes least. Raises UsageError."""
-    name = call.attention
+def refusals(
+    layout: Layout, q: Float[Array, "row query heads head"], mask: Mask, bias: Array | None
+) -> dict[str, str]:
+    """Each backend, the fastest first, with why it does not take this attention, or nothing."""
+    spread = layout.shards("pos") > 1
+    no_bias = "" if bias is None else "it takes no bias"
+    alone = "" if spread else "it is for where.mesh.context > 1"
+    found = {
+        "ring": alone or no_bias,
+        "all_to_all": alone or no_bias,
+        "splash": "it runs on TPUs only" if layout.platform != "tpu" else splash.refusal(q, mask, bias),
+        "blocks": "" if blocks.takes(mask) else OWN_ROW,
+        "xla": "",
+        "chunked": no_bias,
+    }
+    return {
+        name: WHOLE_ROWS if spread and name not in ("ring", "all_to_all") else why for name, why in found.items()
+    }
+
+
+def backend(
+    name: str, layout: Layout, q: Float[Array, "row query heads head"], mask: Mask, bias: Array | None
+) -> str:
+    """The backend of this name; "auto" is the fastest that takes this attention. Raises UsageError."""
+    found = refusals(layout, q, mask, bias)
     if name == "auto":
-        return "blocks" if blocks.takes(mask) else "xla"
-    if name not in BACKENDS:
-        raise UsageError(f"where.attention={name!r}: choose one of auto, {', '.join(BACKENDS)}")
-    if name == "blocks" and not blocks.takes(mask):
-        raise UsageError("where.attention='blocks' takes causal attention of a row with itself only: choose auto")
+        taking = [one for one, why in found.items() if not why]
+        if not taking:
+            raise UsageError(
+                f"no attention backend takes this: {'; '.join(f'{one}: {why}' for one, why in found.items())}"
+            )
+        return taking[0]
+    if name not in found:
+        raise UsageError(f"where.attention={name!r}: choose one of auto, {', '.join(found)}")
+    if found[name]:
+        raise UsageError(f"where.attention={name!r}: {found[name]}; choose auto")
     return name
 
 
@@ -38,5 +74,21 @@ def attend(
 ) -> Float[Array, "row query heads head"]:
     """softmax(cap(scale q k^T) + bias) v; `scale` is 1 / sqrt(head) by default."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    more, layout = {"softcap": softcap, "scale": scale}, call.layout
     with jax.named_scope("attention"):
-        return BACKENDS[backend(call, mask)](q, k, v, mask=mask, bias=bias, softcap=softcap, scale=scale)
+        match backend(call.attention, layout, q, mask, bias):
+            case "xla":
+                return xla.attend(q, k, v, mask=mask, bias=bias, **more)
+            case "blocks":
+                return blocks.attend(q, k, v, mask=mask, bias=bias, **more)
+            case "chunked":
+                kernel = functools.partial(chunked.attend, **more)
+            case "splash":
+                kernel = functools.partial(splash.attend, **more)
+            case "ring":
+                kernel = functools.partial(ring.attend, layout=layout, **more)
+            case "all_to_all":
+                local = splash.attend if layout.platform == "tpu" else chunked.attend
+                kernel = functools.partial(ring.exchanged, functools.partial(local, **more), layout=layout)
+        tokens = jax.tree.map(lambda _: TOKENS, mask)
+        return layout.manual(kernel, (Q, K, K, tokens), Q)(q, k, v, mask)

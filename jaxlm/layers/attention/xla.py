@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.products import einsum32
+from jaxlm.layers.remat import named
 
 MASKED = -1e30
 """Finite, so that a query that sees nothing gets even weights and not NaN."""
@@ -26,10 +27,11 @@ def attend(
     """softmax(cap(scale q k^T) + bias) v with the softmax in float32 (Vaswani et al. 2017, equation 1)."""
     rows, length, heads, head = q.shape
     groups = heads // k.shape[2]
+    q, k, v = named("query", q), named("key", k), named("value", v)
     grouped = q.reshape(rows, length, k.shape[2], groups, head) * jnp.asarray(scale, q.dtype)
     weights, normalizer = weigh(einsum32("rqngd,rknd->rngqk", grouped, k), mask, bias, softcap)
     mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v) / jnp.moveaxis(normalizer, 3, 1)
-    return mixed.reshape(rows, length, heads, head).astype(q.dtype)
+    return named("attention", mixed.reshape(rows, length, heads, head).astype(q.dtype))
 
 
 def weigh(

@@ -1,0 +1,79 @@
+"""Attention on TPUs by the splash kernel: linear memory, masked blocks skipped, one kernel for the whole backward.
+
+Takes causal attention of a row with itself, with segments, a window and a soft cap; no bias.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jaxtyping import Array, Float
+
+from jaxlm.layers.attention.mask import Mask
+from jaxlm.layers.remat import named
+
+LANES = 128
+"""Rows and heads are made of vectors of so many numbers."""
+
+BLOCK = 1024
+"""Queries and keys of a block: the largest that fits the default scoped memory of a TPU core."""
+
+
+def refusal(q: Float[Array, "row pos heads head"], mask: Mask, bias: Array | None) -> str:
+    """Why this attention is not for the kernel, or nothing."""
+    length, head = q.shape[1], q.shape[3]
+    if not (mask.causal and mask.aligned):
+        return "it takes causal attention of a row with itself only"
+    if bias is not None:
+        return "it takes no bias"
+    if length % LANES or head % LANES:
+        return f"length {length} and head {head} must be multiples of {LANES}"
+    return ""
+
+
+def attend(
+    q: Float[Array, "row pos heads head"],
+    k: Float[Array, "row pos kv_heads head"],
+    v: Float[Array, "row pos kv_heads head"],
+    mask: Mask,
+    *,
+    softcap: float | None,
+    scale: float,
+    interpret: bool = False,
+) -> Float[Array, "row pos heads head"]:
+    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere."""
+    heads_first = functools.partial(jnp.transpose, axes=(0, 2, 1, 3))
+    queries = named("query", heads_first(q * jnp.asarray(scale, q.dtype)))
+    keys, values = named("key", heads_first(k)), named("value", heads_first(v))
+    run = _kernel(q.shape[2], q.shape[1], mask.window, softcap, interpret)
+    segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
+    return heads_first(jax.vmap(run)(queries, keys, values, segments))
+
+
+def _kernel(heads: int, length: int, window: int | None, softcap: float | None, interpret: bool):
+    """The kernel of one row; its result and normalizers are kept as "attention"."""
+    shape = (length, length)
+    seen = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
+    block = next(size for size in (BLOCK, 512, 256, LANES) if length % size == 0)
+    sizes = kernels.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        use_fused_bwd_kernel=True,
+    )
+    return kernels.make_splash_mha(
+        masks.MultiHeadMask([seen] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=softcap,
+        residual_checkpoint_name="attention",
+        interpret=interpret,
+    )
