@@ -9,6 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
+from jaxlm.parallel.layout import GATHERED
 
 NAMES = ("query", "key", "value", "attention", "middle", "gate", "up")
 """Activations of a block that may be kept: rotated queries, keys and values; attention's result before its
@@ -17,10 +18,11 @@ the MLP's products before the activation. When memory is short, up is the first 
 """
 
 POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""Nothing is kept but each layer's input; or the products with weights are."""
+"""All is kept but what was gathered; nothing but each layer's input; or the products with weights."""
 
 
 def named(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -29,7 +31,7 @@ def named(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def policy(remat: str) -> Callable[..., bool] | None:
-    """From the config's word: "full", "dots", or names joined by "+", those marked "@" kept in host memory.
+    """From the config's word: one of `POLICIES`, or names joined by "+", those marked "@" kept in host memory.
 
     Raises UsageError for any other word.
     """
@@ -39,7 +41,7 @@ def policy(remat: str) -> Callable[..., bool] | None:
     unknown = [word for word in words if word.removeprefix("@") not in NAMES]
     if unknown:
         raise UsageError(
-            f"where.remat={remat!r}: {unknown[0]!r} is none of {', '.join(NAMES)}; choose none, "
+            f"where.remat={remat!r}: {unknown[0]!r} is none of {', '.join(NAMES)}; choose "
             f"{', '.join(POLICIES)}, or names joined by +, such as query+key+value+@up (@: kept in host memory)"
         )
     host = [word[1:] for word in words if word.startswith("@")]

@@ -134,7 +134,7 @@ def _run(
     def run(layer: Layer, x: Hidden, context: Any, key: RowKeys | None) -> tuple:
         return layer(x, context, call, cache, key)
 
-    if call.remat == "none" or cache is not None:
+    if cache is not None or (call.remat == "none" and not call.layout.gathers):
         return run(layer, x, context, key)
     # A scanned layer cannot be merged with its recomputation: guarding against it costs time.
     kept = jax.checkpoint(run, policy=remat.policy(call.remat), prevent_cse=call.layers == "unroll")

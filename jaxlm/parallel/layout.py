@@ -17,6 +17,7 @@ from math import prod
 
 import jax
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -47,6 +48,10 @@ STORAGE = ("fsdp", "context")
 
 COMPILED = ("tensor",)
 """Mesh axes that the compiler splits, from the constraints that `Layout.constrain` places."""
+
+
+GATHERED = "gathered"
+"""The name of gathered parameters for `jax.checkpoint`: no backward pass should find them kept."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +176,20 @@ class Layout:
 
     def gather(self, x: Array, axes: Axes) -> Array:
         """A parameter as it is used: all-gathered over the storage axes; the gradient is reduce-scattered back."""
-        if self.size(self.storage) == 1:
+        if not self.gathers:
             return x
         if not _manual():
-            return _gather(x, self, axes)
+            return checkpoint_name(_gather(x, self, axes), GATHERED)
         for dim, mesh_axes in enumerate(self._in_storage(axes), start=x.ndim - len(axes)):
             held = tuple(axis for axis in mesh_axes if axis in self.storage and self.size((axis,)) > 1)
             if held:
                 x = jax.lax.all_gather(x, held, axis=dim, tiled=True)
-        return x
+        return checkpoint_name(x, GATHERED)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether parameters are stored in shards."""
+        return self.size(self.storage) > 1
 
     def gathered(self) -> Layout:
         """The layout for parameters that have been gathered: `gather` is the identity."""
@@ -267,8 +277,9 @@ class Layout:
         return self.size(_manual() if axis is None else self._held(axis))
 
     def own(self, x: Array, axis: str, dim: int) -> Array:
-        """This device's positions of a dimension that is whole and in the row's order; outside `spmd` all of them, in
-        the devices' order.
+        """This device's part of a dimension that is whole and in the row's order.
+
+        Outside `spmd` all of it, in the devices' order.
         """
         if self.shards(axis) == 1:
             return x
