@@ -47,8 +47,8 @@ class EncoderDecoder:
         x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"))
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context(source, self.decoder.position)
-        x, _, _ = self.encoder(x, context, call, key=at(key, "encoder"))
-        return Memory(self.encoder_norm(x), source.segments, source.positions)
+        x, _, report = self.encoder(x, context, call, key=at(key, "encoder"))
+        return Memory(self.encoder_norm(x), source.segments, source.positions, report.terms)
 
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the next token."""

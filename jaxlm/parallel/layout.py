@@ -28,6 +28,7 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     ("head", ()),
     ("mlp", ("tensor",)),
     ("vocab", ("tensor",)),
+    ("experts", ()),
     ("rank", ()),
     # activations
     ("row", ("data", "fsdp")),
