@@ -79,8 +79,9 @@ class Block:
             more = {"key": at(key, "mlp"), "adapters": tokens.adapters}
             match self.mlp:
                 case Moe():
-                    y, routed = self.mlp(y, tokens, call, **more)
-                    terms.update(routed)
+                    y, report = self.mlp(y, tokens, call, **more)
+                    taps.update(report.taps)
+                    terms.update(report.terms)
                 case _:
                     y = self.mlp(y, call, **more)
             taps.update(tapped(call, mlp=y))

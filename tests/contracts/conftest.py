@@ -1,4 +1,4 @@
-"""Small models of all kinds, a mixture of experts among them, in three forms of weight, and the tokens they read."""
+"""Small models of all kinds, with a mixture of experts, in three forms of weight, and the tokens they read."""
 
 import dataclasses
 from functools import cache

@@ -15,6 +15,7 @@ from jaxlm.layers.moe.experts import Experts, mix
 from jaxlm.layers.moe.kernel import Kernel
 from jaxlm.layers.moe.router import route
 from jaxlm.layers.random import at
+from jaxlm.layers.taps import Report, tapped
 
 Hidden = Float[Array, "row pos embed"]
 
@@ -36,11 +37,12 @@ class Moe:
         *,
         key: RowKeys | None = None,
         adapters: Array | None = None,
-    ) -> tuple[Hidden, dict[str, Array]]:
+    ) -> tuple[Hidden, Report]:
         """Each token through its experts, and the terms of the loss; padding goes through none and is in no term.
 
         Terms are sums over the layer's tokens: `load_balance` over documents (or 1 of the whole batch), `router_z`
-        over tokens, `dropped` the share of its choices that each token lost, over tokens.
+        over tokens, `dropped` the share of its choices that each token lost, over tokens. The tap `router` is the
+        probabilities of all experts, [row, pos, experts].
         """
         kind = self.config
         with jax.named_scope("moe"):
@@ -56,7 +58,7 @@ class Moe:
             }
         if self.shared is not None:
             y = y + self.shared(x, call, key=at(key, "shared"), adapters=adapters)
-        return y, terms
+        return y, Report(tapped(call, router=routing.probabilities), terms)
 
 
 def initial_moe(kind: config.Moe, embed: int, init: Initial, scale: float) -> Moe:
