@@ -127,8 +127,37 @@ class Layout:
 
     def sum(self, x: PyTree, axis: str) -> PyTree:
         """Inside `manual`: the sum over the devices along a logical axis."""
-        mesh_axes = dict(self.table)[axis]
-        return x if self.mesh.size == 1 or not mesh_axes else jax.lax.psum(x, mesh_axes)
+        mesh_axes = self._held(axis)
+        return jax.lax.psum(x, mesh_axes) if mesh_axes else x
+
+    def sum_scatter(self, x: Array, axis: str) -> Array:
+        """Inside `manual`: of the sum over the devices along a logical axis, this device's piece of dimension 0."""
+        mesh_axes = self._held(axis)
+        return jax.lax.psum_scatter(x, mesh_axes, scatter_dimension=0, tiled=True) if mesh_axes else x
+
+    def all_gather(self, x: Array, axis: str) -> Array:
+        """Inside `manual`: what the devices along a logical axis hold, one after the other in dimension 0."""
+        mesh_axes = self._held(axis)
+        return jax.lax.all_gather(x, mesh_axes, axis=0, tiled=True) if mesh_axes else x
+
+    def exchange(self, x: Array, axis: str, *, split: int, join: int) -> Array:
+        """Inside `manual`: dimension `split` dealt out along a logical axis, `join` collected."""
+        mesh_axes = self._held(axis)
+        return jax.lax.all_to_all(x, mesh_axes, split, join, tiled=True) if mesh_axes else x
+
+    def index(self, axis: str) -> Array | int:
+        """Inside `manual`: this device's place along a logical axis."""
+        mesh_axes = self._held(axis)
+        return jax.lax.axis_index(mesh_axes) if mesh_axes else 0
+
+    def cuts(self, axis: str) -> int:
+        """Pieces of a logical axis that this program sees one of: 1 outside `manual`."""
+        return self.size(self._held(axis))
+
+    def _held(self, axis: str) -> Axes:
+        """The manual mesh axes of more than one device along a logical axis."""
+        manual = jax.sharding.get_abstract_mesh().manual_axes
+        return tuple(a for a in dict(self.table)[axis] if a in manual and self.size((a,)) > 1)
 
 
 def _is_axes(x: object) -> bool:

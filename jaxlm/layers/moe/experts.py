@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,13 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm import config
+from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.mlp import activate
 from jaxlm.layers.moe import slots as dispatch
 from jaxlm.layers.moe.kernel import Kernel
 from jaxlm.layers.products import einsum32
+from jaxlm.parallel.layout import Layout
 
 Kernels = tuple[
     Float[Array, "experts embed mlp"], Float[Array, "experts embed mlp"], Float[Array, "experts mlp embed"]
@@ -42,47 +45,83 @@ def mix(
     kernels: Kernels,
     kind: config.Moe,
     row: int,
+    layout: Layout,
 ) -> tuple[Float[Array, "token embed"], Float[Array, ""]]:
     """sum over each token's choices of weight * expert(x), and how many choices were dropped.
 
-    A pure function of one device's tokens, rows of `row` tokens one after the other, and of the experts it holds;
-    choices of `experts` or more are computed elsewhere or nowhere. Sums over choices are in float32.
-
-    Dropless, the buffer has token * k slots on one device. On n devices that hold experts / n each, all tokens of
-    all of them may choose the experts of one: without dropping, its buffer must have room for n * token *
-    min(k, experts / n) slots, as a token's choices are distinct; n times what an even load needs when
-    k <= experts / n.
+    Of the tokens and experts at hand, tokens being rows of `row` one after the other: all of them, or within
+    `layout.manual` a device's own, of which each then gets its own sums. The sum over a token's choices is in
+    float32; what different devices add to it, in x's dtype. Raises UsageError where a capacity's group of tokens
+    is not whole on a device.
     """
-    experts = kernels[0].shape[0]
     match kind.dispatch:
         case config.Dropless():
-            slots = dispatch.dropless(choices, experts)
-            product = functools.partial(ragged, sizes=slots.sizes)
+            return _dropless(x, choices, weights, kernels, kind, layout)
         case config.Capacity():
-            taken = dispatch.limits(kind.dispatch.factor, kind.dispatch.rows * row, kind.top_k, kind.experts)
-            slots = dispatch.capacity(choices, real, experts, taken)
-            product = batched
+            return _bounded(x, choices, weights, real, kernels, kind, row, layout)
+
+
+def _dropless(
+    x: Array, choices: Array, weights: Array, kernels: Kernels, kind: config.Moe, layout: Layout
+) -> tuple[Array, Array]:
+    """Every device takes all tokens of the n devices that share the experts, and computes what its experts add.
+
+    Its buffer has n * token * min(k, experts / n) slots: all tokens may choose the experts of one device, and a
+    token's choices are distinct. That is n times what an even load needs where k <= experts / n, in memory; no
+    product is with empty slots. Sending tokens to where they are needed would have to make the same room.
+    """
+    held = kernels[0].shape[0]
+    mine = layout.all_gather(choices, "experts") - held * layout.index("experts")
+    mine = jnp.where((mine >= 0) & (mine < held), mine, held)
+    slots = dispatch.dropless(mine, held)
+    product = functools.partial(ragged, sizes=slots.sizes)
+    hidden = _gated(dispatch.spread(layout.all_gather(x, "experts"), slots), kernels, kind, product)
+    y = dispatch.collect(hidden, layout.all_gather(weights, "experts"), slots)
+    return layout.sum_scatter(y.astype(x.dtype), "experts"), jnp.zeros(())
+
+
+def _bounded(
+    x: Array,
+    choices: Array,
+    weights: Array,
+    real: Array,
+    kernels: Kernels,
+    kind: config.Moe,
+    row: int,
+    layout: Layout,
+) -> tuple[Array, Array]:
+    """Every device fills slots for all experts from its own groups of rows, and sends them to where those live."""
+    rows = kind.dispatch.rows
+    if layout.cuts("pos") > 1 or (layout.cuts("row") > 1 and x.shape[0] // row % rows):
+        raise UsageError(
+            f"dispatch {kind.dispatch}: {rows} whole rows share a capacity, and a device holds {x.shape[0] // row} "
+            f"rows, each cut in {layout.cuts('pos')}; use dropless, another number of rows, or another mesh"
+        )
+    taken = dispatch.limits(kind.dispatch.factor, rows * row, kind.top_k, kind.experts)
+    slots = dispatch.capacity(choices, real, kind.experts, taken)
+    spread = dispatch.spread(x, slots).reshape(kind.experts, -1, x.shape[-1])
+    y = _gated(layout.exchange(spread, "experts", split=0, join=1), kernels, kind, batched)
+    y = layout.exchange(y, "experts", split=1, join=0).reshape(-1, x.shape[-1])
+    dropped = real[:, None] & (slots.slots == slots.choices.size)
+    return dispatch.collect(y, weights, slots).astype(x.dtype), jnp.sum(dropped, dtype=jnp.float32)
+
+
+def _gated(x: Array, kernels: Kernels, kind: config.Moe, product: Callable[[Array, Array], Array]) -> Array:
     gate, up, down = kernels
-    spread = dispatch.spread(x, slots)
-    hidden = activate(kind.activation, product(spread, gate), product(spread, up))
-    y = dispatch.collect(product(hidden, down), weights, slots).astype(x.dtype)
-    dropped = (choices < experts) & (slots.slots == slots.choices.size)
-    return y, jnp.sum(dropped, dtype=jnp.float32)
+    return product(activate(kind.activation, product(x, gate), product(x, up)), down)
 
 
 def batched(
-    x: Float[Array, "slot inputs"], kernels: Float[Array, "experts inputs outputs"]
-) -> Float[Array, "slot outputs"]:
+    x: Float[Array, "experts slot inputs"], kernels: Float[Array, "experts inputs outputs"]
+) -> Float[Array, "experts slot outputs"]:
     """Each expert's product with its own slots, of which all have the same number."""
-    each = x.reshape(kernels.shape[0], -1, x.shape[-1])
-    y = einsum32("xsi,xio->xso", each, kernels).astype(x.dtype)
-    return y.reshape(x.shape[0], -1)
+    return einsum32("xsi,xio->xso", x, kernels).astype(x.dtype)
 
 
 def ragged(
     x: Float[Array, "slot inputs"], kernels: Float[Array, "experts inputs outputs"], sizes: Int[Array, "experts"]
 ) -> Float[Array, "slot outputs"]:
-    """The product of each expert with its own slots, `sizes` of them, one expert after the other.
+    """The product of each expert with its own slots, `sizes` of them, one expert after the other; then zeros.
 
     Summed in float32. In formats below float32 the backward products take cotangents of that format, as in
     `products.contract`.
@@ -92,7 +131,9 @@ def ragged(
 
 @jax.custom_vjp
 def _ragged(x: Array, kernels: Array, sizes: Array) -> Array:
-    return jax.lax.ragged_dot(x, kernels, sizes, preferred_element_type=jnp.float32).astype(x.dtype)
+    y = jax.lax.ragged_dot(x, kernels, sizes, preferred_element_type=jnp.float32).astype(x.dtype)
+    # What is left in rows of no group differs between backends.
+    return jnp.where((jnp.arange(x.shape[0]) < jnp.sum(sizes))[:, None], y, 0)
 
 
 def _ragged_forward(x: Array, kernels: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:

@@ -49,10 +49,10 @@ class Moe:
             routing = route(self.router, x, tokens.segments, kind, call)
             flat = (x, routing.choices, routing.weights, routing.real)
             flat = (one.reshape(-1, *one.shape[2:]) for one in flat)
-            y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, x.shape[1])
+            y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, x.shape[1], call.layout)
             y = y.reshape(x.shape)
             terms = {
-                "load_balance": load_balance(routing, tokens.segments, kind.balance.over),
+                "load_balance": load_balance(routing, tokens.segments, kind.balance.over, call.layout),
                 "router_z": router_z(routing),
                 "dropped": dropped / kind.top_k,
             }

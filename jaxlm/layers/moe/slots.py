@@ -25,25 +25,24 @@ class Slots:
     slots: Int[Array, "token k"]
     """The slot of each choice; the number of slots where the choice was dropped or the token is padding."""
     sizes: Int[Array, "experts"]
-    """Slots of each expert, one expert after the other; their sum is the number of slots."""
+    """Slots of each expert, one expert after the other."""
 
 
 def dropless(choices: Int[Array, "token k"], experts: int) -> Slots:
-    """A slot for every choice, sorted by expert, within an expert by token: token * k slots, whatever is chosen.
+    """A slot for every choice of an expert below `experts`, sorted by expert, within an expert by token.
 
-    Choices of padding (`experts`) come last and stay empty. Their slots count as the last expert's, since what a
-    ragged product leaves in rows of no group differs between backends.
+    Others (padding, experts elsewhere) have none. A token's choices are distinct, so that token * min(k, experts)
+    slots are enough, whatever is chosen; those in use come first.
     """
     flat = choices.reshape(-1)
+    most = choices.shape[0] * min(choices.shape[1], experts)
     order = jnp.argsort(flat, stable=True)
-    sizes = jnp.bincount(flat, length=experts + 1)
-    used = flat.size - sizes[experts]
-    place = jnp.arange(flat.size)
-    slots = jnp.zeros_like(flat).at[order].set(place, unique_indices=True)
+    sizes = jnp.bincount(flat, length=experts + 1)[:experts]
+    slots = jnp.zeros_like(flat).at[order].set(jnp.arange(flat.size, dtype=flat.dtype), unique_indices=True)
     return Slots(
-        choices=jnp.where(place < used, order, flat.size),
-        slots=jnp.where(flat < experts, slots, flat.size).reshape(choices.shape),
-        sizes=sizes[:experts].at[experts - 1].add(sizes[experts]),
+        choices=jnp.where(jnp.arange(most) < jnp.sum(sizes), order[:most], flat.size),
+        slots=jnp.where(flat < experts, slots, most).reshape(choices.shape),
+        sizes=sizes,
     )
 
 
