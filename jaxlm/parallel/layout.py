@@ -150,6 +150,11 @@ class Layout:
         mesh_axes = self._held(axis)
         return jax.lax.axis_index(mesh_axes) if mesh_axes else 0
 
+    def whole(self) -> bool:
+        """Whether nothing of this program is split by the compiler, so that it may hold kernels of its own."""
+        manual = jax.sharding.get_abstract_mesh().manual_axes
+        return self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1
+
     def cuts(self, axis: str) -> int:
         """Pieces of a logical axis that this program sees one of: 1 outside `manual`."""
         return self.size(self._held(axis))

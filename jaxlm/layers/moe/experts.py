@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -16,7 +15,7 @@ from jaxlm.layers.contracts import Call
 from jaxlm.layers.mlp import activate
 from jaxlm.layers.moe import slots as dispatch
 from jaxlm.layers.moe.kernel import Kernel
-from jaxlm.layers.products import einsum32
+from jaxlm.layers.moe.products import batched, ragged
 from jaxlm.parallel.layout import Layout
 
 Kernels = tuple[
@@ -74,7 +73,7 @@ def _dropless(
     mine = layout.all_gather(choices, "experts") - held * layout.index("experts")
     mine = jnp.where((mine >= 0) & (mine < held), mine, held)
     slots = dispatch.dropless(mine, held)
-    product = functools.partial(ragged, sizes=slots.sizes)
+    product = functools.partial(ragged, sizes=slots.sizes, layout=layout)
     hidden = _gated(dispatch.spread(layout.all_gather(x, "experts"), slots), kernels, kind, product)
     y = dispatch.collect(hidden, layout.all_gather(weights, "experts"), slots)
     return layout.sum_scatter(y.astype(x.dtype), "experts"), jnp.zeros(())
@@ -109,47 +108,3 @@ def _bounded(
 def _gated(x: Array, kernels: Kernels, kind: config.Moe, product: Callable[[Array, Array], Array]) -> Array:
     gate, up, down = kernels
     return product(activate(kind.activation, product(x, gate), product(x, up)), down)
-
-
-def batched(
-    x: Float[Array, "experts slot inputs"], kernels: Float[Array, "experts inputs outputs"]
-) -> Float[Array, "experts slot outputs"]:
-    """Each expert's product with its own slots, of which all have the same number."""
-    return einsum32("xsi,xio->xso", x, kernels).astype(x.dtype)
-
-
-def ragged(
-    x: Float[Array, "slot inputs"], kernels: Float[Array, "experts inputs outputs"], sizes: Int[Array, "experts"]
-) -> Float[Array, "slot outputs"]:
-    """The product of each expert with its own slots, `sizes` of them, one expert after the other; then zeros.
-
-    Summed in float32. In formats below float32 the backward products take cotangents of that format, as in
-    `products.contract`.
-    """
-    return _ragged(x, kernels, sizes)
-
-
-@jax.custom_vjp
-def _ragged(x: Array, kernels: Array, sizes: Array) -> Array:
-    y = jax.lax.ragged_dot(x, kernels, sizes, preferred_element_type=jnp.float32).astype(x.dtype)
-    # What is left in rows of no group differs between backends.
-    return jnp.where((jnp.arange(x.shape[0]) < jnp.sum(sizes))[:, None], y, 0)
-
-
-def _ragged_forward(x: Array, kernels: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return _ragged(x, kernels, sizes), (x, kernels, sizes)
-
-
-def _ragged_backward(saved: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, Array, None]:
-    x, kernels, sizes = saved
-    dx = _ragged(cotangent, kernels.swapaxes(1, 2), sizes)
-    dw = jax.lax.ragged_dot_general(x, cotangent, sizes, OVER_SLOTS, preferred_element_type=jnp.float32)
-    return dx, dw.astype(kernels.dtype), None
-
-
-OVER_SLOTS = jax.lax.RaggedDotDimensionNumbers(
-    dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
-)
-"""[slot, inputs], [slot, outputs] -> [experts, inputs, outputs]: each expert sums over its own slots."""
-
-_ragged.defvjp(_ragged_forward, _ragged_backward)
