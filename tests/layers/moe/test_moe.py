@@ -139,10 +139,9 @@ def both(kind, call=CALL, x=X):
     return gradient(model, jnp.asarray(x, call.precision.compute))
 
 
-@pytest.mark.parametrize("name", ["mixtral", "deepseek"])
-def test_capacity_for_all_is_dropless(name):
+def test_capacity_for_all_is_dropless():
     """experts / top_k times the even load is every token; values and gradients."""
-    kind = KINDS[name]
+    kind = DEEPSEEK
     value, gradients = both(kind)
     enough = Capacity(kind.experts / kind.top_k)
     got, got_gradients = both(having(kind, dispatch=enough))
