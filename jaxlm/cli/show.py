@@ -16,7 +16,7 @@ from jaxlm.cli.text import bold, count, size, table
 from jaxlm.config.codec import what_hash, whole_hash
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import bytes_per_device, flops_per_token, parameters
+from jaxlm.config.flops import active_parameters, bytes_per_device, flops_per_token, parameters
 
 OPTIONS = ("init", "devices")
 
@@ -78,6 +78,8 @@ def _config(base: Experiment, tree: Experiment) -> str:
 def _parameters(tree: Experiment) -> str:
     found = parameters(tree.model)
     rows = [(name, f"{value:,}", f"{100 * value / found['total']:.1f} %") for name, value in found.items()]
+    if (active := active_parameters(tree.model)) < found["total"]:
+        rows.append(("met by a token", f"{active:,}", f"{100 * active / found['total']:.1f} %"))
     return table(("parameters", "number", "share"), rows)
 
 

@@ -14,13 +14,17 @@ from jaxlm.config.data import (
 from jaxlm.config.experiment import Every, Experiment, Mesh, Samples, Train, Where
 from jaxlm.config.model import (
     Attention,
+    Balance,
     Block,
+    Capacity,
     Decoder,
+    Dropless,
     Encoder,
     EncoderDecoder,
     Gated,
     LayerNorm,
     Learned,
+    Moe,
     NoPosition,
     Pattern,
     Plain,

@@ -22,6 +22,7 @@ MAY_BE_ZERO = {
     "held_out",
     "min_chars",
     "decay",
+    "shared",
 }
 SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}
 
@@ -68,6 +69,10 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
             heads = leaves(model)[path.removesuffix("kv_heads") + "heads"].value
             if heads % leaf.value:
                 yield f"model.{path} is {leaf.value}: it must divide heads = {heads}"
+        if path.endswith("top_k"):
+            experts = leaves(model)[path.removesuffix("top_k") + "experts"].value
+            if leaf.value > experts:
+                yield f"model.{path} is {leaf.value}: it must be at most experts = {experts}"
 
 
 def _vocabulary(experiment: Experiment) -> int | None:

@@ -17,6 +17,7 @@ from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import (
     Attention,
     Block,
+    Decoder,
     Encoder,
     EncoderDecoder,
     Gated,
@@ -24,8 +25,10 @@ from jaxlm.config.model import (
     Learned,
     Mlp,
     Model,
+    Moe,
     Norm,
     Pattern,
+    Plain,
     Rwkv4,
     Untied,
 )
@@ -57,8 +60,27 @@ def _attention(a: Attention, embed: int) -> tuple[int, int]:
 
 
 def _mlp(m: Mlp, embed: int) -> tuple[int, int]:
+    """(matrix parameters, biases); a mixture's router, all its experts and the shared ones."""
+    if isinstance(m, Moe):
+        return embed * m.experts + 3 * embed * (m.experts * m.width + m.shared), 0
     into = 2 if isinstance(m, Gated) else 1
     return (into + 1) * embed * m.width, (into * m.width + embed if m.bias == "all" else 0)
+
+
+def _unused(m: Mlp, embed: int) -> int:
+    """Matrix parameters that a token does not meet: those of the experts it did not choose."""
+    return 3 * embed * (m.experts - m.top_k) * m.width if isinstance(m, Moe) else 0
+
+
+def _hidden(m: Mlp, embed: int) -> tuple[int, int]:
+    """Numbers a token leaves in an MLP: (products into hidden layers, hidden features after the activation).
+
+    In a mixture also the router's, and a copy of the token into and out of each chosen expert.
+    """
+    if isinstance(m, Moe):
+        width = m.top_k * m.width + m.shared
+        return 2 * width + m.experts + 2 * m.top_k * embed, width
+    return (2 if isinstance(m, Gated) else 1) * m.width, m.width
 
 
 def _norm(norm: Norm, embed: int) -> int:
@@ -101,6 +123,29 @@ def parameters(model: Model) -> dict[str, int]:
     return found | {"total": sum(found.values())}
 
 
+def experts(model: Model) -> int:
+    """Parameters of experts, which the mesh axis of that name spreads over devices."""
+    if isinstance(model, Rwkv4):
+        return 0
+    mixtures = [one.mlp for one in every_block(model) if isinstance(one.mlp, Moe)]
+    return sum(3 * m.experts * model.embed * m.width for m in mixtures)
+
+
+def active_parameters(model: Model) -> int:
+    """Parameters that one token meets: all but those of the experts it did not choose."""
+    total = parameters(model)["total"]
+    if isinstance(model, Rwkv4):
+        return total
+    return total - sum(_unused(one.mlp, model.embed) for one in every_block(model))
+
+
+def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
+    """The blocks of a transformer in order, an encoder's before its decoder's."""
+    if isinstance(model, EncoderDecoder):
+        return blocks(model.block, model.encoder_layers) + blocks(model.block, model.decoder_layers)
+    return blocks(model.block, model.layers)
+
+
 def _keys(length: int, window: int | None, causal: bool) -> float:
     """Mean number of keys that a query of a full row sees; half of them are masked when causal."""
     if not causal:
@@ -113,7 +158,8 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
     """Operations a token in rows of `length`: `projections`, `attention`, `head`, `forward` and `training`.
 
     The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. An encoder-
-    decoder's token is one target with a source token beside it.
+    decoder's token is one target with a source token beside it. Of a mixture of experts those count that a token
+    chooses: what a capacity leaves empty or drops is not.
     """
     found = {"projections": 0.0, "attention": 0.0, "head": 2.0 * model.vocab * model.embed}
     if isinstance(model, Rwkv4):
@@ -126,6 +172,7 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
             for one in blocks(model.block, layers):
                 a = one.attention
                 matrices = attentions * _attention(a, model.embed)[0] + _mlp(one.mlp, model.embed)[0]
+                matrices -= _unused(one.mlp, model.embed)
                 found["projections"] += 2 * matrices
                 keys = _keys(length, a.window, causal) + (attentions - 1) * length
                 found["attention"] += 2 * 2 * keys * a.heads * a.head
@@ -156,15 +203,17 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     """Bytes a device needs for a training step by cause, and their `total`.
 
     Parameters and what has their shape are spread over fsdp, context and tensor; rows over data, fsdp and expert,
-    positions over context. Activations and logits are estimates: kernels' scratch and the compiler's choices are
-    not modelled.
+    experts over expert, positions over context. Activations and logits are estimates: kernels' scratch and the
+    compiler's choices are not modelled.
     """
     mesh = shape_of_mesh(experiment, devices)
     p = PRECISIONS[experiment.precision]
     count = parameters(experiment.model)["total"]
     shards = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
-    moment = count * BYTES[p.optimizer]
     model = experiment.model
+    # What counts on a device: of the experts only its own.
+    count -= experts(model) - experts(model) // mesh["expert"]
+    moment = count * BYTES[p.optimizer]
     outside = parameters(model)
     vectors = sum(outside.get(one, 0) for one in ("embedding", "positions", "head", "norms"))
     match experiment.optimizer:
@@ -198,15 +247,15 @@ def _saved(experiment: Experiment) -> int:
     if isinstance(model, Rwkv4):
         each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width}
         return model.layers * each.get(remat, e)
-    layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
     attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
     total = 0.0
-    for one in blocks(model.block, layers):
+    for one in every_block(model):
         a = one.attention
+        into, width = _hidden(one.mlp, e)
         qkv = (a.heads + 2 * a.kv_heads) * a.head
-        products = attentions * (qkv + e) + e + one.mlp.width * (2 if isinstance(one.mlp, Gated) else 1)
+        products = attentions * (qkv + e) + e + into
         scores = a.heads * experiment.train.length
-        every = products + 4 * e + attentions * (a.heads * a.head + scores) + one.mlp.width
+        every = products + 4 * e + attentions * (a.heads * a.head + scores) + width
         total += {"none": every, "dots": products}.get(remat, e + _named(one, e, remat))
     return round(total)
 
@@ -216,5 +265,9 @@ def _named(block: Block, embed: int, remat: str) -> int:
     a, m = block.attention, block.mlp
     wide, narrow = a.heads * a.head, a.kv_heads * a.head
     sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": embed}
-    sizes |= {"up": m.width} | ({"gate": m.width} if isinstance(m, Gated) else {})
+    match m:
+        case Gated():
+            sizes |= {"gate": m.width, "up": m.width}
+        case Plain():
+            sizes |= {"up": m.width}
     return sum(sizes.get(name, 0) for name in remat.split("+"))

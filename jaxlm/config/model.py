@@ -94,7 +94,66 @@ class Plain:
     bias: Literal["none", "all"] = "none"
 
 
-Mlp = Gated | Plain
+@dataclass(frozen=True)
+class Dropless:
+    """Every choice of every token is computed: tokens sorted by expert, one ragged product (arXiv:2211.15841)."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """An expert takes at most ceil(factor * tokens * top_k / experts) tokens of a group; later ones are dropped.
+
+    The group is a number of rows and never what a device happens to hold (GShard, arXiv:2006.16668, section 2.2).
+    A dropped choice adds nothing: the token keeps its residual stream, shared experts and other choices.
+    """
+
+    factor: float = 1.25
+    rows: int = 1
+    """Neighboring rows whose tokens share the capacity; with more than one, micro-batches are refused."""
+
+
+Dispatch = Dropless | Capacity
+
+
+@dataclass(frozen=True)
+class Balance:
+    """coefficient * experts * sum over experts of (share of choices * mean probability): 1 when balanced.
+
+    Switch Transformer (arXiv:2101.03961, equations 4 to 6); for top_k > 1 the shares still sum to 1, as in
+    DeepSeekMoE (arXiv:2401.06066, equations 12 to 14). Some codes let them sum to top_k: divide their coefficient.
+    """
+
+    coefficient: float = 0.01
+    over: Literal["document", "batch"] = "document"
+    """What is balanced, then averaged: each document, or all of a global batch (micro-batches are refused)."""
+
+
+@dataclass(frozen=True)
+class Moe:
+    """A mixture of gated experts: each token goes through its `top_k` best (Shazeer et al. 2017, arXiv:1701.06538).
+
+    Mixtral is `Moe(8, 2, 14336)`: softmax over the chosen scores is the same as renormalized probabilities.
+    """
+
+    experts: int = 8
+    top_k: int = 2
+    """Experts of one token."""
+    width: int = 1408
+    """Hidden features of one expert."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """Probabilities of the experts from the router's logits; sigmoid judges each by itself (DeepSeek-V3)."""
+    weights: Literal["renormalized", "scores"] = "renormalized"
+    """Factors of the chosen experts' outputs: their scores divided by their sum, or as they are (DeepSeekMoE)."""
+    shared: int = 0
+    """Hidden features of the experts that every token goes through (DeepSeekMoE: their number * width)."""
+    dispatch: Dispatch = Dropless()
+    balance: Balance = Balance()
+    router_z: float = 0.001
+    """Coefficient of mean(logsumexp(router logits) ** 2) (ST-MoE, arXiv:2202.08906, equation 5)."""
+
+
+Mlp = Gated | Plain | Moe
 
 
 @dataclass(frozen=True)

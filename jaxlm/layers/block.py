@@ -13,11 +13,12 @@ from jaxlm.layers.attention.module import Attention, initial_attention
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.mlp import Mlp, initial_mlp
+from jaxlm.layers.moe.module import Moe, initial_moe
 from jaxlm.layers.norms import Norm, initial_norm
 from jaxlm.layers.positions import Position
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.remat import named
-from jaxlm.layers.taps import tapped
+from jaxlm.layers.taps import Report, tapped
 
 Hidden = Float[Array, "row pos embed"]
 
@@ -39,7 +40,7 @@ class Block:
 
     attention: Attention
     attention_norm: Norm
-    mlp: Mlp
+    mlp: Mlp | Moe
     mlp_norm: Norm
     cross: Attention | None
     cross_norm: Norm | None
@@ -49,10 +50,10 @@ class Block:
 
     def __call__(
         self, x: Hidden, context: Context, call: Call, cache: caches.Block | None, key: RowKeys | None
-    ) -> tuple[Hidden, caches.Block | None, dict[str, Array]]:
-        """The residual stream after this layer, the layer's new cache, and its taps."""
+    ) -> tuple[Hidden, caches.Block | None, Report]:
+        """The residual stream after this layer, the layer's new cache, its taps and terms."""
         tokens, saved = context.tokens, cache or caches.Block(None)
-        new, taps = {}, {}
+        new, taps, terms = {}, {}, {}
 
         def attention(y: Hidden) -> Hidden:
             y, new["attention"] = self.attention(
@@ -76,7 +77,14 @@ class Block:
             return dropout(y, self.dropout, at(key, "cross.dropout"), call.layout)
 
         def mlp(y: Hidden) -> Hidden:
-            y = self.mlp(y, call, key=at(key, "mlp"), adapters=tokens.adapters)
+            more = {"key": at(key, "mlp"), "adapters": tokens.adapters}
+            match self.mlp:
+                case Moe():
+                    y, report = self.mlp(y, tokens, call, **more)
+                    taps.update(report.taps)
+                    terms.update(report.terms)
+                case _:
+                    y = self.mlp(y, call, **more)
             taps.update(tapped(call, mlp=y))
             return dropout(y, self.dropout, at(key, "mlp.dropout"), call.layout)
 
@@ -86,7 +94,7 @@ class Block:
         x = residual(self.wiring, named("middle", x), self.mlp_norm, mlp, call)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         taps.update(tapped(call, residual=x))
-        return x, None if cache is None else caches.Block(**new), taps
+        return x, None if cache is None else caches.Block(**new), Report(taps, terms)
 
     def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
         """No tokens yet; the memory's keys and values are added by the first call."""
@@ -124,7 +132,7 @@ def initial_block(
     return Block(
         attention=initial_attention(*attend, init.at("attention"), scale),
         attention_norm=norm(),
-        mlp=initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
+        mlp=_initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
         mlp_norm=norm(),
         cross=initial_attention(*attend, init.at("cross"), scale) if cross else None,
         cross_norm=norm() if cross else None,
@@ -132,3 +140,11 @@ def initial_block(
         causal=causal,
         dropout=model.dropout,
     )
+
+
+def _initial_mlp(kind: config.model.Mlp, embed: int, init: Initial, scale: float) -> Mlp | Moe:
+    match kind:
+        case config.Moe():
+            return initial_moe(kind, embed, init, scale)
+        case _:
+            return initial_mlp(kind, embed, init, scale)

@@ -63,6 +63,8 @@ class Memory:
     hidden: Float[Array, "row pos embed"]
     segments: Int[Array, "row pos"]
     positions: Int[Array, "row pos"]
+    terms: dict[str, Array] = field(default_factory=dict)
+    """The encoder's auxiliary sums, which the decoder adds to its own."""
 
 
 @struct.dataclass
@@ -72,7 +74,7 @@ class Output:
     hidden: Float[Array, "row pos embed"]
     cache: Cache | None = None
     terms: dict[str, Array] = field(default_factory=dict)
-    """Auxiliary sums over tokens, such as a router's load balance."""
+    """Auxiliary sums over layers and tokens, such as a router's load balance; see `objectives.auxiliary`."""
     taps: dict[str, Array] = field(default_factory=dict)
     """Activations that `Call.taps` asked for, stacked over layers: [layer, ...]."""
 

@@ -25,8 +25,8 @@ ACTIVATIONS = {
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
 def activate(
-    name: str, x: Float[Array, "row pos mlp"], factor: Float[Array, "row pos mlp"] | None = None
-) -> Float[Array, "row pos mlp"]:
+    name: str, x: Float[Array, "... mlp"], factor: Float[Array, "... mlp"] | None = None
+) -> Float[Array, "... mlp"]:
     """activation(x) * factor, in float32 within; the backward pass starts from the arguments again."""
     y = ACTIVATIONS[name](x.astype(jnp.float32))
     return (y if factor is None else y * factor.astype(jnp.float32)).astype(x.dtype)

@@ -21,9 +21,9 @@ from jaxlm.layers.cache import LayerCache
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.random import at
+from jaxlm.layers.taps import Report
 
 Hidden = Float[Array, "row pos embed"]
-Taps = dict[str, Array]
 
 
 @runtime_checkable
@@ -32,8 +32,8 @@ class Layer(Protocol):
 
     def __call__(
         self, x: Hidden, context: Any, call: Call, cache: LayerCache | None, key: RowKeys | None
-    ) -> tuple[Hidden, LayerCache | None, Taps]:
-        """Returns the stream, the new cache and the taps."""
+    ) -> tuple[Hidden, LayerCache | None, Report]:
+        """Returns the stream, the new cache, taps and terms."""
         ...
 
     def empty_cache(self, rows: int, length: int, dtype: str) -> LayerCache:
@@ -81,54 +81,54 @@ class Stack:
         *,
         caches: tuple[LayerCache, ...] | None = None,
         key: RowKeys | None = None,
-    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Taps]:
-        """Run every layer; taps are stacked over layers. With caches the layers are unrolled."""
+    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Report]:
+        """Run every layer; taps are stacked over layers, terms summed. With caches the layers are unrolled."""
         if caches is not None or call.layers == "unroll":
             return self._unrolled(x, context, call, caches, key)
         before, after = len(self.prefix), self.depth - len(self.suffix)
-        taps: list[Taps] = []
+        reports: list[Report] = []
         for index, layer in enumerate(self.prefix):
-            x, _, tap = _run(layer, x, context, call, None, at(key, index))
-            taps.append(tap)
+            x, _, report = _run(layer, x, context, call, None, at(key, index))
+            reports.append(report)
         if self.repeats:
             x, middle = self._scanned(x, context, call, key, before)
-            taps += middle
+            reports += middle
         for index, layer in enumerate(self.suffix, start=after):
-            x, _, tap = _run(layer, x, context, call, None, at(key, index))
-            taps.append(tap)
-        return x, None, _stack_taps(taps)
+            x, _, report = _run(layer, x, context, call, None, at(key, index))
+            reports.append(report)
+        return x, None, Report.join(reports)
 
     def _unrolled(
         self, x: Hidden, context: Any, call: Call, caches: tuple[LayerCache, ...] | None, key: RowKeys | None
-    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Taps]:
-        new, taps = [], []
+    ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Report]:
+        new, reports = [], []
         for index, layer in enumerate(self.layers()):
             cache = None if caches is None else caches[index]
-            x, cache, tap = _run(layer, x, context, call, cache, at(key, index))
+            x, cache, report = _run(layer, x, context, call, cache, at(key, index))
             new.append(cache)
-            taps.append(tap)
-        return x, None if caches is None else tuple(new), _stack_taps(taps)
+            reports.append(report)
+        return x, None if caches is None else tuple(new), Report.join(reports)
 
     def _scanned(
         self, x: Hidden, context: Any, call: Call, key: RowKeys | None, first: int
-    ) -> tuple[Hidden, list[Taps]]:
-        def body(x: Hidden, scanned: tuple) -> tuple[Hidden, tuple[Taps, ...]]:
+    ) -> tuple[Hidden, list[Report]]:
+        def body(x: Hidden, scanned: tuple) -> tuple[Hidden, tuple[Report, ...]]:
             layers, start = scanned
-            taps = []
+            reports = []
             for offset, layer in enumerate(layers):
-                x, _, tap = _run(layer, x, context, call, None, at(key, start + offset))
-                taps.append(tap)
-            return x, tuple(taps)
+                x, _, report = _run(layer, x, context, call, None, at(key, start + offset))
+                reports.append(report)
+            return x, tuple(reports)
 
         starts = first + len(self.period) * jnp.arange(self.repeats)
         x, stacked = jax.lax.scan(body, x, (self.period, starts))
         repeats = [jax.tree.map(lambda leaf, r=repeat: leaf[r], stacked) for repeat in range(self.repeats)]
-        return x, [tap for repeat in repeats for tap in repeat]
+        return x, [report for repeat in repeats for report in repeat]
 
 
 def _run(
     layer: Layer, x: Hidden, context: Any, call: Call, cache: LayerCache | None, key: RowKeys | None
-) -> tuple[Hidden, LayerCache | None, Taps]:
+) -> tuple[Hidden, LayerCache | None, Report]:
     """One layer, its activations kept or recomputed as `call.remat` says."""
 
     def run(layer: Layer, x: Hidden, context: Any, key: RowKeys | None) -> tuple:
@@ -139,10 +139,6 @@ def _run(
     # A scanned layer cannot be merged with its recomputation: guarding against it costs time.
     kept = jax.checkpoint(run, policy=remat.policy(call.remat), prevent_cse=call.layers == "unroll")
     return kept(layer, x, context, key)
-
-
-def _stack_taps(taps: list[Taps]) -> Taps:
-    return {name: jnp.stack([tap[name] for tap in taps]) for name in taps[0]} if taps else {}
 
 
 def initial_stack(

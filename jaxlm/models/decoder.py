@@ -17,6 +17,7 @@ from jaxlm.layers.positions import Position, initial_position
 from jaxlm.layers.projection import Weight, look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.layers.taps import Report
 from jaxlm.models import heads
 
 
@@ -52,9 +53,10 @@ class Decoder:
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context(inputs, self.position, memory, None if cache is None else cache.lengths)
         layers = None if cache is None else cache.layers
-        x, layers, taps = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
+        x, layers, report = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
-        return Output(self.norm(x), cache, taps=taps)
+        encoder = Report() if memory is None else Report(terms=memory.terms)
+        return Output(self.norm(x), cache, Report.join([encoder, report]).terms, report.taps)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """A decoder has no encoder: raises UsageError."""

@@ -46,12 +46,13 @@ class Encoder:
         x = self.position.embed(x, inputs.positions, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
-        x, _, taps = self.blocks(x, Context(inputs, self.position), call, key=at(key, "blocks"))
-        return Output(self.norm(x), taps=taps)
+        x, _, report = self.blocks(x, Context(inputs, self.position), call, key=at(key, "blocks"))
+        return Output(self.norm(x), terms=report.terms, taps=report.taps)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """The hidden states as a memory for another model's cross-attention."""
-        return Memory(self(source, call, key=key).hidden, source.segments, source.positions)
+        output = self(source, call, key=key)
+        return Memory(output.hidden, source.segments, source.positions, output.terms)
 
     def scorer(self, call: Call) -> heads.Scorer:
         """Hidden states -> scores; see `heads.scorer`."""

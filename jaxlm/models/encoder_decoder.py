@@ -48,8 +48,8 @@ class EncoderDecoder:
         x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context(source, self.decoder.position)
-        x, _, _ = self.encoder(x, context, call, key=at(key, "encoder"))
-        return Memory(self.encoder_norm(x), source.segments, source.positions)
+        x, _, report = self.encoder(x, context, call, key=at(key, "encoder"))
+        return Memory(self.encoder_norm(x), source.segments, source.positions, report.terms)
 
     def scorer(self, call: Call) -> heads.Scorer:
         """Hidden states -> scores; see `heads.scorer`."""

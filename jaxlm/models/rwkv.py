@@ -19,7 +19,7 @@ from jaxlm.layers.products import trailing
 from jaxlm.layers.projection import Weight, look_up, project
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
-from jaxlm.layers.taps import tapped
+from jaxlm.layers.taps import Report, tapped
 from jaxlm.layers.wkv import WkvState, wkv4
 from jaxlm.models import heads
 from jaxlm.parallel.layout import Axes
@@ -78,7 +78,7 @@ class Layer:
 
     def __call__(
         self, x: Hidden, tokens: Tokens, call: Call, cache: caches.Wkv4 | None, key: RowKeys | None
-    ) -> tuple[Hidden, caches.Wkv4 | None, dict[str, Array]]:
+    ) -> tuple[Hidden, caches.Wkv4 | None, Report]:
         """The residual stream after this layer, the new state, and taps."""
         state = cache or self.empty_cache(x.shape[0], 0, x.dtype)
         starts = _starts(tokens.segments, state.segment)
@@ -88,10 +88,10 @@ class Layer:
         channel = self.channel_norm(x)
         z = self._channel_mix(channel, _before(channel, state.channel_input, starts), call)
         x = x + dropout(z, self.dropout, at(key, "channel.dropout"), call.layout)
-        taps = tapped(call, attention=y, mlp=z, residual=x)
+        report = Report(tapped(call, attention=y, mlp=z, residual=x))
         if cache is None:
-            return x, None, taps
-        return x, _remember(state, normed, channel, wkv, tokens.segments), taps
+            return x, None, report
+        return x, _remember(state, normed, channel, wkv, tokens.segments), report
 
     def _time_mix(
         self, x: Hidden, starts: Array, tokens: Tokens, state: caches.Wkv4, call: Call
@@ -178,9 +178,9 @@ class Rwkv:
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         layers = None if cache is None else cache.layers
-        x, layers, taps = self.blocks(x, inputs, call, caches=layers, key=at(key, "blocks"))
+        x, layers, report = self.blocks(x, inputs, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
-        return Output(self.norm(x), cache, taps=taps)
+        return Output(self.norm(x), cache, taps=report.taps)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """A recurrent model has no encoder: raises UsageError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxlm.layers.contracts import Batch, Call, Model
 from jaxlm.layers.logprob import log_probability
 from jaxlm.layers.random import row_keys
+from jaxlm.objectives.auxiliary import NONE, Auxiliary
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.objective import Sums
 
@@ -19,27 +20,32 @@ from jaxlm.objectives.objective import Sums
 class Autoregressive:
     """-log p(target), and z_loss * logsumexp(logits)^2 (arXiv:2204.02311, section 5), each a mean over tokens.
 
-    A target's weight counts it; a weight of 0 leaves it out.
+    A target's weight counts it; a weight of 0 leaves it out. `auxiliary` adds the terms of a mixture of experts.
     """
-
-    couples: ClassVar[str] = "token"
 
     z_loss: float = 0.0
     chunks: int = 8
+    auxiliary: Auxiliary = NONE
+
+    @property
+    def couples(self) -> Literal["token", "row", "batch"]:
+        """Tokens stand for themselves, unless experts choose among them."""
+        return self.auxiliary.couples
 
     @property
     def coefficients(self) -> dict[str, float]:
         """The factor of each term."""
-        return {"cross_entropy": 1.0} | ({"z": self.z_loss} if self.z_loss else {})
+        z = {"z": self.z_loss} if self.z_loss else {}
+        return {"cross_entropy": 1.0} | z | self.auxiliary.coefficients
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
         """Nothing is random here."""
         return batch
 
     def weights(self, batch: Batch) -> Sums:
-        """The number of targets, for every term."""
+        """The number of targets, for every term but those of the layers."""
         count = jnp.sum(batch.weights)
-        return {term: count for term in self.coefficients}
+        return {term: count for term in self.coefficients} | self.auxiliary.weights(batch)
 
     def totals(
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
@@ -61,4 +67,5 @@ class Autoregressive:
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 
         sums = sums_by_chunk(terms, output.hidden, (batch.targets, batch.weights), self.chunks)
+        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
         return sums, {f"tap.{name}": value for name, value in output.taps.items()}

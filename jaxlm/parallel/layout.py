@@ -255,6 +255,11 @@ class Layout:
         mesh_axes = self._held(axis)
         return jax.lax.psum(x, mesh_axes) if mesh_axes else x
 
+    def sum_scatter(self, x: Array, axis: str) -> Array:
+        """Within `manual` or `spmd`: of the sum along a logical axis, this device's piece of dimension 0."""
+        mesh_axes = self._held(axis)
+        return jax.lax.psum_scatter(x, mesh_axes, scatter_dimension=0, tiled=True) if mesh_axes else x
+
     def total(self, x: PyTree) -> PyTree:
         """Within `spmd`: the sum over all devices' own values."""
         manual = _manual()
@@ -275,6 +280,11 @@ class Layout:
     def parts(self, axis: str | None = None) -> int:
         """Devices that compute something of their own, along a logical axis or all: 1 outside `spmd`."""
         return self.size(_manual() if axis is None else self._held(axis))
+
+    def whole(self) -> bool:
+        """Whether nothing of this program is split by the compiler, so that it may hold kernels of its own."""
+        manual = _manual()
+        return self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1
 
     def own(self, x: Array, axis: str, dim: int) -> Array:
         """This device's part of a dimension that is whole and in the row's order.

@@ -73,7 +73,7 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     """
     call = make_call(experiment, devices)
     _check_rows(experiment, call.layout)
-    objective = build_objective(experiment.objective)
+    objective = build_objective(experiment.objective, experiment.model)
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "

@@ -29,6 +29,14 @@ def test_shipped_experiment_passes():
             "--model.block.attention.kv_heads 3",
             "model.block.attention.kv_heads is 3: it must divide heads = 4",
         ),
+        (
+            "model.block.mlp:moe --model.block.mlp.top_k 9",
+            "model.block.mlp.top_k is 9: it must be at most experts = 8",
+        ),
+        (
+            "model.block.mlp:moe model.block.mlp.dispatch:capacity --model.block.mlp.dispatch.rows 0",
+            "model.block.mlp.dispatch.rows is 0: expected at least 1",
+        ),
     ],
 )
 def test_refusals(argv, message):
@@ -36,3 +44,8 @@ def test_refusals(argv, message):
         check(apply(experiment(), argv.split()))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_a_mixture_as_it_comes_is_fine():
+    """No shared experts is no mistake."""
+    check(apply(experiment(), ["model.block.mlp:moe"]))

@@ -14,6 +14,7 @@ from jaxlm.config import (
     LayerNorm,
     Learned,
     Mesh,
+    Moe,
     NoPosition,
     Pattern,
     Plain,
@@ -22,7 +23,7 @@ from jaxlm.config import (
     Untied,
 )
 from jaxlm.config.errors import UsageError
-from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token, parameters
+from jaxlm.config.flops import active_parameters, blocks, bytes_per_device, flops_per_token, parameters
 from tests.base import experiment
 
 
@@ -43,6 +44,18 @@ MISTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Gated(14336
 T5 = EncoderDecoder(32128, 512, block=Block(heads(8), Plain(2048, "relu")), position=NoPosition())
 BERT = Encoder(30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512))
 RWKV = Rwkv4(50277, 768, 12, 3072)
+MIXTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Moe(8, 2, 14336)), head=Untied())
+QWEN3 = Decoder(151936, 2048, 48, Block(heads(32, 128, kv_heads=4), Moe(128, 8, 768)), head=Untied())
+DEEPSEEK = Decoder(
+    102400,
+    2048,
+    28,
+    Pattern(
+        prefix=(Block(heads(16, 128), Gated(10944)),),
+        period=(Block(heads(16, 128), Moe(64, 6, 1408, weights="scores", shared=2 * 1408)),),
+    ),
+    head=Untied(),
+)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +67,23 @@ RWKV = Rwkv4(50277, 768, 12, 3072)
         (T5, 60_506_624 - 2 * 32 * 8),  # without its two tables of relative biases
         (BERT, 109_482_240 - 2 * 768 - 768 * 769),  # without segment embedding and pooler
         (RWKV, 169_342_464),
+        (MIXTRAL, 46_702_792_704),
+        (QWEN3, 30_532_122_624 - 48 * 2 * 128),  # without the norms of queries and keys
+        (DEEPSEEK, 16_375_728_128),
     ],
 )
 def test_parameters_of_published_models(model, published):
     assert parameters(model)["total"] == published
+
+
+def test_a_token_meets_the_experts_it_chooses():
+    """Mixtral 8x7B: 12.9 billion of 46.7 (arXiv:2401.04088); Qwen3-30B-A3B: 3.3; DeepSeekMoE 16B: 2.8."""
+    assert active_parameters(MIXTRAL) == 12_879_925_248
+    assert 3.3e9 < active_parameters(QWEN3) < 3.4e9
+    assert round(active_parameters(DEEPSEEK) / 1e9, 1) == 2.8
+    assert active_parameters(LLAMA2) == parameters(LLAMA2)["total"]
+    attention, mlp = 2 * 4096 * (4096 + 1024), 2 * 3 * 4096 * 14336 + 4096 * 8
+    assert flops_per_token(MIXTRAL, 4096)["projections"] == 2 * 32 * (attention + mlp)
 
 
 def test_flops_of_projections_are_twice_their_parameters():

@@ -1,4 +1,4 @@
-"""Two-layer models of all four kinds, in three forms of weight, and the tokens they read."""
+"""Small models of all kinds, with a mixture of experts, in three forms of weight, and the tokens they read."""
 
 import dataclasses
 from functools import cache
@@ -30,9 +30,17 @@ KINDS = {
         position=config.Learned(length=16),
     ),
     "encoder_decoder": config.EncoderDecoder(**SMALL, encoder_layers=2, decoder_layers=2, block=BLOCK),
+    "mixture": config.Decoder(
+        **SMALL,
+        layers=2,
+        block=config.Pattern(
+            prefix=(BLOCK,),
+            period=(config.Block(ATTENTION, config.Moe(experts=4, top_k=2, width=8, shared=8)),),
+        ),
+    ),
     "recurrent": config.Rwkv4(**SMALL, layers=2, width=24),
 }
-GENERATES = ("decoder", "encoder_decoder", "recurrent")
+GENERATES = ("decoder", "encoder_decoder", "mixture", "recurrent")
 
 
 def _adapted(model):

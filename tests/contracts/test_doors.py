@@ -38,10 +38,10 @@ def test_models_name_no_mesh_axis():
 
 
 def products(jaxpr) -> list[str]:
-    """The name stack of every dot_general, inner computations included."""
+    """The name stack of every dot_general and its ragged form, inner computations included."""
     found = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        if equation.primitive.name in ("dot_general", "ragged_dot_general"):
             found.append(str(equation.source_info.name_stack))
         for inner in jax.core.jaxprs_in_params(equation.params):
             outer = str(equation.source_info.name_stack)

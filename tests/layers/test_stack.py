@@ -13,7 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.layers import random
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.stack import initial_stack
-from jaxlm.layers.taps import tapped
+from jaxlm.layers.taps import Report, tapped
 from tests.tiny import CALL
 
 
@@ -25,7 +25,7 @@ class Toy:
     def __call__(self, x, context, call, cache, key):
         noise = 0 if key is None else jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], "uint8"))(key) / 256
         y = jnp.sin((2 if self.twice else 1) * x * self.weight) + context + noise
-        return y, None, tapped(call, residual=y)
+        return y, None, Report(tapped(call, residual=y))
 
     def empty_cache(self, rows, length, dtype):
         raise NotImplementedError
@@ -64,10 +64,11 @@ def test_taps_and_randomness_follow_the_layer_and_not_the_grouping():
         STACK(X, jnp.float32(0.5), dataclasses.replace(call, layers="unroll"), key=KEYS),
         STACK.unstacked()(X, jnp.float32(0.5), call, key=KEYS),
     ]
-    for x, _, taps in results:
+    for x, _, report in results:
+        taps = report.taps
         np.testing.assert_allclose(x, results[0][0], atol=1e-6)
         assert taps["residual"].shape == (7, 2, 3, 4)
-        np.testing.assert_allclose(taps["residual"], results[0][2]["residual"], atol=1e-6)
+        np.testing.assert_allclose(taps["residual"], results[0][2].taps["residual"], atol=1e-6)
         np.testing.assert_array_equal(taps["residual"][-1], x)
         np.testing.assert_allclose(
             taps["residual.mean_square"], np.mean(np.square(taps["residual"]), axis=(1, 2, 3)), rtol=1e-5

@@ -27,6 +27,9 @@ GPT2 = config.Decoder(
     norm=config.LayerNorm(),
 )
 RWKV4 = config.Rwkv4(vocab=VOCAB, embed=EMBED, layers=LAYERS, width=WIDTH)
+MIXTRAL = dataclasses.replace(
+    LLAMA, block=config.Block(config.Attention(heads=4, kv_heads=2, head=8), config.Moe(6, 2, WIDTH))
+)
 EAGER = {"attn_implementation": "eager"}
 
 
@@ -54,6 +57,16 @@ def llama(model, theta: float = 10_000.0):
             **EAGER,
         )
     )
+    state = without_mlps(top, layer)
+    for i in range(LAYERS):
+        for name in ("gate", "up", "down"):
+            state[f"model.layers.{i}.mlp.{name}_proj.weight"] = layer(i, f"mlp.{name}.kernel").T
+    reference.load_state_dict(state)
+    return reference.eval()
+
+
+def without_mlps(top, layer):
+    """The state that LLaMA and Mixtral share."""
     state = {
         "model.embed_tokens.weight": top("embedding.kernel"),
         "model.norm.weight": top("norm.scale"),
@@ -67,8 +80,37 @@ def llama(model, theta: float = 10_000.0):
             kernel = layer(i, f"attention.{ours}.kernel")
             state[at + f"self_attn.{theirs}_proj.weight"] = kernel.reshape(EMBED, -1).T
         state[at + "self_attn.o_proj.weight"] = layer(i, "attention.out.kernel").reshape(-1, EMBED).T
-        for name in ("gate", "up", "down"):
-            state[at + f"mlp.{name}_proj.weight"] = layer(i, f"mlp.{name}.kernel").T
+    return state
+
+
+def mixtral(model, top_k: int = 2):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    top, layer = weights(model)
+    reference = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=VOCAB,
+            hidden_size=EMBED,
+            intermediate_size=WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            num_local_experts=6,
+            num_experts_per_tok=top_k,
+            rms_norm_eps=1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            sliding_window=None,
+            tie_word_embeddings=False,
+            **EAGER,
+        )
+    )
+    state = without_mlps(top, layer)
+    for i in range(LAYERS):
+        at = f"model.layers.{i}.mlp."
+        expert = {name: layer(i, f"mlp.experts.{name}.kernel") for name in ("gate", "up", "down")}
+        state[at + "gate.weight"] = layer(i, "mlp.router.kernel").T
+        both = torch.cat([expert["gate"], expert["up"]], dim=2)
+        state[at + "experts.gate_up_proj"] = both.transpose(1, 2)
+        state[at + "experts.down_proj"] = expert["down"].transpose(1, 2)
     reference.load_state_dict(state)
     return reference.eval()
 
@@ -183,3 +225,13 @@ def test_norms_with_bias(kind, build):
     assert distance(model, reference) < 1
     scale = dataclasses.replace(model.norm, scale=model.norm.scale * jnp.float32(1.01))
     assert distance(dataclasses.replace(model, norm=scale), reference) > 100
+
+
+def test_mixtral():
+    model = random_model(MIXTRAL, seed=3)
+    ids = np.random.default_rng(1).integers(0, VOCAB, (ROWS, LENGTH))
+    call = dataclasses.replace(CALL, taps=("router",))
+    ordered = np.sort(np.asarray(model(tokens(ids), call).taps["router"]), axis=-1)
+    assert (ordered[..., -2] - ordered[..., -3]).min() >= 1e-4, "rounding would choose the expert"
+    assert distance(model, mixtral(model)) < 1
+    assert distance(model, mixtral(model, top_k=3)) > 100

@@ -94,9 +94,9 @@ def test_logits_never_exist_whole(z_loss):
 
 
 def test_build():
-    assert build(config.Autoregressive(0.5, 3)) == Autoregressive(0.5, 3)
+    assert build(config.Autoregressive(0.5, 3), TIED) == Autoregressive(0.5, 3)
     path = "jaxlm.objectives.autoregressive:Autoregressive"
-    assert build(config.Custom(path)) is Autoregressive
+    assert build(config.Custom(path), TIED) is Autoregressive
     for path in ("", "jaxlm.objectives.nothing:here", "jaxlm.objectives.autoregressive:nothing", "nocolon"):
         with pytest.raises(UsageError, match=r"objective\.path=.*give package\.module:name"):
-            build(config.Custom(path))
+            build(config.Custom(path), TIED)

@@ -1,0 +1,1 @@
+"""Mixtures of experts: a router, a way to bring tokens to their experts and back, and the experts' products."""

@@ -1,0 +1,88 @@
+"""A mixture of experts in the place of a block's MLP."""
+
+from __future__ import annotations
+
+import jax
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxlm import config
+from jaxlm.layers.contracts import Call, RowKeys, Tokens
+from jaxlm.layers.initial import Initial
+from jaxlm.layers.mlp import Gated, initial_mlp
+from jaxlm.layers.moe.balance import load_balance, router_z
+from jaxlm.layers.moe.experts import Experts, mix
+from jaxlm.layers.moe.kernel import Kernel
+from jaxlm.layers.moe.router import route
+from jaxlm.layers.random import at
+from jaxlm.layers.taps import Report, tapped
+
+Hidden = Float[Array, "row pos embed"]
+
+
+@struct.dataclass
+class Moe:
+    """Router, experts, and the MLP that all tokens share."""
+
+    router: Kernel
+    experts: Experts
+    shared: Gated | None
+    config: config.Moe = struct.field(pytree_node=False)
+
+    def __call__(
+        self,
+        x: Hidden,
+        tokens: Tokens,
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Array | None = None,
+    ) -> tuple[Hidden, Report]:
+        """Each token through its experts, and the terms of the loss; padding goes through none and is in no term.
+
+        Terms are sums over the layer's tokens: `load_balance` over documents (or 1 of the whole batch), `router_z`
+        over tokens, `dropped` the share of its choices that each token lost, over tokens. The tap `router` is the
+        probabilities of all experts, [row, pos, experts].
+        """
+        kind = self.config
+        with jax.named_scope("moe"):
+            routing = route(self.router, x, tokens.segments, kind, call)
+            flat = (x, routing.choices, routing.weights, routing.real)
+            flat = (one.reshape(-1, *one.shape[2:]) for one in flat)
+            y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, x.shape[1], call.layout)
+            y = y.reshape(x.shape)
+            terms = {
+                "load_balance": load_balance(routing, tokens.segments, kind.balance.over, call.layout),
+                "router_z": router_z(routing),
+                "dropped": dropped / kind.top_k,
+            }
+        if self.shared is not None:
+            y = y + self.shared(x, call, key=at(key, "shared"), adapters=adapters)
+        return y, Report(tapped(call, router=routing.probabilities), terms)
+
+
+def initial_moe(kind: config.Moe, embed: int, init: Initial, scale: float) -> Moe:
+    """Kernels of variance 1 / inputs; the last ones times `scale`^2.
+
+    The router's outputs are whole on every device, also where experts are not: all choose among all.
+    """
+
+    def kernel(name: str, shape: tuple[int, ...], axes: tuple[str, ...], std: float) -> Kernel:
+        return Kernel(init.dense(name, shape, axes, std=std).kernel, axes)
+
+    inward = (kind.experts, embed, kind.width), ("experts", "embed", "mlp"), embed**-0.5
+    outward = (kind.experts, kind.width, embed), ("experts", "mlp", "embed"), scale * kind.width**-0.5
+    return Moe(
+        router=kernel("router", (embed, kind.experts), ("embed", "features"), embed**-0.5),
+        experts=Experts(
+            gate=kernel("experts.gate", *inward),
+            up=kernel("experts.up", *inward),
+            down=kernel("experts.down", *outward),
+        ),
+        shared=_shared(kind, embed, init, scale) if kind.shared else None,
+        config=kind,
+    )
+
+
+def _shared(kind: config.Moe, embed: int, init: Initial, scale: float) -> Gated:
+    return initial_mlp(config.Gated(kind.shared, kind.activation), embed, init.at("shared"), scale)
