@@ -91,9 +91,10 @@ def pages(plan: Plan) -> list[str]:
 def _heading(plan: Plan) -> str:
     mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items()) or "one device"
     rows, length = plan.batch
+    parts = f" in {plan.micro_batches} micro-batches" if plan.micro_batches > 1 else ""
     return (
         f"{bold(plan.experiment)} on {bold(plan.topology)}  what {plan.what}\n"
-        f"{plan.devices} devices as {mesh}; {rows} rows x {length} tokens in {plan.micro_batches} micro-batch{'es' if plan.micro_batches > 1 else ''}; "
+        f"{plan.devices} devices as {mesh}; {rows} rows x {length} tokens{parts}; "
         f"remat {plan.remat}; flags {', '.join(plan.flags) or 'default'}\n"
         f"traced in {duration(plan.lower_seconds)}, compiled in {duration(plan.compile_seconds)} "
         f"with {size(plan.process_bytes)}"
