@@ -141,8 +141,8 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits, or all of a large number's."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits, or all of a large number's; next to nothing is 0."""
+    return f"{value:,.0f}" if value >= 100 or value < 1e-3 else f"{value:.3g}"
 
 
 def _time(plan: Plan) -> str:
@@ -151,13 +151,14 @@ def _time(plan: Plan) -> str:
         ("model FLOPs", count(found.model_flops)),
         ("FLOPs of the step's products", count(found.hardware_flops)),
         ("compute, ms", _milliseconds(found.compute)),
-        ("attention kernels, pessimistic, ms", _milliseconds(found.attention)),
         ("waiting for collectives, ms", _milliseconds(found.exposed)),
         ("step, ms", _milliseconds(found.step)),
         ("MFU", _share(found.mfu, 1)),
         ("HFU", _share(found.hfu, 1)),
     ]
-    if found.step_counted is not None and found.attention:
+    if found.attention:
+        rows.insert(3, ("attention kernels, pessimistic, ms", _milliseconds(found.attention)))
+    if found.attention and found.step_counted is not None:
         rows.insert(4, ("attention kernels, by counted bundles, ms", _milliseconds(found.attention_counted)))
         rows.insert(-1, ("MFU with counted bundles", _share(found.mfu_counted, 1)))
     rows += [(f"not in the estimate: {name}, calls", f"{times}") for name, times in plan.untimed.items()]

@@ -97,6 +97,7 @@ def compile_step(
         clip=experiment.train.clip,
         ema=experiment.train.ema,
     )
+    parts = _parts(setup, batch)
     places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
     traced = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).trace(setup.abstract, batch)
     lowered = traced.lower()
@@ -104,13 +105,13 @@ def compile_step(
     try:
         compiled = lowered.compile(compiler_options=dict(options) if options else None)
     except jax.errors.JaxRuntimeError as error:
-        raise _refused(error) from None
+        raise _refused(error, sum(parts.values())) from None
     end = time.perf_counter()
     memory = compiled.memory_analysis()
     return Compiled(
         mesh=dict(setup.call.layout.mesh.shape),
         text=compiled.as_text(),
-        parts=_parts(setup, batch),
+        parts=parts,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         peak=memory.peak_memory_in_bytes,
@@ -145,17 +146,19 @@ _NEEDED = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([K
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 
 
-def _refused(error: Exception) -> Failure:
+def does_not_fit(needed: float, available: float) -> DoesNotFit:
+    """The refusal of a step that needs more bytes than a device has."""
+    needs, has = needed / 2**30, available / 2**30
+    message = f"does not fit: a device needs {needs:.1f} GiB and has {has:.1f}, {needs - has:.1f} GiB too little"
+    return DoesNotFit(message, needed, available)
+
+
+def _refused(error: Exception, arguments: int) -> Failure:
     """What a failed compilation means: by how much it does not fit, or the compiler's first lines."""
     text = str(error)
     found = _NEEDED.search(text) or _USED.search(text)
     if found:
-        needed = float(found[1]) * _UNITS[found[2]]
-        available = float(found[3]) * _UNITS[found[4]]
-        message = (
-            f"does not fit: the compiler needs {needed / 2**30:.1f} GiB on a device with {available / 2**30:.1f}"
-            f", {(needed - available) / 2**30:.1f} GiB too much"
-        )
-        return DoesNotFit(message, needed, available)
+        needed = float(found[1]) * _UNITS[found[2]] + (arguments if "temporaries" in text else 0)
+        return does_not_fit(needed, float(found[3]) * _UNITS[found[4]])
     lines = [line for line in text.splitlines() if line.strip()][:3]
     return Failure("the compiler refuses the step: " + " ".join(lines)[:600])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from jaxlm.planning.hlo import Module, elements, size
+from jaxlm.planning.hlo import Module, flat, size
 
-NOT_MADE = {"parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "constant", "copy-start"}
-"""Operations that make no array of their own, or one that is counted elsewhere."""
+NOT_MADE = {"parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "constant"}
+"""Operations that make no array of their own; of an asynchronous pair the end is counted."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ def largest(module: Module, count: int = 8) -> list[Buffer]:
     found: dict[tuple[str, str], int] = {}
     for _, _, body in module.scheduled():
         for one in body:
-            if one.op in NOT_MADE or one.op.endswith("-done"):
+            if one.op in NOT_MADE or one.op.endswith("-start"):
                 continue
             scope = _short(one.scope)
-            for member in {_plain(each) for each in elements(one.type)}:
+            for member in {_plain(each) for each in flat(one.type)}:
                 found[member, scope] = found.get((member, scope), 0) + 1
     rows = [Buffer(kind, size(kind), number, scope) for (kind, scope), number in found.items()]
     return sorted(rows, key=lambda row: -row.bytes)[:count]

@@ -34,14 +34,19 @@ def changed(experiment: Experiment, **change: int | str) -> Experiment:
 
 
 def fits(experiment: Experiment, devices: int, change: Change, used: float, available: float) -> bool:
-    """Whether a change divides and fits: bytes in use, and what closed forms say that the change adds."""
+    """Whether a change divides and fits.
+
+    What is used is known from the compiler; it changes as the closed form does, which leaves out scratch: in
+    proportion where it gets less, and by no less than the closed form says where it gets more.
+    """
     if not _divides(experiment, devices, change):
         return False
     try:
         now, then = (bytes_per_device(one, devices)["total"] for one in (experiment, changed(experiment, **change)))
     except UsageError:
         return False
-    return used + then - now <= HEADROOM * available
+    scale = used / now if then < now else max(used / now, 1.0)
+    return used + (then - now) * scale <= HEADROOM * available
 
 
 def smallest_change(experiment: Experiment, devices: int, needed: float, available: float) -> Words:

@@ -14,7 +14,7 @@ from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
 from jaxlm.planning import attention, buffers, collectives, estimate, findings, flags, hlo, memory, topology
-from jaxlm.planning.aot import DoesNotFit, compile_step
+from jaxlm.planning.aot import DoesNotFit, compile_step, does_not_fit
 from jaxlm.planning.changes import smallest_change
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
@@ -84,6 +84,8 @@ def make_plan(
     found = topology.devices(where)
     try:
         compiled = compile_step(experiment, found, options)
+        if compiled.peak > chip.memory:  # GPU compilers let it pass
+            raise does_not_fit(compiled.peak, chip.memory)
     except DoesNotFit as error:
         raise Failure(_too_large(experiment, where, len(found), error)) from None
     module = hlo.parse(compiled.text)

@@ -55,6 +55,12 @@ def elements(type_text: str) -> list[str]:
     return [re.sub(r"/\*.*?\*/", "", one) for one in found if one]
 
 
+def flat(type_text: str) -> list[str]:
+    """The arrays of a type, tuples within tuples opened."""
+    members = elements(type_text)
+    return members if members == [type_text] else [each for one in members for each in flat(one)]
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One line: `name = type op(operands), attributes`."""
@@ -200,7 +206,7 @@ def trip_count(module: Module, parent: str, loop: Instruction) -> int:
 
 def _start(module, parent: str, loop: Instruction, condition: dict, test: Instruction) -> int | None:
     """The counter's value before the loop, where it is a constant."""
-    counter = next((condition[name] for name in test.operands if _constant(condition, name) is None), None)
+    counter = next((condition.get(name) for name in test.operands if _constant(condition, name) is None), None)
     index = re.search(r"index=(\d+)", counter.attributes) if counter else None
     outside = {one.name: one for one in module.computations[parent]}
     initial = outside.get(loop.operands[0]) if loop.operands else None
