@@ -1,9 +1,9 @@
 """usage: jaxlm plan EXPERIMENT --topology v5p:4x4x4 [--flags async_gathers] [--price USD] [--json FILE]
 
-Compiles the real training step for chips that are not there and says whether it fits, what binds it, how long a
-step will take by estimate, and what to try. Touches no accelerator; needs the extra `tpu` or `cuda`.
+Compiles the real training step for chips that are not there and says whether it fits, what binds it, how long
+a step will take by estimate, and what to try. Touches no accelerator; needs the extra `tpu` or `cuda`.
 
-  --topology v5p:4x4x4     chips and their shape: v5e:16x16, v6e:16x16, h100:8, ... (an unknown one lists all)
+  --topology v5p:4x4x4     chips and their shape: v5e:16x16, h100:8, ... (an unknown one lists all)
   --flags A,B              sets of compiler flags by name (an unknown one lists those of the chip)
   --price USD              price of a chip for an hour, for the cost of the run
   --json FILE              write the plan as data

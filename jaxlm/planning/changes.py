@@ -36,8 +36,8 @@ def changed(experiment: Experiment, **change: int | str) -> Experiment:
 def fits(experiment: Experiment, devices: int, change: Change, used: float, available: float) -> bool:
     """Whether a change divides and fits.
 
-    What is used is known from the compiler; it changes as the closed form does, which leaves out scratch: in
-    proportion where it gets less, and by no less than the closed form says where it gets more.
+    What is used is known from the compiler. Closed forms leave scratch out, so that it shrinks with them in
+    proportion; what a change adds counts as they have it.
     """
     if not _divides(experiment, devices, change):
         return False
@@ -45,7 +45,7 @@ def fits(experiment: Experiment, devices: int, change: Change, used: float, avai
         now, then = (bytes_per_device(one, devices)["total"] for one in (experiment, changed(experiment, **change)))
     except UsageError:
         return False
-    scale = used / now if then < now else max(used / now, 1.0)
+    scale = used / now if then < now else 1.0
     return used + (then - now) * scale <= HEADROOM * available
 
 

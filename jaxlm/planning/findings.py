@@ -17,9 +17,9 @@ from jaxlm.planning.collectives import Collective
 from jaxlm.planning.flags import FLAGS
 from jaxlm.planning.hlo import Module
 
-MINOR, MAJOR = 256, 128
-"""Fewest rows a shard of a gathered dimension keeps on a TPU, the last and any other dimension: below, XLA
-reduces gradients whole instead of scattering them."""
+ROWS = 256
+"""Fewest rows a shard of a gathered dimension keeps on a TPU: below (128 where it is not the last dimension), XLA
+all-reduces whole gradients instead of scattering them."""
 WORTH = 0.02
 """Share of the step below which nothing is said."""
 
@@ -115,8 +115,7 @@ def _sharded_too_thin(step: Step) -> Iterator[Finding]:
     fsdp, embed = step.experiment.where.mesh.fsdp, step.experiment.model.embed
     if step.chip.platform != "tpu" or step.wait(some) < WORTH:
         return
-    least = MAJOR if embed // fsdp < MAJOR else MINOR
-    wider = [n for n in divisors(fsdp) if embed // n >= least and n < fsdp]
+    wider = [n for n in divisors(fsdp) if embed // n >= ROWS and n < fsdp]
     text = (
         f"{_gib(_bytes(some))} a step are all-reduced along fsdp inside of loops: with {embed} / {fsdp} = "
         f"{embed // fsdp} rows a shard the compiler sums whole gradients instead of scattering them"

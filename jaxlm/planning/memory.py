@@ -8,15 +8,13 @@ from jaxlm.planning.aot import Compiled
 
 
 def categories(experiment: Experiment, compiled: Compiled, devices: int) -> dict[str, int]:
-    """Bytes of a device by category; arguments are exact, the compiler's temporaries are told apart in closed form.
+    """Bytes of a device by category, which add up to the compiler's peak.
 
-    `activations and scratch` is what the temporaries hold beside gradients: what the backward pass was left, and
-    the compiler's own.
+    Arguments are exact. What comes on top is the compiler's: gradients are told apart in closed form, the rest is
+    what the backward pass was left and scratch.
     """
-    gradients = min(bytes_per_device(experiment, devices)["gradients"], compiled.temporaries)
     found = {name: count for name, count in compiled.parts.items() if count}
-    found["gradients"] = gradients
-    found["activations and scratch"] = compiled.temporaries - gradients
-    if compiled.outputs > compiled.aliased:
-        found["results"] = compiled.outputs - compiled.aliased
+    above = max(compiled.peak - compiled.arguments, 0)
+    found["gradients"] = min(bytes_per_device(experiment, devices)["gradients"], above)
+    found["activations and scratch"] = above - found["gradients"]
     return found

@@ -90,7 +90,7 @@ def _traffic(module: Module, within: dict[str, Instruction], one: Instruction) -
             continue
         parameter = next((p for p in inside.values() if p.op == "parameter" and p.literal == str(number)), None)
         uses = [each for each in inside.values() if parameter and parameter.name in each.operands]
-        if uses and all(use.op == "dynamic-slice" for use in uses):
+        if uses and all(use.op == "dynamic-slice" and use.operands[0] == parameter.name for use in uses):
             read += sum(size(use.type) for use in uses)
         elif not (uses and all(_updates(use, parameter) for use in uses)):
             read += size(within[name].type)

@@ -1,4 +1,3 @@
-
 """Bytes on the wire and what hides them, on texts cut from compiled steps; counted by hand."""
 
 import pytest
