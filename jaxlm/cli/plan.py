@@ -1,4 +1,4 @@
-"""usage: jaxlm plan EXPERIMENT --topology v5p:4x4x4 [--flags async_gathers] [--price USD] [--json FILE]
+"""usage: jaxlm plan EXPERIMENT --topology v5p:4x4x4 [--flags async_gathers] [--price USD] [--search N]
 
 Compiles the real training step for chips that are not there and says whether it fits, what binds it, how long
 a step will take by estimate, and what to try. Touches no accelerator; needs the extra `tpu` or `cuda`.
@@ -8,6 +8,7 @@ a step will take by estimate, and what to try. Touches no accelerator; needs the
   --price USD              price of a chip for an hour, for the cost of the run
   --json FILE              write the plan as data
   --hlo FILE               write the program that was compiled
+  --search N               rank all meshes, micro-batches and policies by closed forms and compile the best N
   --where.mesh.fsdp 16     set a field, as for jaxlm run
 """
 
@@ -18,14 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxlm.cli import experiment
-from jaxlm.cli.text import bold, count, duration, size, table
+from jaxlm.cli.planned import milliseconds, pages, share
+from jaxlm.cli.text import size, table
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.planning import flags, topology
 
 if TYPE_CHECKING:
-    from jaxlm.planning.explain import Plan
+    from jaxlm.config.experiment import Experiment
+    from jaxlm.planning.topology import Topology
 
-OPTIONS = ("topology", "flags", "price", "json", "hlo")
+OPTIONS = ("topology", "flags", "price", "json", "hlo", "search")
 USAGE = "jaxlm plan EXPERIMENT --topology v5p:4x4x4"
 
 
@@ -42,11 +45,16 @@ def main(argv: list[str]) -> int:
     names = [name for name in given.get("flags", "").split(",") if name]
     initial = flags.choose(names, where.chip, "init")
     price = _price(given.get("price"))
+    count = _count(given.get("search"))
     topology.check_installed(where)
     topology.environment(where, " ".join(f"--{flag}={value}" for flag, value in initial.items()))
 
     from jaxlm.planning.explain import make_plan
 
+    if count is not None:
+        found = _search(request.experiment, where, names, price, count)
+        _write(given.get("json"), json.dumps(found, indent=1) + "\n")
+        return 0
     plan, text = make_plan(request.experiment, where, names, price)
     print("\n\n".join(part for part in pages(plan) if part))
     _write(given.get("json"), json.dumps(plan.json(), indent=1) + "\n")
@@ -66,6 +74,44 @@ def _price(text: str | None) -> float | None:
     return price
 
 
+def _count(text: str | None) -> int | None:
+    if text is not None and (not text.isdigit() or int(text) < 1):
+        raise UsageError(f"--search {text}: expected a number of candidates to compile")
+    return None if text is None else int(text)
+
+
+def _search(tree: Experiment, where: Topology, names: list[str], price: float | None, count: int) -> list[dict]:
+    """Compiles the best candidates, prints them as they come and then ranked. Returns them as data."""
+    from jaxlm.planning import search
+    from jaxlm.planning.explain import make_plan
+
+    devices = len(topology.devices(where))
+    some = search.candidates(tree, where.chip, devices)
+    if not some:
+        raise Failure(f"{tree.name} on {where}: by closed forms nothing fits; take more chips")
+    chosen = search.best(some, count)
+    print(f"{len(some)} ways divide and fit by closed forms; compiling {len(chosen)}")
+    found = []
+    for one in search.compile_best(chosen, lambda tree: make_plan(tree, where, names, price)[0]):
+        said = one.refusal or f"{milliseconds(one.seconds)} ms, MFU {share(one.mfu, 1)}"
+        print(f"  {' '.join(one.candidate.change) or 'as it is'}: {said}", flush=True)
+        found.append(one)
+    found = search.ranked(found)
+    rows = [
+        (
+            " ".join(one.candidate.change) or "as it is",
+            milliseconds(one.candidate.seconds),
+            size(one.candidate.bytes),
+            "-" if one.seconds is None else milliseconds(one.seconds),
+            "-" if one.mfu is None else share(one.mfu, 1),
+            "-" if one.peak is None else size(one.peak),
+        )
+        for one in found
+    ]
+    print("\n" + table(("change", "closed form, ms", "bytes", "compiled, ms", "MFU", "peak"), rows))
+    return [one.data() for one in found]
+
+
 def _write(path: str | None, content: str) -> None:
     if path is None:
         return
@@ -73,109 +119,3 @@ def _write(path: str | None, content: str) -> None:
         Path(path).write_text(content)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
-
-
-def pages(plan: Plan) -> list[str]:
-    """The parts of the plan as they are printed."""
-    return [
-        _heading(plan),
-        _memory(plan),
-        _buffers(plan),
-        _traffic(plan),
-        _time(plan),
-        _findings(plan),
-        plan.estimate.calibration,
-    ]
-
-
-def _heading(plan: Plan) -> str:
-    mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items()) or "one device"
-    rows, length = plan.batch
-    parts = f" in {plan.micro_batches} micro-batches" if plan.micro_batches > 1 else ""
-    return (
-        f"{bold(plan.experiment)} on {bold(plan.topology)}  what {plan.what}\n"
-        f"{plan.devices} devices as {mesh}; {rows} rows x {length} tokens{parts}; "
-        f"remat {plan.remat}; flags {', '.join(plan.flags) or 'default'}\n"
-        f"traced in {duration(plan.lower_seconds)}, compiled in {duration(plan.compile_seconds)} "
-        f"with {size(plan.process_bytes)}"
-    )
-
-
-def _memory(plan: Plan) -> str:
-    rows = [(name, size(value), _share(value, plan.available)) for name, value in plan.memory.items()]
-    rows += [("at most at once", size(plan.peak), _share(plan.peak, plan.available))]
-    rows += [("offloaded to the host", size(plan.host), "")] if plan.host else []
-    rows += [("a device has", size(plan.available), "")]
-    return table(("memory of a device", "bytes", "share"), rows)
-
-
-def _share(value: float, of: float) -> str:
-    return f"{100 * value / of:.1f} %"
-
-
-def _buffers(plan: Plan) -> str:
-    rows = [(one.type, size(one.bytes), one.count, one.scope or "-") for one in plan.buffers]
-    return table(("largest arrays", "bytes", "number", "from"), rows)
-
-
-def _traffic(plan: Plan) -> str:
-    rows = [
-        (
-            one.kind,
-            one.axes,
-            one.where,
-            "hidden" if one.hidden else "exposed",
-            one.instructions,
-            size(one.bytes),
-            _milliseconds(one.seconds),
-        )
-        for one in plan.traffic
-        if one.bytes >= 2**20
-    ]
-    head = ("collective", "along", "where", "", "number", "bytes/step", "ms")
-    return table(head, rows) if rows else "no collective of a MiB a step"
-
-
-def _milliseconds(seconds: float) -> str:
-    return _digits(1e3 * seconds)
-
-
-def _digits(value: float) -> str:
-    """Three digits, or all of a large number's; next to nothing is 0."""
-    return f"{value:,.0f}" if value >= 100 or value < 1e-3 else f"{value:.3g}"
-
-
-def _time(plan: Plan) -> str:
-    found = plan.estimate
-    rows = [
-        ("model FLOPs", count(found.model_flops)),
-        ("FLOPs of the step's products", count(found.hardware_flops)),
-        ("compute, ms", _milliseconds(found.compute)),
-        ("waiting for collectives, ms", _milliseconds(found.exposed)),
-        ("step, ms", _milliseconds(found.step)),
-        ("MFU", _share(found.mfu, 1)),
-        ("HFU", _share(found.hfu, 1)),
-    ]
-    if found.attention:
-        rows.insert(3, ("attention kernels, pessimistic, ms", _milliseconds(found.attention)))
-    if found.attention and found.step_counted is not None:
-        rows.insert(4, ("attention kernels, by counted bundles, ms", _milliseconds(found.attention_counted)))
-        rows.insert(-1, ("MFU with counted bundles", _share(found.mfu_counted, 1)))
-    rows += [(f"not in the estimate: {name}, calls", f"{times}") for name, times in plan.untimed.items()]
-    rows += [
-        ("collectives behind compute, ms", _milliseconds(found.hidden)),
-        ("tokens a day", count(found.tokens_per_day)),
-        ("chip-hours of the run", _digits(found.chip_hours)),
-    ]
-    rows += [("cost of the run, USD", _digits(found.cost))] if found.cost is not None else []
-    return table(("estimate", "a step"), rows)
-
-
-def _findings(plan: Plan) -> str:
-    if not plan.findings:
-        return ""
-    lines = []
-    for one in plan.findings:
-        lines.append(f"{bold(one.rule)}: {one.text}")
-        lines += [f"  try {' '.join(fix)}" for fix in one.fixes]
-    return "\n".join(lines)

@@ -92,13 +92,14 @@ def _divides(experiment: Experiment, devices: int, change: Change) -> bool:
 
 
 def words(experiment: Experiment, change: Change) -> Words:
-    """The command line of a change; a mesh gets its `data` axis from what the others leave."""
+    """The command line of what a change changes; a mesh gets its `data` axis from what the others leave."""
     axes = {field.name for field in dataclasses.fields(experiment.where.mesh)}
     found: list[str] = []
     if experiment.where.mesh.data and axes & set(change):
         found += ["--where.mesh.data", "0"]
     for name, value in change.items():
-        found += [f"--where.mesh.{name}" if name in axes else f"--where.{name}", str(value)]
+        if getattr(experiment.where.mesh if name in axes else experiment.where, name) != value:
+            found += [f"--where.mesh.{name}" if name in axes else f"--where.{name}", str(value)]
     return tuple(found)
 
 

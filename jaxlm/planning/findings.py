@@ -20,7 +20,7 @@ from jaxlm.planning.hlo import Module
 ROWS = 256
 """Fewest rows a shard of a gathered dimension keeps on a TPU: below (128 where it is not the last dimension), XLA
 all-reduces whole gradients instead of scattering them."""
-WORTH = 0.02
+WORTH = 0.005
 """Share of the step below which nothing is said."""
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxlm.cli import main, plan
+from jaxlm.cli import main, plan, planned
 from jaxlm.planning import buffers, estimate, findings, topology
 from jaxlm.planning.explain import Plan, Traffic
 
@@ -25,6 +25,7 @@ SMALL = "tests/planning/small.py"
         ([SMALL, "--topology", "h100:8", "--flags", "vmem"], "vmem is for v5e, v5p, v6e; h100 has"),
         ([SMALL, "--topology", "v5e:2x2", "--price", "cheap"], "--price cheap: expected USD"),
         ([SMALL, "--topology", "v5e:2x2", "--price", "-1"], "--price -1: expected USD"),
+        ([SMALL, "--topology", "v5e:2x2", "--search", "0"], "--search 0: expected a number"),
         ([SMALL, "--topology", "v5e:2x2", "--where.mesh.fdsp", "2"], "--where.mesh.fsdp"),
     ],
 )
@@ -122,7 +123,7 @@ def test_the_page_and_its_data(capsys, monkeypatch, tmp_path):
 
 def test_a_plan_without_kernels_price_or_collectives():
     figures = dataclasses.replace(example().estimate, attention=0.0, cost=None)
-    page = "\n".join(plan.pages(example(estimate=figures, traffic=(), findings=(), untimed={})))
+    page = "\n".join(planned.pages(example(estimate=figures, traffic=(), findings=(), untimed={})))
     assert "attention kernels" not in page
     assert "USD" not in page
     assert "no collective of a MiB" in page
@@ -134,3 +135,29 @@ def test_a_file_that_cannot_be_written_is_a_failure(tmp_path):
 
     with pytest.raises(Failure, match="cannot be written"):
         plan._write(os.path.join(tmp_path, "no", "such", "place"), "")
+
+
+def test_a_search_compiles_the_best_and_ranks_them(capsys, monkeypatch, tmp_path):
+    from jaxlm.config.errors import Failure
+    from jaxlm.planning import explain
+
+    asked = []
+
+    def make_plan(tree, where, names, price):
+        asked.append(tree.where.mesh)
+        if len(asked) == 1:
+            raise Failure("does not fit")
+        figures = dataclasses.replace(example().estimate, step=3.0 / len(asked))
+        return example(estimate=figures), "HLO"
+
+    monkeypatch.setattr(explain, "make_plan", make_plan)
+    monkeypatch.setattr(topology, "check_installed", lambda where: None)
+    monkeypatch.setattr(topology, "environment", lambda where, flags: None)
+    monkeypatch.setattr(topology, "devices", lambda where: [None] * 4)
+    kept = tmp_path / "search.json"
+    assert main(["plan", SMALL, "--topology", "v5p:2x2x1", "--search", "3", "--json", str(kept)]) == 0
+    out = capsys.readouterr().out
+    assert "does not fit" in out
+    assert len(set(asked)) == 3
+    rows = json.loads(kept.read_text())
+    assert [row["seconds"] for row in rows] == [1.0, 1.5, None]  # the fastest first, the refused last
