@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import time
@@ -18,6 +19,7 @@ from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
 from jaxlm.layers.contracts import Batch, Tokens
 from jaxlm.parallel.layout import Layout
+from jaxlm.planning import cudnn
 from jaxlm.planning.traced import product_flops
 from jaxlm.train.setup import Setup, make_setup
 from jaxlm.train.step import make_step
@@ -99,8 +101,10 @@ def compile_step(
     )
     parts = _parts(setup, batch)
     places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
-    traced = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).trace(setup.abstract, batch)
-    lowered = traced.lower()
+    gpu = devices[0].platform in ("gpu", "cuda")
+    with cudnn.assumed() if gpu else contextlib.nullcontext():
+        traced = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).trace(setup.abstract, batch)
+        lowered = traced.lower()
     middle = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=dict(options) if options else None)

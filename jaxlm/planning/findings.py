@@ -74,8 +74,11 @@ class Step:
 def figures(step: Step) -> dict[str, float]:
     """What findings speak of, to compare two plans by."""
     some = step.collectives
+    looped = [one for one in some if one.kind == "all-gather" and one.in_loop]
     return {
         "seconds": step.seconds,
+        "share of gathers in loops that waits": _bytes(one for one in looped if not one.hidden)
+        / (_bytes(looped) or 1),
         "exposed bytes": _bytes(one for one in some if not one.hidden),
         "exposed gather bytes": _bytes(one for one in some if one.kind == "all-gather" and not one.hidden),
         "all-reduced bytes in the layer loop": _bytes(_loop_reductions(step)),

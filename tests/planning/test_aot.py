@@ -1,17 +1,20 @@
 """The step that is planned is the step that runs; real compilers for chips that are not there."""
 
 import dataclasses
+import functools
 import json
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 from planning.small import experiment
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.flops import parameters
-from jaxlm.planning import aot, topology
+from jaxlm.planning import aot, cudnn, topology
 from jaxlm.train import feed
 from jaxlm.train.setup import RUN_ONCE, make_setup
 
@@ -80,6 +83,17 @@ def test_other_refusals_are_told_as_they_are():
     error = aot._refused(RuntimeError("UNIMPLEMENTED: no such layout\nat line 3"), 0)
     assert type(error) is Failure
     assert "no such layout" in str(error)
+
+
+def test_cudnn_is_assumed_while_tracing_only():
+    before = fused_attention_stablehlo.check_cudnn_version
+    attend = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn")
+    q = jax.ShapeDtypeStruct((2, 256, 4, 128), jnp.bfloat16)
+    with cudnn.assumed():
+        assert fused_attention_stablehlo.check_cudnn_version() == 90_700
+        text = jax.jit(attend).trace(q, q, q).lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaSoftmax" in text
+    assert fused_attention_stablehlo.check_cudnn_version is before
 
 
 def planned(text, *names, **where):
