@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -102,21 +101,6 @@ def planned(text, *names, **where):
     tree = experiment()
     changed = dataclasses.replace(tree.where, **where)
     return make_plan(dataclasses.replace(tree, where=changed), topology.parse(text), names)
-
-
-@pytest.fixture
-def compilers(monkeypatch):
-    """Environment of `jaxlm plan`; without the compilers the test is skipped by name."""
-    pytest.importorskip("libtpu")
-    for text in ("v5p:2x2x1", "h100:4"):
-        topology.environment(topology.parse(text), into=(changed := dict(os.environ)))
-        for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_ID"):
-            if name in changed:
-                monkeypatch.setenv(name, changed[name])
-    # other tests compile quickly and badly
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.mark.nightly

@@ -75,3 +75,22 @@ def test_every_set_of_flags_is_documented_for_chips_that_exist():
         assert one.gains
         assert set(one.chips) <= set(CHIPS)
         assert all(one.on(CHIPS[chip]) for chip in one.chips)
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("compilers")
+def test_the_compiler_knows_every_shape_of_the_table():
+    for name, shapes in topology.SHAPES.items():
+        for shape in shapes:
+            where = topology.parse(f"{name}:{shape}")
+            found = topology.devices(where)
+            assert len(found) == where.chips * (2 if name == "tpu7x" else 1)
+            assert {device.device_kind for device in found} == {CHIPS[name].kind}
+
+
+@pytest.mark.nightly
+def test_gpus_by_host():
+    pytest.importorskip("jax_plugins.xla_cuda12")
+    found = topology.devices(topology.parse("h100:16"))
+    assert len(found) == 16
+    assert {device.device_kind for device in found} == {CHIPS["h100"].kind}
