@@ -20,6 +20,8 @@ from jaxlm.planning.hlo import Module
 ROWS = 256
 """Fewest rows a shard of a gathered dimension keeps on a TPU: below (128 where it is not the last dimension), XLA
 all-reduces whole gradients instead of scattering them."""
+LONG = 0.05
+"""Seconds of a step from which on compiling for minutes more is worth it."""
 WORTH = 0.005
 """Share of the step below which nothing is said."""
 
@@ -226,7 +228,11 @@ def _one_core(step: Step) -> Iterator[Finding]:
 
 def _vmem(step: Step) -> Iterator[Finding]:
     flags = FLAGS["vmem"]
-    if step.chip.name not in flags.chips or any(name in step.flags for name in ("vmem", "vmem_96")):
+    if (
+        step.seconds < LONG
+        or step.chip.name not in flags.chips
+        or any(name in step.flags for name in ("vmem", "vmem_96"))
+    ):
         return
     text = f"fusions use the default vector memory; estimated elsewhere: {flags.gains}; compiling takes longer"
     yield Finding("default vector memory", "seconds", step.seconds, text, (step.flagged("vmem"),))

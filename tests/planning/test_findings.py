@@ -119,6 +119,10 @@ def test_what_does_not_fit_is_not_advised(rule):
     assert rules == {}
 
 
+def test_short_steps_are_not_worth_minutes_of_compiling():
+    assert found(CLEAN, flags=("async_gathers",), seconds=0.01)[0] == {}
+
+
 def test_flags_that_are_there_are_not_advised():
     rules, _ = found(CLEAN, one("all-gather", gib=24))
     assert rules["gathers not hidden"].fixes == ()
