@@ -18,9 +18,14 @@ HEADROOM = 0.92
 """Share of memory that a plan may fill."""
 
 
+SAVED = ("query", "key", "value", "attention", "middle", "gate", "up")
+"""Names of what a layer can save, those worth most first: without memory for all, the last are computed again."""
+
+
 def policies() -> tuple[str, ...]:
-    """Every rematerialization policy that an experiment can name."""
-    return typing.get_args(typing.get_type_hints(Where)["remat"])
+    """Rematerialization policies to try: those that the config lists, else also names of what is saved."""
+    listed = typing.get_args(typing.get_type_hints(Where)["remat"])
+    return listed or ("none", "dots", *("+".join(SAVED[:count]) for count in (7, 6, 5, 4)), "full")
 
 
 def changed(experiment: Experiment, **change: int | str) -> Experiment:
@@ -84,7 +89,7 @@ def _divides(experiment: Experiment, devices: int, change: Change) -> bool:
     inner = prod(others.values())
     if devices % inner or (data and data * inner != devices):
         return False
-    shards = (data or devices // inner) * where.mesh.fsdp
+    shards = (data or devices // inner) * where.mesh.fsdp * others.get("expert", 1)
     return (
         experiment.train.batch % (shards * where.micro_batches) == 0
         and experiment.model.embed % where.mesh.fsdp == 0

@@ -14,8 +14,8 @@ from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
-from jaxlm.config.model import EncoderDecoder
+from jaxlm.config.flops import BYTES, blocks, bytes_per_device, flops_per_token, parameters, shape_of_mesh
+from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, policies, words
@@ -24,8 +24,6 @@ from jaxlm.planning.findings import ROWS
 
 SHARE = 0.7
 """Of peak that a step's products reach."""
-RECOMPUTED = {"none": 0.0, "full": 1.0}
-"""Forward passes that the backward pass repeats; policies that keep all products repeat attention only."""
 WIDEST_TENSOR = 16
 
 
@@ -121,6 +119,22 @@ def _is_cut(path: str) -> bool:
     return path.rsplit(".", 1)[-1] in ("heads", "kv_heads", "width")
 
 
+def recomputed(model: Model, remat: str, length: int) -> float:
+    """Share of the forward pass that the backward pass repeats under a policy."""
+    flops = flops_per_token(model, length)
+    if remat in ("none", "full"):
+        return float(remat == "full")
+    again = flops["attention"] if "attention" not in remat.split("+") else 0.0
+    if remat == "dots" or isinstance(model, Rwkv4 | EncoderDecoder):
+        return again / flops["forward"]
+    for one in blocks(model.block, model.layers):
+        wide, narrow = one.attention.heads * one.attention.head, one.attention.kv_heads * one.attention.head
+        sizes = {"query": wide, "key": narrow, "value": narrow, "middle": wide, "up": one.mlp.width}
+        sizes |= {"gate": one.mlp.width} if isinstance(one.mlp, Gated) else {}
+        again += sum(2 * model.embed * size for name, size in sizes.items() if name not in remat.split("+"))
+    return again / flops["forward"]
+
+
 def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     """Seconds of a step in closed form: compute, and what no compute hides."""
     mesh = shape_of_mesh(experiment, devices)
@@ -128,7 +142,7 @@ def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     model, train, where = experiment.model, experiment.train, experiment.where
     tokens = train.batch * train.length
     flops = flops_per_token(model, train.length)
-    again = RECOMPUTED.get(where.remat, flops["attention"] / flops["forward"])
+    again = recomputed(model, where.remat, train.length)
     compute = tokens * (flops["training"] + again * flops["forward"]) / (devices * chip.peak * SHARE)
 
     wide = BYTES[PRECISIONS[experiment.precision].compute]

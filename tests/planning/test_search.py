@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from planning.test_findings import experiment
 
-from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.flops import bytes_per_device, flops_per_token
 from jaxlm.config.overrides import apply
 from jaxlm.planning import search
-from jaxlm.planning.changes import HEADROOM
+from jaxlm.planning.changes import HEADROOM, policies
 from jaxlm.planning.chips import CHIPS
 
 V5P = CHIPS["v5p"]
@@ -33,7 +33,7 @@ def test_nothing_that_divides_and_fits_is_left_out():
     for tensor in (1, 2, 4, 8, 16):
         for fsdp in (1, 2, 4, 8, 16, 32, 64):
             for parts in range(1, 257):
-                for remat in ("none", "full", "dots"):
+                for remat in policies():
                     if fsdp * tensor > 64 or 256 % (64 // tensor * parts):
                         continue
                     tree = experiment(remat, micro_batches=parts, fsdp=fsdp, tensor=tensor)
@@ -67,6 +67,20 @@ def test_seconds_by_hand():
     weights = 6_738_415_616 * 2
     scattered = 2 * weights * 63 / 64 / V5P.wire()
     assert search.seconds(tree, V5P, 64) == pytest.approx(flops + scattered, rel=0.002)
+
+
+def test_what_policies_repeat():
+    def share(remat):
+        return search.recomputed(TREE.model, remat, 4096)
+
+    flops = flops_per_token(TREE.model, 4096)
+    named = "query+key+value+attention+middle+gate+up"
+    assert (share("none"), share(named), share("full")) == (0, 0, 1)
+    assert share("dots") == flops["attention"] / flops["forward"]
+    up = 32 * 2 * 4096 * 11_008
+    assert share(named.removesuffix("+up")) == pytest.approx(up / flops["forward"])
+    assert share(named.removesuffix("+gate+up")) == pytest.approx(2 * up / flops["forward"])
+    assert share("query+key+value+middle+gate+up") == share("dots")
 
 
 def test_one_of_each_mesh_is_compiled():
