@@ -3,7 +3,7 @@
 XLA's own cost analysis counts the body of a loop once; here every computation carries the number of times that
 one step runs it. Reads what TPU and GPU compilers print, which differ from each other and from the grammar:
 TPU text has no trip counts (they are read from the loop's condition), Pallas calls print metadata over several
-lines, and a bare `}` is all that ends a computation.
+lines, some of which start with a brace, and what runs on another core is a computation that ends in its name.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ BITS = {
 
 _ARRAY = re.compile(r"\b([a-z]+[0-9a-z]*)\[([0-9,]*)\]")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_END = re.compile(r"^\}(, execution_thread=\"[^\"]*\")?\s*$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 
 
@@ -128,7 +129,7 @@ def parse(text: str) -> Module:
                 current = header[2]
                 computations[current] = []
                 entry = current if header[1] else entry
-        elif line.rstrip() == "}":
+        elif _END.match(line):
             current = ""
         elif match := _INSTRUCTION.match(line):
             computations[current].append(_instruction(match[2], match[3], bool(match[1])))

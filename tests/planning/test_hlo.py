@@ -103,6 +103,26 @@ def test_metadata_over_several_lines_ends_neither_computation_nor_instruction():
     assert module.cycles == 5
 
 
+def test_what_runs_on_another_core_is_counted():
+    text = """%scatter (p: f32[8]) -> f32[8] {
+  ROOT %s = f32[8] fusion(%p), kind=kCustom, calls=%x, backend_config={"estimated_cycles":"20"}
+}, execution_thread="sparsecore"
+
+%called (p: f32[8], t: token[]) -> f32[8] {
+  %go = ((f32[8]), f32[8], u32[]{:S(8)}) call-start(%p), async_execution_thread="sparsecore", to_apply=%scatter
+  ROOT %end = f32[8] call-done(%go)
+}, execution_thread="sparsecore"
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %go = ((f32[8], token[]), f32[8]) call-start(%a, %t), async_execution_thread="sparsecore", to_apply=%called
+  ROOT %end = f32[8] call-done(%go)
+}
+"""
+    module = hlo.parse(text)
+    assert module.executions == {"main": 1, "called": 1, "scatter": 1}
+    assert module.cycles == 20
+
+
 def test_of_a_conditional_the_dearest_branch_counts():
     text = """%cheap (p: s32[]) -> s32[] {
   %c = s32[] fusion(%p), calls=%x, backend_config={"estimated_cycles":"3"}
