@@ -73,11 +73,12 @@ def kernels(module: Module) -> list[Kernel]:
 
 
 def other_kernels(module: Module) -> dict[str, int]:
-    """Pallas calls that nothing here can time: name -> executions in a step."""
+    """Pallas calls, and what runs on SparseCores, that nothing can time: name -> executions in a step."""
     found: dict[str, int] = {}
     for _, times, body in module.scheduled():
         for one in body:
-            if one.op == "custom-call" and '"tpu_custom_call"' in one.attributes and "splash_" not in one.name:
+            pallas = one.op == "custom-call" and '"tpu_custom_call"' in one.attributes
+            if one.unknown or (pallas and "splash_" not in one.name):
                 name = re.sub(r"[.\d]+$", "", one.name)
                 found[name] = found.get(name, 0) + times
     return found

@@ -23,6 +23,8 @@ BITS = {
 }
 """Bits of an element; types that are not here (tokens, opaque) take no space."""
 
+UNKNOWN = 2**63 - 1
+"""Cycles that stand for none that are known."""
 _ARRAY = re.compile(r"\b([a-z]+[0-9a-z]*)\[([0-9,]*)\]")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _END = re.compile(r"^\}(, execution_thread=\"[^\"]*\")?\s*$")
@@ -79,7 +81,12 @@ class Instruction:
     def cycles(self) -> int:
         """The TPU compiler's estimate for one execution; 0 where it gives none (Pallas calls, collectives)."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
-        return int(found[1]) if found else 0
+        return int(found[1]) if found and not self.unknown else 0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the compiler says that it cannot tell the cycles (SparseCore)."""
+        return f'"estimated_cycles":"{UNKNOWN}"' in self.attributes
 
     @property
     def scope(self) -> str:

@@ -4,6 +4,7 @@
 import pytest
 
 from jaxlm.planning import hlo
+from jaxlm.planning.attention import other_kernels
 
 LOOP = """HloModule jit_step, is_scheduled=true
 
@@ -121,6 +122,11 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     module = hlo.parse(text)
     assert module.executions == {"main": 1, "called": 1, "scatter": 1}
     assert module.cycles == 20
+    assert other_kernels(module) == {}
+    # the largest number stands for none
+    unknown = hlo.parse(text.replace('"20"', f'"{2**63 - 1}"'))
+    assert unknown.cycles == 0
+    assert other_kernels(unknown) == {"s": 1}
 
 
 def test_of_a_conditional_the_dearest_branch_counts():
