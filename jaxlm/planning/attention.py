@@ -120,21 +120,23 @@ def blocks_run(kernel: Kernel, window: int | None = None) -> int:
 
 
 def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float:
-    """Seconds a step spends in attention, matrix and vector units one after the other."""
+    """Seconds a step spends in attention, matrix and vector units one after the other, on the `cores` that work."""
     total = 0.0
     for kernel in some:
         scores = blocks_run(kernel, window) * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
         matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
         vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
-        total += kernel.times * (matrix + vector)
+        total += kernel.times * (matrix + vector) * chip.cores / cores(kernel, chip)
     return total
 
 
-def counted(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float | None:
-    """Seconds by counted bundles; None where none were counted for the chip, the block or the head.
+def cores(kernel: Kernel, chip: Chip) -> int:
+    """Cores that work on a kernel: the fused backward has no parallel dimension but its rows."""
+    return 1 if kernel.phase == "fused" and kernel.rows == 1 else chip.cores
 
-    The fused backward of a single row runs on one core of a megacore chip, as only its row dimension is parallel.
-    """
+
+def counted(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float | None:
+    """Seconds by counted bundles; None where none were counted for the chip, the block or the head."""
     bundles = BUNDLES.get(chip.name)
     cycles = 0.0
     for kernel in some:
@@ -145,10 +147,8 @@ def counted(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> fl
         every = rows * -(-kernel.keys // BLOCK)
         if kernel.phase == "fwd":
             each = 1.1 * run * bundles.forward + every * bundles.skipped + rows * bundles.row
-            cores = chip.cores
         else:
             products = PRODUCTS["fused"] * 2 * BLOCK * BLOCK * HEAD * chip.cores * chip.clock / chip.peak
             each = run * max(1.1 * bundles.backward, products / MXU_SHARE) + every * bundles.backward_skipped
-            cores = chip.cores if kernel.rows > 1 else 1
-        cycles += kernel.times * kernel.rows * kernel.heads * each / cores
+        cycles += kernel.times * kernel.rows * kernel.heads * each / cores(kernel, chip)
     return cycles / chip.clock

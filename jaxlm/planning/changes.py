@@ -8,7 +8,8 @@ from math import prod
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, Where
-from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
+from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
 
 Words = tuple[str, ...]
 """Part of a command line."""
@@ -26,6 +27,22 @@ def policies() -> tuple[str, ...]:
     """Rematerialization policies to try: those that the config lists, else also names of what is saved."""
     listed = typing.get_args(typing.get_type_hints(Where)["remat"])
     return listed or ("none", "dots", *("+".join(SAVED[:count]) for count in (7, 6, 5, 4)), "full")
+
+
+def recomputed(model: Model, remat: str, length: int) -> float:
+    """Share of the forward pass that the backward pass repeats under a policy."""
+    flops = flops_per_token(model, length)
+    if remat in ("none", "full"):
+        return float(remat == "full")
+    again = flops["attention"] if "attention" not in remat.split("+") else 0.0
+    if remat == "dots" or isinstance(model, Rwkv4 | EncoderDecoder):
+        return again / flops["forward"]
+    for one in blocks(model.block, model.layers):
+        wide, narrow = one.attention.heads * one.attention.head, one.attention.kv_heads * one.attention.head
+        sizes = {"query": wide, "key": narrow, "value": narrow, "middle": wide, "up": one.mlp.width}
+        sizes |= {"gate": one.mlp.width} if isinstance(one.mlp, Gated) else {}
+        again += sum(2 * model.embed * size for name, size in sizes.items() if name not in remat.split("+"))
+    return again / flops["forward"]
 
 
 def changed(experiment: Experiment, **change: int | str) -> Experiment:

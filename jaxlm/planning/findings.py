@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import bytes_per_device
 from jaxlm.planning.attention import kernels
-from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, fits, policies, words
+from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, fits, policies, recomputed, words
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.flags import FLAGS
@@ -190,7 +190,7 @@ def _windowed(step: Step) -> Iterator[Finding]:
 def _recomputation(step: Step) -> Iterator[Finding]:
     ratio = step.products / step.model_flops
     current = step.experiment.where.remat
-    if ratio < 1.2 or current == "none":
+    if ratio < 1.2 or recomputed(step.experiment.model, current, step.experiment.train.length) < 0.1:
         return
     saved = {
         one: bytes_per_device(changed(step.experiment, remat=one), step.devices)["activations"]

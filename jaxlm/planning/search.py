@@ -14,11 +14,11 @@ from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import BYTES, blocks, bytes_per_device, flops_per_token, parameters, shape_of_mesh
-from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
+from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
+from jaxlm.config.model import EncoderDecoder
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
-from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, policies, words
+from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, policies, recomputed, words
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.findings import ROWS
 
@@ -117,22 +117,6 @@ def _changes(experiment: Experiment, devices: int) -> Iterator[dict[str, int | s
 def _is_cut(path: str) -> bool:
     """Whether a field of the model counts what tensor shards divide."""
     return path.rsplit(".", 1)[-1] in ("heads", "kv_heads", "width")
-
-
-def recomputed(model: Model, remat: str, length: int) -> float:
-    """Share of the forward pass that the backward pass repeats under a policy."""
-    flops = flops_per_token(model, length)
-    if remat in ("none", "full"):
-        return float(remat == "full")
-    again = flops["attention"] if "attention" not in remat.split("+") else 0.0
-    if remat == "dots" or isinstance(model, Rwkv4 | EncoderDecoder):
-        return again / flops["forward"]
-    for one in blocks(model.block, model.layers):
-        wide, narrow = one.attention.heads * one.attention.head, one.attention.kv_heads * one.attention.head
-        sizes = {"query": wide, "key": narrow, "value": narrow, "middle": wide, "up": one.mlp.width}
-        sizes |= {"gate": one.mlp.width} if isinstance(one.mlp, Gated) else {}
-        again += sum(2 * model.embed * size for name, size in sizes.items() if name not in remat.split("+"))
-    return again / flops["forward"]
 
 
 def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:

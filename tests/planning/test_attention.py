@@ -29,6 +29,14 @@ def test_milliseconds_of_a_step(chip, rows, heads, count, serial, bundles):
         assert pessimistic(some, CHIPS[chip]) > counted(some, CHIPS[chip])
 
 
+def test_one_row_keeps_the_fused_backward_on_one_core():
+    for estimate in (pessimistic, counted):
+        one, two = (estimate(layers(rows, 8, 1, "fused"), CHIPS["v5p"]) for rows in (1, 2))
+        assert one == pytest.approx(two)
+        one, two = (estimate(layers(rows, 8, 1, "fwd"), CHIPS["v5p"]) for rows in (1, 2))
+        assert 2 * one == pytest.approx(two)
+
+
 def test_recomputed_forward_and_separate_backward():
     # MaxText's recipe: forward twice, dq and dkv apart, blocks of 512
     some = layers(4, 32, 32, "fwd", "fwd", "dq", "dkv", block=512)

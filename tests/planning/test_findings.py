@@ -132,6 +132,10 @@ def test_what_does_not_fit_is_not_advised(rule):
     assert rules == {}
 
 
+def test_masked_scores_are_no_recomputation():
+    assert found(CLEAN, ratio=1.6)[0] == {}
+
+
 def test_short_steps_are_not_worth_minutes_of_compiling():
     assert found(CLEAN, flags=("async_gathers",), seconds=0.01)[0] == {}
 

@@ -7,7 +7,7 @@ from planning.test_findings import experiment
 
 from jaxlm.config.flops import bytes_per_device, flops_per_token
 from jaxlm.config.overrides import apply
-from jaxlm.planning import search
+from jaxlm.planning import changes, search
 from jaxlm.planning.changes import HEADROOM, policies
 from jaxlm.planning.chips import CHIPS
 
@@ -71,7 +71,7 @@ def test_seconds_by_hand():
 
 def test_what_policies_repeat():
     def share(remat):
-        return search.recomputed(TREE.model, remat, 4096)
+        return changes.recomputed(TREE.model, remat, 4096)
 
     flops = flops_per_token(TREE.model, 4096)
     named = "query+key+value+attention+middle+gate+up"
