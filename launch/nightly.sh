@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment .venv-test report,test,parity || exit
+make_environment .venv-test report,test,parity,tpu,cuda || exit
 results=launch/nightly.txt
 failed=0
 

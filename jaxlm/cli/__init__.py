@@ -16,6 +16,7 @@ from jaxlm.config.errors import Failure, UsageError
 COMMANDS = {
     "run": "train an experiment; run again, it resumes",
     "show": "what an experiment comes to: config, parameters, FLOPs, memory",
+    "plan": "what a run will come to on chips that are not there",
     "generate": "text from a run",
     "runs": "list, show and compare runs",
     "report": "one self-contained page of a run",

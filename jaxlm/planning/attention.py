@@ -1,0 +1,154 @@
+"""How long attention kernels take on a TPU: the compiler gives no cycles for Pallas calls.
+
+Two estimates. The pessimistic one adds matrix-unit time at 90 % of peak and vector-unit time (14 float32
+operations a score forward, 18 backward), serially, for whole blocks with their masked parts. The bundle count
+takes the instructions that the compiler scheduled for blocks of 1024 x 1024 and heads of 128 features, read
+from its dump of the kernels: a lower bound, as stalls are not in it, so that a forward block counts 10 % more
+and a backward block at least its matrix products at 90 % of peak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jaxlm.planning.chips import Chip
+from jaxlm.planning.hlo import Instruction, Module, arrays
+
+MXU_SHARE = 0.9
+PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4, "fused": 5}
+"""Matrix products of a block; the separate backward kernels compute the scores twice."""
+VECTOR = {"fwd": 14, "dq": 9, "dkv": 9, "fused": 18}
+"""float32 vector operations for each score."""
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """Instructions a core issues for a 1024 x 1024 block of splash attention, from libtpu 0.0.42's schedule."""
+
+    forward: int
+    skipped: int
+    """Any block, run or masked away."""
+    row: int
+    """First and last block of a row of blocks."""
+    backward: int
+    backward_skipped: int
+
+
+BUNDLES = {
+    "v5p": Bundles(5042, 407, 398 + 995, 9267, 683),
+    "v5e": Bundles(4886, 235, 410 + 992, 9222, 430),
+    "v6e": Bundles(3260, 292, 219 + 501, 5734, 310),
+}
+BLOCK, HEAD = 1024, 128
+"""What the bundles were counted for."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A splash attention call of the compiled step, with one device's shapes."""
+
+    phase: str
+    """"fwd", "dq", "dkv", or "fused" (both gradients at once)."""
+    rows: int
+    heads: int
+    queries: int
+    keys: int
+    head: int
+    block_q: int
+    block_kv: int
+    times: int
+    """Executions in a step."""
+
+
+def kernels(module: Module) -> list[Kernel]:
+    """The splash attention calls of a step."""
+    return [
+        _kernel(one, times)
+        for _, times, body in module.scheduled()
+        for one in body
+        if one.op == "custom-call" and '"tpu_custom_call"' in one.attributes and "splash_" in one.name
+    ]
+
+
+def other_kernels(module: Module) -> dict[str, int]:
+    """Pallas calls, and what runs on SparseCores, that nothing can time: name -> executions in a step."""
+    found: dict[str, int] = {}
+    for _, times, body in module.scheduled():
+        for one in body:
+            pallas = one.op == "custom-call" and '"tpu_custom_call"' in one.attributes
+            if one.unknown or (pallas and "splash_" not in one.name):
+                name = re.sub(r"[.\d]+$", "", one.name)
+                found[name] = found.get(name, 0) + times
+    return found
+
+
+def _kernel(one: Instruction, times: int) -> Kernel:
+    phase = next(phase for phase in ("fwd", "dkv", "dq") if f"_{phase}" in one.name)
+    constraints = re.search(r"operand_layout_constraints=\{(.*?)\}, frontend", one.attributes, re.DOTALL)
+    operands = [shape for kind, shape in arrays(constraints[1] if constraints else "") if kind in ("bf16", "f32")]
+    q, k = operands[0], operands[1]
+    rows = q[0] if len(q) == 4 else 1
+    if phase == "dkv" and any(len(shape) == len(q) + 1 for _, shape in arrays(one.type)):
+        phase = "fused"  # it also returns a part of dq for each block of keys
+    suffix = {"fwd": "", "dq": "_dq"}.get(phase, "_dkv")
+    blocks = {name: int(n) for name, n in re.findall(r'\\"(block_\w+)\\": (\d+)', one.attributes)}
+    return Kernel(
+        phase=phase,
+        rows=rows,
+        heads=q[-3],
+        queries=q[-2],
+        keys=k[-2],
+        head=q[-1],
+        block_q=min(blocks.get(f"block_q{suffix}", BLOCK), q[-2]),
+        block_kv=min(blocks.get(f"block_kv{suffix}", BLOCK), k[-2]),
+        times=times,
+    )
+
+
+def blocks_run(kernel: Kernel, window: int | None = None) -> int:
+    """Blocks of a head that are not masked away; causal where there are as many keys as queries."""
+    if kernel.queries != kernel.keys:
+        return -(-kernel.queries // kernel.block_q) * -(-kernel.keys // kernel.block_kv)
+    total = 0
+    for start in range(0, kernel.queries, kernel.block_q):
+        end = min(start + kernel.block_q, kernel.queries)
+        first = max(0, start - window + 1) if window else 0
+        total += -(-end // kernel.block_kv) - first // kernel.block_kv
+    return total
+
+
+def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float:
+    """Seconds a step spends in attention, matrix and vector units one after the other, on the `cores` that work."""
+    total = 0.0
+    for kernel in some:
+        scores = blocks_run(kernel, window) * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
+        matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
+        vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
+        total += kernel.times * (matrix + vector) * chip.cores / cores(kernel, chip)
+    return total
+
+
+def cores(kernel: Kernel, chip: Chip) -> int:
+    """Cores that work on a kernel: the fused backward has no parallel dimension but its rows."""
+    return 1 if kernel.phase == "fused" and kernel.rows == 1 else chip.cores
+
+
+def counted(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float | None:
+    """Seconds by counted bundles; None where none were counted for the chip, the block or the head."""
+    bundles = BUNDLES.get(chip.name)
+    cycles = 0.0
+    for kernel in some:
+        known = bundles and kernel.block_q == kernel.block_kv == BLOCK and kernel.head == HEAD
+        if not known or kernel.phase in ("dq", "dkv"):
+            return None
+        run, rows = blocks_run(kernel, window), -(-kernel.queries // BLOCK)
+        every = rows * -(-kernel.keys // BLOCK)
+        if kernel.phase == "fwd":
+            each = 1.1 * run * bundles.forward + every * bundles.skipped + rows * bundles.row
+        else:
+            products = PRODUCTS["fused"] * 2 * BLOCK * BLOCK * HEAD * chip.cores * chip.clock / chip.peak
+            each = run * max(1.1 * bundles.backward, products / MXU_SHARE) + every * bundles.backward_skipped
+        cycles += kernel.times * kernel.rows * kernel.heads * each / cores(kernel, chip)
+    return cycles / chip.clock

@@ -1,0 +1,96 @@
+"""Names of topologies, what they need, and flags by chip."""
+
+import pytest
+
+from jaxlm.config.errors import UsageError
+from jaxlm.planning import flags, topology
+from jaxlm.planning.chips import CHIPS
+
+
+@pytest.mark.parametrize(
+    ("text", "chips", "shape"),
+    [("v5p:4x4x4", 64, (4, 4, 4)), ("v6e:16x16", 256, (16, 16)), ("h100:8", 8, (1, 8)), ("h100:64", 64, (8, 8))],
+)
+def test_known(text, chips, shape):
+    found = topology.parse(text)
+    assert (found.chips, found.shape, str(found)) == (chips, shape, text)
+
+
+@pytest.mark.parametrize("text", ["v5p", "v5p:4x4", "v5p:3x3x3", "v9:2x2", "h100:12", "h100:0", "h100:2x2", ""])
+def test_unknown_ones_list_the_known(text):
+    with pytest.raises(UsageError, match="v5p:4x4x4") as error:
+        topology.parse(text)
+    assert all(name in str(error.value) for name in CHIPS)
+
+
+def test_every_chip_has_shapes_and_facts():
+    for chip in CHIPS.values():
+        assert chip.platform == "cuda" or topology.SHAPES[chip.name]
+        assert chip.peak > 1e14
+        assert chip.wire() > 1e11
+        # the compiler's cycles are calibrated by a product that takes FLOPs / peak
+        assert chip.platform == "cuda" or 1e5 < chip.peak / chip.clock < 1e6
+
+
+def test_environment_keeps_the_cpu_as_the_default():
+    before = {"JAX_PLATFORMS": "tpu", "LIBTPU_INIT_ARGS": "--mine=1", "XLA_FLAGS": "--yours"}
+    tpu = dict(before)
+    topology.environment(topology.parse("v5e:2x2"), "--more=2", tpu)
+    assert tpu["JAX_PLATFORMS"] == "cpu"
+    assert tpu["ALLOW_MULTIPLE_LIBTPU_LOAD"] == tpu["TPU_SKIP_MDS_QUERY"] == "1"
+    assert tpu["LIBTPU_INIT_ARGS"] == "--mine=1 --more=2"
+    assert tpu["XLA_FLAGS"] == "--yours"  # a TPU flag there would end the process
+    gpu = dict(before)
+    topology.environment(topology.parse("h100:8"), into=gpu)
+    assert gpu["XLA_FLAGS"] == "--yours --xla_gpu_autotune_level=0"
+
+
+def test_a_missing_compiler_is_one_line(monkeypatch):
+    for platform, text in (("tpu", "v5e:2x2"), ("cuda", "h100:8")):
+        monkeypatch.setitem(topology.EXTRAS, platform, ("no_such_package.inner", platform))
+        with pytest.raises(UsageError, match=rf"pip install 'jaxlm\[{platform}\]'"):
+            topology.check_installed(topology.parse(text))
+
+
+def test_flags_of_a_chip():
+    found = flags.choose(["async_gathers", "vmem"], CHIPS["v6e"])
+    assert found["xla_tpu_scoped_vmem_limit_kib"] == "65536"
+    assert found["xla_enable_async_all_gather"] == "true"
+    assert flags.choose(["vmem"], CHIPS["v5p"]) == {"xla_tpu_scoped_vmem_limit_kib": "49152"}
+    assert flags.choose([], CHIPS["h100"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "said"),
+    [("vmen", "v5p", "there are async_gathers, vmem"), ("vmem", "h100", "vmem is for v5e, v5p, v6e")],
+)
+def test_flags_that_a_chip_does_not_have(name, chip, said):
+    with pytest.raises(UsageError, match=said):
+        flags.choose([name], CHIPS[chip])
+
+
+def test_every_set_of_flags_is_documented_for_chips_that_exist():
+    for one in flags.FLAGS.values():
+        assert one.does
+        assert one.gains
+        assert set(one.chips) <= set(CHIPS)
+        assert all(one.on(CHIPS[chip]) for chip in one.chips)
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("compilers")
+def test_the_compiler_knows_every_shape_of_the_table():
+    for name, shapes in topology.SHAPES.items():
+        for shape in shapes:
+            where = topology.parse(f"{name}:{shape}")
+            found = topology.devices(where)
+            assert len(found) == where.chips * (2 if name == "tpu7x" else 1)
+            assert {device.device_kind for device in found} == {CHIPS[name].kind}
+
+
+@pytest.mark.nightly
+def test_gpus_by_host():
+    pytest.importorskip("jax_plugins.xla_cuda12")
+    found = topology.devices(topology.parse("h100:16"))
+    assert len(found) == 16
+    assert {device.device_kind for device in found} == {CHIPS["h100"].kind}
