@@ -11,7 +11,7 @@ from jaxlm.config.data import (
     TextFiles,
     Tfds,
 )
-from jaxlm.config.experiment import Every, Experiment, Mesh, Samples, Train, Where
+from jaxlm.config.experiment import Every, Experiment, Mesh, Pipeline, Samples, Train, Where
 from jaxlm.config.model import (
     Attention,
     Balance,

@@ -24,6 +24,7 @@ MAY_BE_ZERO = {
     "decay",
     "shared",
 }
+ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}
 
 
@@ -39,7 +40,7 @@ def _ranges(experiment: Experiment) -> Iterator[str]:
         name, value = path.split(".")[-1], leaf.value
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = 0 if name in MAY_BE_ZERO or path == "where.mesh.data" else 1
+        least = 0 if name in MAY_BE_ZERO or path in ZERO_IS_A_CHOICE else 1
         if isinstance(value, int) and leaf.hint is not float and value < least:
             yield f"{path} is {value}: expected at least {least}"
         elif name in SHARES and not 0 <= value <= 1:

@@ -50,6 +50,20 @@ class Mesh:
     """Shards of a row's positions, and of parameters."""
     expert: int = 1
     """Shards of the experts of a mixture, and of rows."""
+    pipeline: int = 1
+    """Stages of layers, through which micro-batches flow, and shards of rows outside of them."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How micro-batches flow through the stages of `where.mesh.pipeline` = S; a stage idles S - 1 ticks of
+    rounds * micro_batches + S - 1.
+    """
+
+    micro_batches: int = 0
+    """Parts of the rows that the stages share, in flight together; 0 is four for each stage."""
+    rounds: int = 1
+    """Pieces of layers that each stage holds: a micro-batch passes all stages this often."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class Where:
     mesh: Mesh = Mesh()
     micro_batches: int = 1
     """Sequential parts of a batch."""
+    pipeline: Pipeline = Pipeline()
     layers: Literal["scan", "unroll"] = "scan"
     """One compiled layer in a loop, or all of them in line (faster on CPU, slower to compile)."""
     remat: str = "none"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jaxlm import config
 from jaxlm.layers import cache as caches
@@ -32,6 +33,16 @@ class Context:
     memory: Memory | None = None
     lengths: Array | None = None
     """Tokens of each row already in the cache."""
+
+    def by_row(self) -> PyTree:
+        """The arrays that begin with the rows."""
+        memory = None if self.memory is None else dataclasses.replace(self.memory, terms={})
+        return self.tokens, memory, self.lengths
+
+    def of_rows(self, rows: PyTree) -> Context:
+        """The context of some rows, given what `by_row` returns for them."""
+        tokens, memory, lengths = rows
+        return dataclasses.replace(self, tokens=tokens, memory=memory, lengths=lengths)
 
 
 @struct.dataclass

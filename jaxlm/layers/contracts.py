@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from jaxlm.config import Precision
+from jaxlm.config import Pipeline, Precision
 from jaxlm.layers.cache import Cache
 from jaxlm.parallel.layout import Layout
 
@@ -25,6 +25,14 @@ class Tokens:
     segments: Int[Array, "row pos"]
     positions: Int[Array, "row pos"]
     adapters: Int[Array, "row"] | None = None
+
+    def by_row(self) -> Tokens:
+        """Every array begins with the rows: see `layers.stack.Context`."""
+        return self
+
+    def of_rows(self, rows: Tokens) -> Tokens:
+        """Some of the rows."""
+        return rows
 
 
 @struct.dataclass
@@ -51,6 +59,7 @@ class Call:
     attention: str = "auto"
     layers: Literal["scan", "unroll"] = "scan"
     remat: str = "none"
+    pipeline: Pipeline = Pipeline()
     mode: Literal["train", "prefill", "decode"] = "train"
     taps: tuple[str, ...] = ()
     """Names of activations to return, as `Output.taps`; `<name>.mean_square` returns that only."""

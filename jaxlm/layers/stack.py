@@ -1,7 +1,7 @@
 """A stack of layers: `prefix`, then `period` repeated, then `suffix`.
 
-Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned and unrolled
-stacks compute the same.
+Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned, unrolled and
+pipelined stacks compute the same. In a pipeline, stages share the repeats; before and after, each runs its own rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
@@ -22,6 +22,7 @@ from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.random import at
 from jaxlm.layers.taps import Report
+from jaxlm.parallel import pipeline
 
 Hidden = Float[Array, "row pos embed"]
 
@@ -38,6 +39,19 @@ class Layer(Protocol):
 
     def empty_cache(self, rows: int, length: int, dtype: str) -> LayerCache:
         """No tokens yet."""
+        ...
+
+
+@runtime_checkable
+class Context(Protocol):
+    """What every layer is given."""
+
+    def by_row(self) -> PyTree:
+        """The arrays that begin with the rows."""
+        ...
+
+    def of_rows(self, rows: PyTree) -> Context:
+        """The context of some rows, given what `by_row` returns for them."""
         ...
 
 
@@ -82,8 +96,18 @@ class Stack:
         caches: tuple[LayerCache, ...] | None = None,
         key: RowKeys | None = None,
     ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Report]:
-        """Run every layer; taps are stacked over layers, terms summed. With caches the layers are unrolled."""
-        if caches is not None or call.layers == "unroll":
+        """Run every layer; taps are stacked over layers, terms summed. With caches the layers are unrolled.
+
+        Raises UsageError for a pipeline that cannot be, and for taps or caches in one.
+        """
+        stages = call.layout.parts("layers")
+        if stages > 1 and (caches is not None or call.taps):
+            raise UsageError(
+                f"where.mesh.pipeline={stages}: stages train and return no activations (taps {call.taps}): "
+                "use where.every.telemetry=0, and decode on another mesh"
+            )
+        pipelined = stages > 1 and self.repeats > 0
+        if not pipelined and (caches is not None or call.layers == "unroll"):
             return self._unrolled(x, context, call, caches, key)
         before, after = len(self.prefix), self.depth - len(self.suffix)
         reports: list[Report] = []
@@ -91,7 +115,8 @@ class Stack:
             x, _, report = _run(layer, x, context, call, None, at(key, index))
             reports.append(report)
         if self.repeats:
-            x, middle = self._scanned(x, context, call, key, before)
+            middle = self._pipelined if pipelined else self._scanned
+            x, middle = middle(x, context, call, key, before)
             reports += middle
         for index, layer in enumerate(self.suffix, start=after):
             x, _, report = _run(layer, x, context, call, None, at(key, index))
@@ -125,20 +150,59 @@ class Stack:
         repeats = [jax.tree.map(lambda leaf, r=repeat: leaf[r], stacked) for repeat in range(self.repeats)]
         return x, [report for repeat in repeats for report in repeat]
 
+    def _pipelined(
+        self, x: Hidden, context: Context, call: Call, key: RowKeys | None, first: int
+    ) -> tuple[Hidden, list[Report]]:
+        layout, step = call.layout, len(self.period)
+        rows = x.shape[0] * layout.parts("layers")
+        plan = pipeline.schedule(call.pipeline, layout, self.repeats, rows)
+        held = pipeline.in_rounds(self.period, plan, layout)
+
+        def stage(x: Hidden, aligned: PyTree, turn: Int[Array, ""]) -> tuple[Hidden, dict[str, Array]]:
+            rows, key = aligned
+            own = context.of_rows(rows)
+            piece = turn * plan.stages + layout.index("layers")
+
+            def body(x: Hidden, repeat: Int[Array, ""]) -> tuple[Hidden, dict[str, Array]]:
+                start = first + step * (piece * plan.repeats + repeat)
+                reports = []
+                for offset, layers in enumerate(held):
+                    nth = turn * plan.repeats + repeat
+                    x, _, report = _run(layers, x, own, call, None, at(key, start + offset), nth)
+                    reports.append(report)
+                return x, Report.join(reports).terms
+
+            x, terms = jax.lax.scan(body, x, jnp.arange(plan.repeats), unroll=call.layers == "unroll")
+            return x, jax.tree.map(lambda term: jnp.sum(term, axis=0), terms)
+
+        x, terms = pipeline.run(stage, x, (context.by_row(), key), plan, layout)
+        return x, [Report(terms=terms)]
+
 
 def _run(
-    layer: Layer, x: Hidden, context: Any, call: Call, cache: LayerCache | None, key: RowKeys | None
+    layer: Layer,
+    x: Hidden,
+    context: Any,
+    call: Call,
+    cache: LayerCache | None,
+    key: RowKeys | None,
+    nth: Int[Array, ""] | None = None,
 ) -> tuple[Hidden, LayerCache | None, Report]:
-    """One layer, its activations kept or recomputed as `call.remat` says."""
+    """One layer, its activations kept or recomputed as `call.remat` says.
 
-    def run(layer: Layer, x: Hidden, context: Any, key: RowKeys | None) -> tuple:
+    With `nth`, that one of layers that are stacked, taken out here: the backward pass takes it out again.
+    """
+
+    def run(layer: Layer, x: Hidden, context: Any, key: RowKeys | None, nth: Int[Array, ""] | None) -> tuple:
+        if nth is not None:
+            layer = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, nth, keepdims=False), layer)
         return layer(x, context, call, cache, key)
 
     if cache is not None or (call.remat == "none" and not call.layout.gathers):
-        return run(layer, x, context, key)
+        return run(layer, x, context, key, nth)
     # A scanned layer cannot be merged with its recomputation: guarding against it costs time.
     kept = jax.checkpoint(run, policy=remat.policy(call.remat), prevent_cse=call.layers == "unroll")
-    return kept(layer, x, context, key)
+    return kept(layer, x, context, key, nth)
 
 
 def initial_stack(

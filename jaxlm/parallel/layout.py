@@ -36,8 +36,9 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     ("vocab", ("tensor",)),
     ("rank", ()),
     ("experts", ("expert",)),
+    ("layers", ("pipeline",)),
     # activations
-    ("row", ("data", "fsdp", "expert")),
+    ("row", ("data", "fsdp", "expert", "pipeline")),
     ("pos", ("context",)),
     ("features", ()),
 )
@@ -45,6 +46,9 @@ TABLE: tuple[tuple[str, Axes], ...] = (
 
 STORAGE = ("fsdp", "context")
 """Mesh axes that also shard parameters where they are stored: over them a parameter is gathered before use."""
+
+STACKED = "layers"
+"""The logical axis of the dimension over which a stack's parameters are stacked; no leaf names it itself."""
 
 COMPILED = ("tensor",)
 """Mesh axes that the compiler splits, from the constraints that `Layout.constrain` places."""
@@ -79,8 +83,13 @@ class Layout:
         return self._checked(self._in_use(axes), axes, shape, omit)
 
     def stored_spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
-        """The same for a parameter where it is stored; see `spec` for errors."""
-        return self._checked(self._in_storage(axes), axes, shape, omit)
+        """The same for a parameter where it is stored; see `spec` for errors.
+
+        A dimension in front that `axes` does not name is that over which layers are stacked.
+        """
+        stacked = (STACKED,) if len(shape) == len(axes) + 1 else ()
+        split = self._in_use(stacked) + self._in_storage(axes)
+        return self._checked(split, stacked + axes, shape, omit)
 
     def _in_use(self, axes: Axes) -> list[Axes]:
         table = dict(self.table)
@@ -304,8 +313,13 @@ class Layout:
 
     def pass_on(self, x: PyTree, axis: str) -> PyTree:
         """Within `manual` or `spmd`: what the device before this one along a logical axis holds, in a ring."""
-        mesh_axes, n = self._held(axis), self.shards(axis)
-        return jax.lax.ppermute(x, mesh_axes, [(i, (i + 1) % n) for i in range(n)]) if mesh_axes else x
+        n = self.shards(axis)
+        return self.send(x, axis, [(i, (i + 1) % n) for i in range(n)])
+
+    def send(self, x: PyTree, axis: str, pairs: list[tuple[int, int]]) -> PyTree:
+        """Within `manual` or `spmd`: what is sent here along a logical axis, by (sender, receiver)."""
+        mesh_axes = self._held(axis)
+        return jax.lax.ppermute(x, mesh_axes, pairs) if mesh_axes else x
 
     def collect(self, x: Array, axis: str, dim: int) -> Array:
         """Within `manual` or `spmd`: dimension `dim` whole, from all devices along a logical axis."""

@@ -11,7 +11,7 @@ from jax.experimental import mesh_utils
 from jaxlm.config import Mesh as MeshConfig
 from jaxlm.config.errors import UsageError
 
-AXES = ("data", "fsdp", "expert", "context", "tensor")
+AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 """Mesh axes, slowest-varying first: neighboring devices, with the fastest links, share tensor shards."""
 
 

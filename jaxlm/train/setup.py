@@ -21,9 +21,11 @@ from jaxlm.layers import random
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.names import partition
+from jaxlm.layers.stack import Stack
 from jaxlm.models import build
 from jaxlm.objectives.build import build as build_objective
 from jaxlm.objectives.objective import Objective
+from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.train import optimizers
@@ -63,17 +65,24 @@ def make_call(experiment: Experiment, devices: Sequence[jax.Device] | None = Non
         attention=where.attention,
         layers=where.layers,
         remat=where.remat,
+        pipeline=where.pipeline,
     )
 
 
 def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Setup:
     """Compile-time facts of an experiment, for all devices unless some are named.
 
-    Raises UsageError where batch, mesh and micro-batches disagree.
+    Raises UsageError where batch, mesh, micro-batches and pipeline disagree.
     """
     call = make_call(experiment, devices)
     _check_rows(experiment, call.layout)
     objective = build_objective(experiment.objective, experiment.model)
+    stages = experiment.where.mesh.pipeline
+    if objective.couples == "batch" and stages > 1:
+        raise UsageError(
+            f"where.mesh.pipeline={stages}: {type(objective).__name__} couples all rows of a batch, and stages see "
+            "one micro-batch at a time; use 1"
+        )
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
@@ -81,6 +90,8 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         )
     optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision)
     abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
+    if stages > 1:
+        _check_stages(experiment, abstract.model, call)
     call = dataclasses.replace(call, layout=fitted(call.layout, abstract.model))
     places = place(abstract, optimizer, call.layout)
     abstract = jax.tree.map(
@@ -99,6 +110,14 @@ def _check_rows(experiment: Experiment, layout: Layout) -> None:
             f"train.batch={batch} does not divide into {micro} micro-batches on {shards} shards of rows: "
             f"use {nearest}, or fewer micro-batches"
         )
+
+
+def _check_stages(experiment: Experiment, model: Any, call: Call) -> None:
+    shards = call.layout.shards("row") // call.layout.shards("layers")
+    rows = experiment.train.batch // (experiment.where.micro_batches * shards)
+    for part in jax.tree.leaves(model, is_leaf=lambda part: isinstance(part, Stack)):
+        if isinstance(part, Stack):
+            pipeline.schedule(call.pipeline, call.layout, part.repeats, rows)
 
 
 def _initial(experiment: Experiment, optimizer: optax.GradientTransformation, call: Call) -> State:
