@@ -1,7 +1,8 @@
 """A stack of layers: `prefix`, then `period` repeated, then `suffix`.
 
-Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned, unrolled and
-pipelined stacks compute the same. In a pipeline, stages share the repeats; before and after, each runs its own rows.
+Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned, unrolled
+and pipelined stacks compute the same. In a pipeline stages share the repeats, and each runs prefix and suffix for
+rows of its own.
 """
 
 from __future__ import annotations

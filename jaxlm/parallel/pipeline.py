@@ -64,8 +64,8 @@ def schedule(pipeline: Pipeline, layout: Layout, repeats: int, rows: int) -> Sch
     pieces = stages * rounds
     if repeats % pieces:
         raise UsageError(
-            f"a stack of {repeats} repeats does not divide into {pieces} pieces, where.pipeline.rounds={rounds} for "
-            f"each of where.mesh.pipeline={stages}: use {_nearest(repeats, pieces)} repeats, or "
+            f"a stack of {repeats} repeats does not divide into {pieces} pieces, where.pipeline.rounds={rounds} "
+            f"for each of where.mesh.pipeline={stages}: use {_nearest(repeats, pieces)} repeats, or "
             f"where.mesh.pipeline * where.pipeline.rounds among {_divisors(repeats)}"
         )
     micro = pipeline.micro_batches or FLIGHT * stages
@@ -154,8 +154,8 @@ def _exchanges(stages: int, rounds: int) -> tuple[list[list[int]], list[list[int
     """(slot that a stage sends in each exchange, exchange that brings a stage's piece of each round, pairs).
 
     Piece c = s R + j moves in exchange (c + c div lcm(R, S)) mod R. Of the R pieces of one sender c div lcm is
-    constant; those of one receiver, c = r S + d, meet each residue of a class modulo gcd(R, S) once before c div lcm
-    steps to the next class. So each stage sends one piece in each exchange, and receives one.
+    constant; those of one receiver, c = r S + d, meet each residue of a class modulo gcd(R, S) once before
+    c div lcm steps to the next class. So each stage sends one piece in each exchange, and receives one.
     """
     period = lcm(rounds, stages)
     sends = [[0] * rounds for _ in range(stages)]

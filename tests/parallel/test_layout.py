@@ -21,7 +21,7 @@ CUBE = layout(fsdp=2, tensor=2)
     [
         (("embed", "heads", "head"), (16, 4, 8), PartitionSpec(None, "tensor", None)),
         (("embed", "mlp"), (3, 16, 32), PartitionSpec(None, None, "tensor")),
-        (("row", "pos", "features"), (8, 5, 3), PartitionSpec(("data", "fsdp", "expert"), "context", None)),
+        (("row", "pos", "features"), (8, 5, 3), PartitionSpec(("data", "fsdp", "expert", "pipeline"), "context", None)),
         (("vocab", "embed"), (64, 16), PartitionSpec("tensor", None)),
         ((), (7,), PartitionSpec(None)),
     ],
@@ -50,6 +50,15 @@ def test_spec_in_storage(mesh, stored, axes, spec):
     """The first dimension that may and that nothing else shards; never a vector's."""
     where = dataclasses.replace(layout(**mesh), stored=stored)
     assert where.stored_spec(axes, (16, 32)[: len(axes)]) == spec
+
+
+def test_stacked_layers_lie_on_stages():
+    """The dimension in front that axes do not name, of a parameter only."""
+    where = layout(pipeline=2, fsdp=2)
+    assert where.stored_spec(("embed", "mlp"), (8, 16, 32)) == PartitionSpec("pipeline", STORE, "tensor")
+    assert where.stored_spec(("features",), (8, 16)) == PartitionSpec("pipeline", None)
+    assert where.stored_spec(("embed", "mlp"), (16, 32)) == PartitionSpec(STORE, "tensor")
+    assert where.spec(("embed", "mlp"), (8, 16, 32)) == PartitionSpec(None, None, "tensor")
 
 
 @pytest.mark.parametrize(

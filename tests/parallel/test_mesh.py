@@ -11,17 +11,18 @@ from jaxlm.parallel.mesh import make_mesh
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (Mesh(), (8, 1, 1, 1, 1)),
-        (Mesh(fsdp=8), (1, 8, 1, 1, 1)),
-        (Mesh(fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
-        (Mesh(data=4, tensor=2), (4, 1, 1, 1, 2)),
-        (Mesh(expert=2, context=4), (1, 1, 2, 4, 1)),
+        (Mesh(), (1, 8, 1, 1, 1, 1)),
+        (Mesh(fsdp=8), (1, 1, 8, 1, 1, 1)),
+        (Mesh(fsdp=2, tensor=2), (1, 2, 2, 1, 1, 2)),
+        (Mesh(data=4, tensor=2), (1, 4, 1, 1, 1, 2)),
+        (Mesh(expert=2, context=4), (1, 1, 1, 2, 4, 1)),
+        (Mesh(pipeline=4), (4, 2, 1, 1, 1, 1)),
     ],
 )
 def test_data_takes_what_the_others_leave(config, shape):
     mesh = make_mesh(config)
     assert tuple(mesh.shape.values()) == shape
-    assert mesh.axis_names == ("data", "fsdp", "expert", "context", "tensor")
+    assert mesh.axis_names == ("pipeline", "data", "fsdp", "expert", "context", "tensor")
     assert list(mesh.devices.flat) == jax.devices()
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
 
@@ -33,4 +34,4 @@ def test_a_mesh_that_does_not_fill_the_devices_is_refused(config):
 
 
 def test_neighbors_share_tensor_shards():
-    assert [device.id for device in make_mesh(Mesh(tensor=2)).devices[0, 0, 0, 0]] == [0, 1]
+    assert [device.id for device in make_mesh(Mesh(tensor=2)).devices[0, 0, 0, 0, 0]] == [0, 1]
