@@ -61,9 +61,15 @@ class Pipeline:
     """
 
     micro_batches: int = 0
-    """Parts of the rows that the stages share, in flight together; 0 is four for each stage."""
+    """Parts of the rows that the stages share, in flight together; 0 is four for each stage, beyond which the
+    bubble hardly matters (GPipe, arXiv:1811.06965, section 2.3).
+    """
     rounds: int = 1
     """Pieces of layers that each stage holds: a micro-batch passes all stages this often."""
+
+    def flight(self, stages: int) -> int:
+        """Micro-batches in flight."""
+        return self.micro_batches or 4 * stages
 
 
 @dataclass(frozen=True)

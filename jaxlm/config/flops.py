@@ -131,6 +131,23 @@ def experts(model: Model) -> int:
     return sum(3 * m.experts * model.embed * m.width for m in mixtures)
 
 
+def staged(model: Model) -> int:
+    """Parameters of the layers that the stages of a pipeline share: not of those around a pattern's repeats."""
+    layers = sum(_stack(model).values()) - (1 if not isinstance(model, EncoderDecoder) else 2) * _norm(
+        model.norm, model.embed
+    )
+    if isinstance(model, Rwkv4):
+        return layers - _norm(model.norm, model.embed)  # one more after the embedding
+    if isinstance(model.block, Block):
+        return layers
+    sides = [1] if not isinstance(model, EncoderDecoder) else [1, 2]
+    for attentions in sides:
+        for one in (*model.block.prefix, *model.block.suffix):
+            layers -= attentions * sum(_attention(one.attention, model.embed)) + sum(_mlp(one.mlp, model.embed))
+            layers -= (attentions + 1) * _norm(model.norm, model.embed)
+    return layers
+
+
 def active_parameters(model: Model) -> int:
     """Parameters that one token meets: all but those of the experts it did not choose."""
     total = parameters(model)["total"]
@@ -202,17 +219,20 @@ def shape_of_mesh(experiment: Experiment, devices: int) -> dict[str, int]:
 def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     """Bytes a device needs for a training step by cause, and their `total`.
 
-    Parameters and what has their shape are spread over fsdp, context and tensor; rows over data, fsdp and expert,
-    experts over expert, positions over context. Activations and logits are estimates: kernels' scratch and the
-    compiler's choices are not modelled.
+    Parameters and what has their shape are spread over fsdp, context and tensor, layers over pipeline, experts
+    over expert; rows over data, fsdp, expert and pipeline, positions over context. A stage keeps as much when it
+    idles as when it works, and holds the stream of all rows that stages share twice. Activations and logits are
+    estimates: kernels' scratch and the compiler's choices are not modelled.
     """
     mesh = shape_of_mesh(experiment, devices)
     p = PRECISIONS[experiment.precision]
     count = parameters(experiment.model)["total"]
     shards = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     model = experiment.model
-    # What counts on a device: of the experts only its own.
-    count -= experts(model) - experts(model) // mesh["expert"]
+    # What counts on a device: of the experts only its own, of the layers those of its stage.
+    stages, flow = mesh["pipeline"], experiment.where.pipeline
+    own = staged(model) - experts(model) + experts(model) // mesh["expert"]
+    count += own // stages - staged(model)
     moment = count * BYTES[p.optimizer]
     outside = parameters(model)
     vectors = sum(outside.get(one, 0) for one in ("embedding", "positions", "head", "norms"))
@@ -225,16 +245,19 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
             state = moment + vectors * 4  # second moments of the AdamW part only
         case Adafactor():
             state = 4 * 2 * count // model.embed  # a row and a column for each matrix
-    row_shards = mesh["data"] * mesh["fsdp"] * mesh["expert"]
+    row_shards = mesh["data"] * mesh["fsdp"] * mesh["expert"] * stages
     rows = -(-experiment.train.batch // (experiment.where.micro_batches * row_shards))
     tokens = rows * experiment.train.length // mesh["context"]
     chunks = getattr(experiment.objective, "chunks", 1)
+    work = flow.rounds * flow.flight(stages)
+    saved = _saved(experiment) * (work + stages - 1) // work if stages > 1 else _saved(experiment)
+    stream = 2 * stages * model.embed if stages > 1 else 0
     found = {
         "parameters": count * BYTES[p.parameters] // shards,
         "gradients": count * BYTES[p.accumulation] // shards,
         "optimizer": state // shards,
         "average": count * 4 // shards if experiment.train.ema is not None else 0,
-        "activations": tokens * _saved(experiment) * BYTES[p.compute] // mesh["tensor"],
+        "activations": tokens * (saved // mesh["tensor"] + stream) * BYTES[p.compute],
         "logits": 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
     }
     return found | {"total": sum(found.values())}

@@ -104,8 +104,8 @@ class Stack:
         stages = call.layout.parts("layers")
         if stages > 1 and (caches is not None or call.taps):
             raise UsageError(
-                f"where.mesh.pipeline={stages}: stages train and return no activations (taps {call.taps}): "
-                "use where.every.telemetry=0, and decode on another mesh"
+                f"where.mesh.pipeline={stages}: stages return no activations (taps {', '.join(call.taps)}) and "
+                "keep no caches; use where.every.telemetry=0, and decode on another mesh"
             )
         pipelined = stages > 1 and self.repeats > 0
         if not pipelined and (caches is not None or call.layers == "unroll"):

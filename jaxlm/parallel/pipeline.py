@@ -22,9 +22,6 @@ from jaxlm.parallel.layout import Layout
 Stage = Callable[[Array, PyTree, Array], tuple[Array, PyTree]]
 """stage(x [row, ...], aligned rows, round) -> (x, sums): this device's layers of a round, and what adds up."""
 
-FLIGHT = 4
-"""Micro-batches for each stage where none are named: beyond, the bubble hardly matters (GPipe, section 2.3)."""
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -68,7 +65,7 @@ def schedule(pipeline: Pipeline, layout: Layout, repeats: int, rows: int) -> Sch
             f"for each of where.mesh.pipeline={stages}: use {_nearest(repeats, pieces)} repeats, or "
             f"where.mesh.pipeline * where.pipeline.rounds among {_divisors(repeats)}"
         )
-    micro = pipeline.micro_batches or FLIGHT * stages
+    micro = pipeline.flight(stages)
     if rows % micro:
         raise UsageError(
             f"{rows} rows for each of the pipelines do not divide into where.pipeline.micro_batches={micro}: use "

@@ -59,9 +59,9 @@ def gradients(where, flow):
     whole = PartitionSpec()
 
     def of_a_device(w, x, extra):
-        both, grads = jax.value_and_grad(
-            functools.partial(through, where, flow), argnums=(0, 1, 2), has_aux=True
-        )(w, x, extra)
+        both, grads = jax.value_and_grad(functools.partial(through, where, flow), argnums=(0, 1, 2), has_aux=True)(
+            w, x, extra
+        )
         return where.total(both), (where.total_gradient(grads[0], specs[0], "float32"), *grads[1:])
 
     return jax.jit(where.spmd(of_a_device, specs, (whole, specs)))(W, X, TARGETS)
