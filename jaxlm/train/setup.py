@@ -77,12 +77,6 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     call = make_call(experiment, devices)
     _check_rows(experiment, call.layout)
     objective = build_objective(experiment.objective, experiment.model)
-    stages = experiment.where.mesh.pipeline
-    if objective.couples == "batch" and stages > 1:
-        raise UsageError(
-            f"where.mesh.pipeline={stages}: {type(objective).__name__} couples all rows of a batch, and stages see "
-            "one micro-batch at a time; use 1"
-        )
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
@@ -90,8 +84,8 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         )
     optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision)
     abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
-    if stages > 1:
-        _check_stages(experiment, abstract.model, call)
+    if experiment.where.mesh.pipeline > 1:
+        _check_stages(experiment, objective, abstract.model, call)
     call = dataclasses.replace(call, layout=fitted(call.layout, abstract.model))
     places = place(abstract, optimizer, call.layout)
     abstract = jax.tree.map(
@@ -112,7 +106,18 @@ def _check_rows(experiment: Experiment, layout: Layout) -> None:
         )
 
 
-def _check_stages(experiment: Experiment, model: Any, call: Call) -> None:
+def _check_stages(experiment: Experiment, objective: Objective, model: Any, call: Call) -> None:
+    stages, telemetry = experiment.where.mesh.pipeline, experiment.where.every.telemetry
+    if telemetry:
+        raise UsageError(
+            f"where.every.telemetry={telemetry}: the stages of where.mesh.pipeline={stages} return no activations; "
+            "use 0"
+        )
+    if objective.couples == "batch":
+        raise UsageError(
+            f"where.mesh.pipeline={stages}: {type(objective).__name__} couples all rows of a batch, and stages see "
+            "one micro-batch at a time; use 1"
+        )
     shards = call.layout.shards("row") // call.layout.shards("layers")
     rows = experiment.train.batch // (experiment.where.micro_batches * shards)
     for part in jax.tree.leaves(model, is_leaf=lambda part: isinstance(part, Stack)):

@@ -13,6 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.parallel.layout import TABLE, Layout, single_device
 from tests.tiny import layout
 
+ROW = ("data", "fsdp", "expert", "pipeline")
 CUBE = layout(fsdp=2, tensor=2)
 
 
@@ -21,11 +22,7 @@ CUBE = layout(fsdp=2, tensor=2)
     [
         (("embed", "heads", "head"), (16, 4, 8), PartitionSpec(None, "tensor", None)),
         (("embed", "mlp"), (3, 16, 32), PartitionSpec(None, None, "tensor")),
-        (
-            ("row", "pos", "features"),
-            (8, 5, 3),
-            PartitionSpec(("data", "fsdp", "expert", "pipeline"), "context", None),
-        ),
+        (("row", "pos", "features"), (8, 5, 3), PartitionSpec(ROW, "context", None)),
         (("vocab", "embed"), (64, 16), PartitionSpec("tensor", None)),
         ((), (7,), PartitionSpec(None)),
     ],

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.config import Balance, Dropless, Mesh, Moe, Pattern, Pipeline, Stream
+from jaxlm.config import Balance, Dropless, Every, Mesh, Moe, Pattern, Pipeline, Stream
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import bytes_per_device, parameters, staged
 from jaxlm.data import rows as row_data
@@ -173,6 +173,9 @@ def test_taps_are_refused_by_name():
     batch = feed.global_batch(ROWS, setup.call.layout, 0)
     with pytest.raises(UsageError, match=r"where.mesh.pipeline=2: .*taps residual.*where.every.telemetry=0"):
         compiled(setup).lower(setup.abstract, batch)
+    where = dataclasses.replace(setup.experiment.where, every=Every(telemetry=5))
+    with pytest.raises(UsageError, match=r"where.every.telemetry=5: .*where.mesh.pipeline=2"):
+        make_setup(dataclasses.replace(setup.experiment, where=where), jax.devices()[:8])
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
