@@ -14,15 +14,19 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import bytes_per_device, parameters, staged
 from jaxlm.data import rows as row_data
 from jaxlm.layers.axes import logical_axes
-from jaxlm.layers.names import flatten
+from jaxlm.layers.contracts import Call
+from jaxlm.layers.names import flatten, partition
 from jaxlm.models import build
+from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.parallel.layout import single_device
 from jaxlm.planning import hlo
 from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.fingerprint import fingerprint
 from jaxlm.train.held_out import make_evaluate
 from jaxlm.train.setup import initial_state, make_setup
-from tests.tiny import KINDS
+from jaxlm.train.step import make_gradient
+from tests.tiny import KINDS, close, layout, packed_batch, random_model
 from tests.train.test_meshes import compiled, distances, documents, load
 from tests.train.tiny import experiment
 
@@ -85,6 +89,21 @@ def test_pipelines_agree(mesh):
 @pytest.mark.nightly
 def test_a_pipeline_of_rings_agrees():
     agree(CONTEXT)
+
+
+@pytest.mark.parametrize("kind", ["encoder_decoder", "rwkv4"])
+def test_any_stack_may_be_in_stages(kind):
+    """Both stacks of an encoder-decoder, whose memory goes with its rows; layers that are no blocks."""
+    model, batch, objective = random_model(KINDS[kind]), packed_batch(KINDS[kind]), Autoregressive()
+    found = []
+    for where in (single_device(), layout(pipeline=2, fsdp=2)):
+        gradient = make_gradient(objective, Call(where, pipeline=Pipeline(2)))
+        trained, frozen = partition(model, lambda name, leaf: True)
+        given = (trained, {"model": frozen}, batch, objective.weights(batch), jax.random.key(0))
+        found.append(jax.jit(gradient)(*given))
+    (wanted, (loss, _)), (got, (other, _)) = jax.device_get(found)
+    assert other == pytest.approx(loss, rel=2e-6)
+    close(got, wanted)
 
 
 @pytest.mark.nightly
