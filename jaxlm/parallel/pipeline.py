@@ -103,27 +103,33 @@ def run(
         rows = layout.collect(rows, "layers", 0)
         return rows.reshape(plan.micro_batches, -1, *rows.shape[1:])
 
-    waiting, aligned = cut(x), jax.tree.map(cut, aligned)
+    waiting, aligned, nowhere = cut(x), jax.tree.map(cut, aligned), plan.micro_batches
+    # One place more, for what comes around before anything is done: keeping what lies elsewhere would cost a copy.
+    waiting = jnp.concatenate([waiting, waiting[:1]])
+
+    def take(rows: Array, index: Array) -> Array:
+        # A slice, whose transpose is one too: compilers write that in place, and copy for a scatter.
+        return jax.lax.dynamic_index_in_dim(rows, index, keepdims=False)
 
     def tick(carry: tuple[Array, Array, PyTree], now: Array) -> tuple[tuple[Array, Array, PyTree], None]:
         waiting, x, total = carry
         turn, micro = jnp.divmod(now - here, plan.micro_batches)
         works = (turn >= 0) & (turn < plan.rounds)
-        x = jnp.where(here == first, waiting[micro], x)
-        mine = jax.tree.map(lambda rows: rows[micro], aligned)
+        x = jnp.where(here == first, take(waiting, micro), x)
+        mine = jax.tree.map(lambda rows: take(rows, micro), aligned)
         x, sums = stage(x, mine, jnp.clip(turn, 0, plan.rounds - 1))
         total = jax.tree.map(lambda t, s: t + jnp.where(works, s, jnp.zeros_like(s)), total, sums)
         x = layout.pass_on(x, "layers")
         back = now - last
-        slot = back % plan.micro_batches
-        waiting = waiting.at[slot].set(jnp.where(back >= 0, x, waiting[slot]))
+        slot = jnp.where(back >= 0, back % plan.micro_batches, nowhere)
+        waiting = jax.lax.dynamic_update_index_in_dim(waiting, x, slot, 0)
         return (waiting, x, total), None
 
     example = (waiting[0], jax.tree.map(lambda rows: rows[0], aligned), jnp.int32(0))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(stage, *example)[1])
     # Idle stages start from rows as good as any: a norm of zeros has no gradient worth the name.
     (waiting, _, total), _ = jax.lax.scan(tick, (waiting, waiting[0], zeros), jnp.arange(plan.ticks))
-    done = jnp.where(here == first, waiting, 0).reshape(-1, *x.shape[1:])
+    done = jnp.where(here == first, waiting[:nowhere], 0).reshape(-1, *x.shape[1:])
     return layout.sum_scatter(done, "layers"), total
 
 
