@@ -183,7 +183,9 @@ class Layout:
         for dim, mesh_axes in enumerate(self._in_storage(axes), start=x.ndim - len(axes)):
             held = tuple(axis for axis in mesh_axes if axis in self.storage and self.size((axis,)) > 1)
             if held:
-                x = jax.lax.all_gather(x, held, axis=dim, tiled=True)
+                # Without being told the compiler may gather what it has split, too.
+                x = self.constrain(x, axes)
+                x = self.constrain(jax.lax.all_gather(x, held, axis=dim, tiled=True), axes)
         return checkpoint_name(x, GATHERED)
 
     @property
