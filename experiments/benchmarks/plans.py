@@ -52,7 +52,7 @@ def plan(words: tuple[str, ...]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "plan.json"
         command = [sys.executable, "-m", "jaxlm", "plan", str(PRETRAIN / experiment), *rest, "--json", str(path)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
         found = json.loads(path.read_text())

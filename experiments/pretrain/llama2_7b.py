@@ -3,9 +3,9 @@
     jaxlm plan experiments/pretrain/llama2_7b.py --topology v5p:4x4x4 --flags async_gathers
     jaxlm run experiments/pretrain/llama2_7b.py                    # on the slice itself
 
-2 T tokens in rows of 4096, 256 rows a step (the paper: 1024). By the compiler's estimate a step takes 2.4 s, 63 % of
-the chips' peak, and the run 82,000 chip-hours (experiments/benchmarks/plans.py). The paper reports a training loss of
-about 1.75 nats a token at the end (figure 5). On 256 v5e chips: `--topology v5e:16x16 --where.remat
+2 T tokens in rows of 4096, 256 rows a step (the paper: 1024). By the compiler's estimate a step takes 2.4 s, 63 %
+of the chips' peak, and the run 82,000 chip-hours (experiments/benchmarks/plans.py). The paper reports a training
+loss of about 1.75 nats a token at the end (figure 5). On 256 v5e chips: `--topology v5e:16x16 --where.remat
 query+key+value+attention+middle+gate`.
 """
 

@@ -12,17 +12,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxlm.parallel.layout import Layout
+
+VOCAB = "vocab"
+
 
 def log_probability(
-    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"]
+    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout | None = None
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """Each target's log-probability in nats, and logsumexp(logits), both float32.
 
-    Targets outside [0, vocab) give NaN.
+    Targets outside [0, vocab) give NaN. Where `layout` spreads the vocabulary, logits are a device's own.
     """
     logits = logits.astype(jnp.float32)
+    if layout is not None and layout.parts(VOCAB) > 1:
+        return _spread(logits, targets, layout)
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     return _chosen(logits, targets) - normalizer, normalizer
+
+
+def _spread(
+    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    size, parts = logits.shape[-1], layout.parts(VOCAB)
+    highest = layout.maximum(jnp.max(logits, axis=-1), VOCAB)
+    weights = jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)
+    normalizer = highest + jnp.log(layout.reduce(weights, (VOCAB,)))
+    own = targets - layout.index(VOCAB) * size
+    here = (own >= 0) & (own < size)
+    chosen = layout.reduce(jnp.where(here, _chosen(logits, jnp.where(here, own, 0)), 0.0), (VOCAB,))
+    known = (targets >= 0) & (targets < size * parts)
+    return jnp.where(known, chosen, jnp.nan) - normalizer, normalizer
 
 
 @jax.custom_vjp

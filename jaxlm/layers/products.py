@@ -34,6 +34,14 @@ def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array
     return vector.astype(x.dtype).reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
 
 
+def sides(spec: str, axes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kernel's axes that a product contracts, and the others."""
+    count, transposed = _parse(spec)
+    if transposed:
+        return axes[len(axes) - count :], axes[: len(axes) - count]
+    return axes[:count], axes[count:]
+
+
 def is_transposed(spec: str) -> bool:
     """Whether a product contracts the last dimensions of its kernel, as a tied head does."""
     return _parse(spec)[1]
