@@ -80,15 +80,16 @@ def _flat(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
     return _dot(matrix, weights, 1, 1 if transposed else 0).reshape(*batch, *outputs)
 
 
-def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
-    inputs = tuple(range(x.ndim - count, x.ndim))
+def _whole(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    """The product of the dimensions as they are."""
     first = kernel.ndim - count if transposed else 0
+    return _contract(x, kernel, tuple(range(x.ndim - count, x.ndim)), tuple(range(first, first + count)))
 
-    def whole(x: Array, kernel: Array) -> Array:
-        return _contract(x, kernel, inputs, tuple(range(first, first + count)))
 
-    flat = functools.partial(_flat, count=count, transposed=transposed)
-    return jax.lax.platform_dependent(x, kernel, cpu=flat, default=whole)
+def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    forward = {"cpu": _flat, "default": _whole}
+    chosen = {name: functools.partial(f, count=count, transposed=transposed) for name, f in forward.items()}
+    return jax.lax.platform_dependent(x, kernel, **chosen)
 
 
 _rounded = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
