@@ -25,8 +25,7 @@ def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> 
     "rpe,ehd->rphd" or "rpe,ve->rpv". Both operands have one dtype, which is the result's.
     Raises ValueError for any other spec.
     """
-    count, transposed = _parse(spec)
-    return (_flat if x.dtype == jnp.float32 else _rounded)(x, kernel, count, transposed)
+    return _differentiable(x, kernel, *_parse(spec))
 
 
 def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -92,7 +91,7 @@ def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
     return jax.lax.platform_dependent(x, kernel, **chosen)
 
 
-_rounded = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
+_differentiable = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
 
 
 def _forward(x: Array, kernel: Array, count: int, transposed: bool) -> tuple[Array, tuple[Array, Array]]:
@@ -143,7 +142,7 @@ def _transposed(x: Matrix) -> Matrix:
     return jax.lax.bitcast_convert_type(words.T, x.dtype).reshape(columns, rows)
 
 
-_rounded.defvjp(_forward, _backward)
+_differentiable.defvjp(_forward, _backward)
 
 
 def einsum32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import numpy as np
@@ -328,6 +329,11 @@ class Layout:
         """The manual mesh axes of more than one device along a logical axis."""
         manual = _manual()
         return tuple(a for a in dict(self.table)[axis] if a in manual and self.size((a,)) > 1)
+
+
+def is_gather(primitive: Any, parameters: dict[str, Any]) -> bool:
+    """Whether an operation gathers a parameter, for policies of `jax.checkpoint`."""
+    return primitive.name == "all_gather" and set(parameters["axis_name"]) <= set(STORAGE)
 
 
 def _manual() -> Axes:

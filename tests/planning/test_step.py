@@ -13,19 +13,28 @@ from jaxlm.planning.aot import compile_step
 from jaxlm.train.setup import RUN_ONCE
 
 
-def sent(**mesh):
+def sent(remat: str, mesh: dict[str, int]):
     """(Experiment, collectives of its step on eight devices) in float32: CPUs widen what is narrower."""
     tree = experiment()
     train = dataclasses.replace(tree.train, batch=8)
-    where = dataclasses.replace(tree.where, mesh=Mesh(**mesh), micro_batches=1)
+    where = dataclasses.replace(tree.where, mesh=Mesh(**mesh), remat=remat)
     tree = dataclasses.replace(tree, precision="float32", train=train, where=where)
     compiled = compile_step(tree, jax.devices(), RUN_ONCE)
     return tree, collectives.collectives(hlo.parse(compiled.text), compiled.mesh)
 
 
-@pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"fsdp": 2, "context": 2}, {"fsdp": 4, "tensor": 2}])
-def test_parameters_are_gathered_as_counted_and_gradients_scattered(mesh):
-    tree, some = sent(**mesh)
+@pytest.mark.parametrize(
+    ("remat", "mesh"),
+    [
+        ("full", {"fsdp": 8}),
+        ("none", {"fsdp": 8}),
+        ("full", {"fsdp": 2, "context": 2}),
+        ("full", {"fsdp": 4, "tensor": 2}),
+    ],
+)
+def test_parameters_are_gathered_as_counted_and_gradients_scattered(remat, mesh):
+    """Whatever is kept for the backward pass, parameters are gathered for it again."""
+    tree, some = sent(remat, mesh)
     storing = {"fsdp", "context"}
 
     def bytes_of(kind, in_loop=None):
