@@ -21,4 +21,5 @@ part() { # part NAME COMMAND...: run it, keep its last lines
 printf 'commit %s, %s, %s\n' "$(git describe --always --dirty)" "$(date -u +%F)" "$(nproc) cores" >"$results"
 part "nightly tests" .venv-test/bin/python -m pytest -m nightly -n 2 -q
 part "training step beside PyTorch" .venv-test/bin/python experiments/benchmarks/train_step.py
+part "plans" .venv-test/bin/python experiments/benchmarks/plans.py --check
 exit "$failed"

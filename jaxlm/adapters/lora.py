@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract, is_transposed
-from jaxlm.layers.projection import Weight
+from jaxlm.layers.products import is_transposed
+from jaxlm.layers.projection import Weight, product
 from jaxlm.layers.random import site
 from jaxlm.layers.weights import in_blocks, map_weights
 from jaxlm.parallel.layout import Axes
@@ -63,9 +63,9 @@ class LoRA:
         if adapters is not None:
             raise UsageError("this weight holds one adapter: rows cannot choose among several")
         left, right = _split(spec, self.inputs)
-        a = call.layout.gather(self.a.astype(x.dtype), (*self.axes[: self.inputs], "rank"))
-        b = call.layout.gather(self.b.astype(x.dtype), ("rank", *self.axes[self.inputs :]))
-        return self.base.dot(x, spec, call, key=key) + self.scale * contract(contract(x, a, left), b, right)
+        axes = self.leaf_axes()
+        low = product(x, self.a, axes["a"], left, call)
+        return self.base.dot(x, spec, call, key=key) + self.scale * product(low, self.b, axes["b"], right, call)
 
     def dense(self) -> Float[Array, "..."]:
         """The merged matrix."""

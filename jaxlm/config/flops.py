@@ -263,6 +263,24 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     return found | {"total": sum(found.values())}
 
 
+def gathered_bytes(experiment: Experiment, devices: int) -> float:
+    """Bytes that a device sends in a step to gather parameters over fsdp and context, in the compute format.
+
+    Matrices of the layers are gathered forward and again backward, the embedding and the head forward only, all of
+    it for each micro-batch; vectors are stored whole. Their gradients are reduce-scattered, once each: half of the
+    layers' bytes and as much as the others'.
+    """
+    mesh, model = shape_of_mesh(experiment, devices), experiment.model
+    shards = mesh["fsdp"] * mesh["context"]
+    found = parameters(model)
+    layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
+    layers -= experts(model) - experts(model) // mesh["expert"]
+    ends = found["embedding"] + found.get("positions", 0) + found.get("head", found["embedding"])
+    width = BYTES[PRECISIONS[experiment.precision].compute]
+    whole = width * (2 * layers + ends) / mesh["tensor"]
+    return experiment.where.micro_batches * whole * (shards - 1) / shards
+
+
 def _saved(experiment: Experiment) -> int:
     """Numbers a token leaves behind for the backward pass, over all layers."""
     model, remat = experiment.model, experiment.where.remat

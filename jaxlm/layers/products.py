@@ -25,13 +25,20 @@ def contract(x: Float[Array, "..."], kernel: Float[Array, "..."], spec: str) -> 
     "rpe,ehd->rphd" or "rpe,ve->rpv". Both operands have one dtype, which is the result's.
     Raises ValueError for any other spec.
     """
-    count, transposed = _parse(spec)
-    return (_flat if x.dtype == jnp.float32 else _rounded)(x, kernel, count, transposed)
+    return _differentiable(x, kernel, *_parse(spec))
 
 
 def trailing(vector: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`vector` with leading dimensions of size one, so that it meets the last dimensions of `x`, in x's dtype."""
     return vector.astype(x.dtype).reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
+
+
+def sides(spec: str, axes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kernel's axes that a product contracts, and the others."""
+    count, transposed = _parse(spec)
+    if transposed:
+        return axes[len(axes) - count :], axes[: len(axes) - count]
+    return axes[:count], axes[count:]
 
 
 def is_transposed(spec: str) -> bool:
@@ -72,18 +79,19 @@ def _flat(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
     return _dot(matrix, weights, 1, 1 if transposed else 0).reshape(*batch, *outputs)
 
 
-def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
-    inputs = tuple(range(x.ndim - count, x.ndim))
+def _whole(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    """The product of the dimensions as they are."""
     first = kernel.ndim - count if transposed else 0
-
-    def whole(x: Array, kernel: Array) -> Array:
-        return _contract(x, kernel, inputs, tuple(range(first, first + count)))
-
-    flat = functools.partial(_flat, count=count, transposed=transposed)
-    return jax.lax.platform_dependent(x, kernel, cpu=flat, default=whole)
+    return _contract(x, kernel, tuple(range(x.ndim - count, x.ndim)), tuple(range(first, first + count)))
 
 
-_rounded = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
+def _product(x: Array, kernel: Array, count: int, transposed: bool) -> Array:
+    forward = {"cpu": _flat, "default": _whole}
+    chosen = {name: functools.partial(f, count=count, transposed=transposed) for name, f in forward.items()}
+    return jax.lax.platform_dependent(x, kernel, **chosen)
+
+
+_differentiable = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
 
 
 def _forward(x: Array, kernel: Array, count: int, transposed: bool) -> tuple[Array, tuple[Array, Array]]:
@@ -134,7 +142,7 @@ def _transposed(x: Matrix) -> Matrix:
     return jax.lax.bitcast_convert_type(words.T, x.dtype).reshape(columns, rows)
 
 
-_rounded.defvjp(_forward, _backward)
+_differentiable.defvjp(_forward, _backward)
 
 
 def einsum32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

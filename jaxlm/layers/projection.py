@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract, trailing
+from jaxlm.layers.products import contract, sides, trailing
 from jaxlm.parallel.layout import Axes
 
 
@@ -70,9 +70,8 @@ class Dense:
         key: RowKeys | None = None,
         adapters: Int[Array, "row"] | None = None,
     ) -> Float[Array, "..."]:
-        """`einsum(spec, x, kernel)` in the compute format, the kernel gathered from its shards."""
-        kernel = call.layout.gather(self.kernel.astype(x.dtype), self.axes)
-        return contract(x, kernel, spec)
+        """`einsum(spec, x, kernel)` in the compute format."""
+        return product(x, self.kernel, self.axes, spec, call)
 
     def dense(self) -> Float[Array, "..."]:
         """The kernel."""
@@ -81,6 +80,13 @@ class Dense:
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf; a bias has those of the outputs."""
         return {"kernel": self.axes, "bias": self.axes[self.inputs :]}
+
+
+def product(x: Float[Array, "..."], kernel: Array, axes: Axes, spec: str, call: Call) -> Float[Array, "..."]:
+    """`einsum(spec, x, kernel)` in x's dtype, whichever dimensions of the kernel are spread over devices."""
+    layout, (contracted, outputs) = call.layout, sides(spec, axes)
+    kernel = layout.gather(kernel.astype(x.dtype), axes)
+    return layout.reduce(contract(layout.enter(x, outputs), kernel, spec), contracted)
 
 
 def gathered(weight: Weight, call: Call) -> Weight:
@@ -117,5 +123,11 @@ def project(
 
 def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:
     """Rows of a [vocab, embed] weight, in the compute format."""
-    table = call.layout.gather(weight.dense().astype(call.precision.compute), weight.axes)
-    return jnp.take(table, ids, axis=0)
+    layout, (vocab, *_) = call.layout, weight.axes
+    table = layout.gather(weight.dense().astype(call.precision.compute), weight.axes)
+    if layout.parts(vocab) == 1:
+        return jnp.take(table, ids, axis=0)
+    # A device has some of the rows, and zeros for the others.
+    own = ids - layout.index(vocab) * table.shape[0]
+    own = jnp.where((own >= 0) & (own < table.shape[0]), own, table.shape[0])
+    return layout.reduce(jnp.take(table, own, axis=0, mode="fill", fill_value=0), (vocab,))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
-from jaxlm.parallel.layout import GATHERED
+from jaxlm.parallel.layout import GATHERED, is_gather
 
 NAMES = ("query", "key", "value", "attention", "middle", "gate", "up")
 """Activations of a block that may be kept: rotated queries, keys and values; attention's result before its
@@ -17,8 +18,13 @@ projection (with its normalizers, where the backend has them); the residual stre
 the MLP's products before the activation. When memory is short, up is the first to drop, then gate.
 """
 
+
+def _all_but_gathered(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    return parameters.get("name") != GATHERED and not is_gather(primitive, parameters)
+
+
 POLICIES: dict[str, Callable[..., bool] | None] = {
-    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+    "none": _all_but_gathered,
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }

@@ -62,7 +62,7 @@ class Autoregressive:
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
         ) -> Sums:
-            log_p, normalizer = log_probability(scores(hidden), targets)
+            log_p, normalizer = log_probability(scores(hidden), targets, call.layout)
             sums = {"cross_entropy": -jnp.sum(weights * log_p)}
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 

@@ -1,9 +1,10 @@
 """The one table from logical axes to mesh axes, and the only reader of mesh axis names.
 
 Model code names what a dimension *is* ("heads", "mlp", "row"); a `Layout` says where it lives. The training step
-runs one program on each device (`spmd`): there, batches are a device's own rows and positions, parameters are its
-own shards, gathered when they are used. What remains whole in that program, the tensor axis, is split by the
-compiler. On a single device every method here is the identity.
+runs one program on each device (`spmd`): there, batches are a device's own rows and positions, and parameters are
+its own shards, gathered when they are used. Along the tensor axis devices share their tokens: each has some of the
+heads, features and tokens of the vocabulary, and what they compute is summed (`enter`, `reduce`). Outside of `spmd`
+the compiler places arrays as `constrain` says. On a single device every method here is the identity.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,9 +52,8 @@ STORAGE = ("fsdp", "context")
 STACKED = "layers"
 """The logical axis of the dimension over which a stack's parameters are stacked; no leaf names it itself."""
 
-COMPILED = ("tensor",)
-"""Mesh axes that the compiler splits, from the constraints that `Layout.constrain` places."""
-
+SHARED = ("tensor",)
+"""Mesh axes along which devices have the same tokens: what they all compute counts once."""
 
 GATHERED = "gathered"
 """The name of gathered parameters for `jax.checkpoint`: no backward pass should find them kept."""
@@ -176,12 +177,10 @@ class Layout:
     # --- what models call ----------------------------------------------------------------------------------
 
     def constrain(self, x: Array, axes: Axes) -> Array:
-        """Pin an activation to its layout."""
-        manual = _manual()
-        if self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1:
+        """Pin an activation to its layout; within `spmd` it is where it is."""
+        if self.mesh.size == 1 or _manual():
             return x
-        mesh = jax.sharding.get_abstract_mesh() if manual else self.mesh
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, self.spec(axes, x.shape, omit=manual)))
+        return jax.lax.with_sharding_constraint(x, self.sharding(axes, x.shape))
 
     def gather(self, x: Array, axes: Axes) -> Array:
         """A parameter as it is used: all-gathered over the storage axes; the gradient is reduce-scattered back."""
@@ -214,50 +213,52 @@ class Layout:
     # --- one program on each device ------------------------------------------------------------------------
 
     def spmd(self, f: Callable, in_specs: PyTree, out_specs: PyTree) -> Callable:
-        """`f` on each device's own shards (`jax.shard_map`); over `COMPILED` axes the compiler splits it.
+        """`f` on each device's own shards (`jax.shard_map`).
 
         Specs are pytrees of PartitionSpec, as `spec` and `stored_spec` give them. What comes out with a spec that
         does not name an axis must be the same along it: see `total` and `total_gradient`. On one device `f` itself.
         """
         if self.mesh.size == 1:
             return f
-        compiled = tuple(axis for axis in COMPILED if self.size((axis,)) > 1)
-        names = frozenset(self.mesh.axis_names) - frozenset(compiled)
-        strip = functools.partial(jax.tree.map, lambda spec: _without(spec, compiled), is_leaf=_is_spec)
         # Without types of variation every value is a device's own, and psum transposes to psum: the gradient of the
         # sum over devices of what they compute.
-        return jax.shard_map(
-            f,
-            mesh=self.mesh,
-            in_specs=strip(in_specs),
-            out_specs=strip(out_specs),
-            axis_names=names,
-            check_vma=False,
-        )
+        return jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
     def manual(self, f: Callable, in_axes: PyTree, out_axes: PyTree) -> Callable:
         """`f` on each device's own shards of arrays in use, dimensions given by logical names.
 
-        `in_axes` and `out_axes` are tuples of logical axes, one for each argument and result array. Within `spmd`
-        only what the compiler splits is cut further. On one device `f` itself.
+        `in_axes` and `out_axes` are tuples of logical axes, one for each argument and result array. Within `spmd`,
+        where arrays are a device's own already, and on one device, `f` itself.
         """
-        manual = _manual()
-        names = frozenset(self.mesh.axis_names).difference(manual)
-        if self.size(tuple(names)) == 1:
+        if self.mesh.size == 1 or _manual():
             return f
 
         def spec(axes: Axes) -> PartitionSpec:
-            return _without(PartitionSpec(*self._in_use(axes)), frozenset(self.mesh.axis_names) - names)
+            return PartitionSpec(*(dim or None for dim in self._in_use(axes)))
 
         specs = functools.partial(jax.tree.map, spec, is_leaf=_is_axes)
-        return jax.shard_map(
-            f,
-            mesh=jax.sharding.get_abstract_mesh() if manual else self.mesh,
-            in_specs=specs(in_axes),
-            out_specs=specs(out_axes),
-            axis_names=names,
-            check_vma=False,
-        )
+        return jax.shard_map(f, mesh=self.mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
+
+    def enter(self, x: Array, axes: Axes) -> Array:
+        """Within `spmd`: tokens, before devices that share them compute different features of these logical axes.
+
+        The identity, whose gradient is summed over those devices (f of Megatron-LM, arXiv:1909.08053, section 3).
+        """
+        shared = self._shared(axes)
+        return _enter(x, shared) if shared else x
+
+    def reduce(self, x: Array, axes: Axes) -> Array:
+        """Within `spmd`: the sum of what devices that share tokens added up over their own parts of these axes.
+
+        Its gradient is the same on each of them (g of Megatron-LM, arXiv:1909.08053, section 3).
+        """
+        shared = self._shared(axes)
+        return _reduce(x, shared) if shared else x
+
+    def maximum(self, x: Array, axis: str) -> Array:
+        """Within `spmd`: the largest of what devices along a logical axis hold; no gradient."""
+        mesh_axes = self._held(axis)
+        return jax.lax.pmax(jax.lax.stop_gradient(x), mesh_axes) if mesh_axes else x
 
     def sum(self, x: PyTree, axis: str) -> PyTree:
         """Within `manual` or `spmd`: the sum over the devices along a logical axis."""
@@ -270,25 +271,29 @@ class Layout:
         return jax.lax.psum_scatter(x, mesh_axes, scatter_dimension=0, tiled=True) if mesh_axes else x
 
     def total(self, x: PyTree) -> PyTree:
-        """Within `spmd`: the sum over all devices' own values."""
-        manual = _manual()
-        return jax.lax.psum(x, manual) if manual else x
+        """Within `spmd`: the sum over all devices' own values, those of the same tokens counted once."""
+        mesh_axes = tuple(axis for axis in _manual() if axis not in SHARED)
+        return jax.lax.psum(x, mesh_axes) if mesh_axes else x
 
     def total_gradient(self, x: Array, spec: PartitionSpec, dtype: str) -> Array:
         """Within `spmd`: a gradient summed over the devices that hold copies of the parameter, which has `spec`.
 
         What has been reduce-scattered in `dtype` is summed in it too; the rest is small, and summed as it is.
+        Devices that share tokens have found the same.
         """
         sharded = {axis for dim in spec for axis in _names(dim) if self.mesh.shape[axis] > 1}
-        copies = tuple(axis for axis in _manual() if axis not in sharded and self.mesh.shape[axis] > 1)
+        differ = (axis for axis in _manual() if axis not in SHARED and self.mesh.shape[axis] > 1)
+        copies = tuple(axis for axis in differ if axis not in sharded)
         if not copies:
             return x
         scattered = not sharded.isdisjoint(self.storage)
         return jax.lax.psum(x.astype(dtype) if scattered else x, copies).astype(x.dtype)
 
     def parts(self, axis: str | None = None) -> int:
-        """Devices that compute something of their own, along a logical axis or all: 1 outside `spmd`."""
-        return self.size(_manual() if axis is None else self._held(axis))
+        """Devices that have tokens of their own, or parts of a logical axis: 1 outside `spmd`."""
+        if axis is not None:
+            return self.size(self._held(axis))
+        return self.size(tuple(axis for axis in _manual() if axis not in SHARED))
 
     def whole(self) -> bool:
         """Whether nothing of this program is split by the compiler, so that it may hold kernels of its own."""
@@ -331,10 +336,18 @@ class Layout:
         mesh_axes = self._held(axis)
         return jax.lax.all_to_all(x, mesh_axes, split, join, tiled=True) if mesh_axes else x
 
+    def _shared(self, axes: Axes) -> Axes:
+        return tuple(a for axis in axes for a in self._held(axis) if a in SHARED)
+
     def _held(self, axis: str) -> Axes:
         """The manual mesh axes of more than one device along a logical axis."""
         manual = _manual()
         return tuple(a for a in dict(self.table)[axis] if a in manual and self.size((a,)) > 1)
+
+
+def is_gather(primitive: Any, parameters: dict[str, Any]) -> bool:
+    """Whether an operation gathers a parameter, for policies of `jax.checkpoint`."""
+    return primitive.name == "all_gather" and set(parameters["axis_name"]) <= set(STORAGE)
 
 
 def _manual() -> Axes:
@@ -342,18 +355,9 @@ def _manual() -> Axes:
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _without(spec: PartitionSpec, axes: Collection[str]) -> PartitionSpec:
-    kept = (tuple(axis for axis in _names(dim) if axis not in axes) for dim in spec)
-    return PartitionSpec(*(dim or None for dim in kept))
-
-
 def _names(dim: str | Axes | None) -> Axes:
     """The mesh axes of one dimension of a PartitionSpec."""
     return (dim,) if isinstance(dim, str) else dim or ()
-
-
-def _is_spec(x: object) -> bool:
-    return isinstance(x, PartitionSpec)
 
 
 def _is_axes(x: object) -> bool:
@@ -374,6 +378,22 @@ def _gather_backward(layout: Layout, axes: Axes, _: None, cotangent: Array) -> t
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _enter(x: Array, mesh_axes: Axes) -> Array:
+    return x
+
+
+_enter.defvjp(lambda x, mesh_axes: (x, None), lambda mesh_axes, _, g: (jax.lax.psum(g, mesh_axes),))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _reduce(x: Array, mesh_axes: Axes) -> Array:
+    return jax.lax.psum(x, mesh_axes)
+
+
+_reduce.defvjp(lambda x, mesh_axes: (_reduce(x, mesh_axes), None), lambda mesh_axes, _, g: (g,))
 
 
 def single_device() -> Layout:

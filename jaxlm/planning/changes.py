@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from math import prod
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment, Where
+from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
 from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
+from jaxlm.layers.remat import NAMES
 
 Words = tuple[str, ...]
 """Part of a command line."""
@@ -19,14 +19,9 @@ HEADROOM = 0.92
 """Share of memory that a plan may fill."""
 
 
-SAVED = ("query", "key", "value", "attention", "middle", "gate", "up")
-"""Names of what a layer can save, those worth most first: without memory for all, the last are computed again."""
-
-
 def policies() -> tuple[str, ...]:
-    """Rematerialization policies to try: those that the config lists, else also names of what is saved."""
-    listed = typing.get_args(typing.get_type_hints(Where)["remat"])
-    return listed or ("none", "dots", *("+".join(SAVED[:count]) for count in (7, 6, 5, 4)), "full")
+    """Rematerialization policies to try; of what is saved by name, the last are the first to be left out."""
+    return ("none", "dots", *("+".join(NAMES[:count]) for count in (7, 6, 5, 4)), "full")
 
 
 def recomputed(model: Model, remat: str, length: int) -> float:
@@ -78,11 +73,8 @@ def smallest_change(experiment: Experiment, devices: int, needed: float, availab
     """
     rows = experiment.train.batch
     saved = {one: bytes_per_device(changed(experiment, remat=one), devices)["total"] for one in policies()}
-    remat = [
-        one
-        for one in sorted(saved, key=saved.__getitem__, reverse=True)
-        if saved[one] < saved[experiment.where.remat]
-    ]
+    current = bytes_per_device(experiment, devices)["total"]
+    remat = [one for one in sorted(saved, key=saved.__getitem__, reverse=True) if saved[one] < current]
     parts = [
         n for n in divisors(rows) if n > experiment.where.micro_batches and n % experiment.where.micro_batches == 0
     ]

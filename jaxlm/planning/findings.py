@@ -196,7 +196,8 @@ def _recomputation(step: Step) -> Iterator[Finding]:
         one: bytes_per_device(changed(step.experiment, remat=one), step.devices)["activations"]
         for one in policies()
     }
-    more = sorted((one for one in saved if saved[one] > saved[current]), key=saved.__getitem__)
+    kept = bytes_per_device(step.experiment, step.devices)["activations"]
+    more = sorted((one for one in saved if saved[one] > kept), key=saved.__getitem__)
     fixes = tuple(step.words(remat=one) for one in more if step.fits(remat=one))
     text = f"the step computes {ratio:.2f} times the model's products: remat {current} computes them again"
     if fixes:

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract, is_transposed, trailing
-from jaxlm.layers.projection import Weight
+from jaxlm.layers.products import is_transposed, trailing
+from jaxlm.layers.projection import Weight, product
 from jaxlm.layers.weights import in_blocks, map_weights
 from jaxlm.parallel.layout import Axes
 
@@ -43,8 +43,7 @@ class Int8:
             raise UsageError(
                 "int8 scales are for outputs, not for the transpose: leave a tied embedding out of `where`"
             )
-        values = call.layout.gather(self.values.astype(x.dtype), self.axes)
-        y = contract(x, values, spec)
+        y = product(x, self.values, self.axes, spec, call)
         return y * trailing(call.layout.gather(self.scale, self.axes[self.inputs :]), y)
 
     def dense(self) -> Float[Array, "..."]:

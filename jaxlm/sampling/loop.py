@@ -275,7 +275,7 @@ def _padded(x: Struct) -> Struct:
         widths = [(0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)]
         return (jnp if isinstance(leaf, jax.Array) else np).pad(leaf, widths)
 
-    names = {field.name for field in dataclasses.fields(x)} - {"adapters"}
+    names = {field.name for field in dataclasses.fields(x)} - {"adapters", "terms"}
     return dataclasses.replace(x, **{name: pad(getattr(x, name)) for name in names})
 
 

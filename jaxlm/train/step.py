@@ -132,7 +132,8 @@ def _accumulate(
     )
 
     def body(total: PyTree, micro: Batch) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, gradient(micro)), None
+        # XLA:TPU stops at a sum over devices that is added up in a loop after a change of format.
+        return jax.tree.map(jnp.add, total, call.layout.barrier(gradient(micro))), None
 
     return jax.lax.scan(body, zeros, micros)[0]
 

@@ -146,6 +146,7 @@ def test_blocks_agree_with_every_score_at_once(window, softcap, biased, monkeypa
 def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, queries, monkeypatch):
     """Values and gradients, in any order of positions, some pieces skipped, some queries seeing nothing."""
     monkeypatch.setattr(chunked, "PIECE", 4)
+    monkeypatch.setattr(chunked, "SMALLEST", 4)
     rng = np.random.default_rng(3)
     q = jnp.asarray(rng.standard_normal((ROWS, queries, HEADS, HEAD)), jnp.float32)
     k, v = jnp.asarray(rng.standard_normal((2, ROWS, 12, 2, HEAD)), jnp.float32)
@@ -210,12 +211,14 @@ def test_rows_spread_over_devices(backend, mesh, window, softcap):
         ("ring", {}, r"'ring': it is for where\.mesh\.context > 1"),
         ("xla", {"context": 2}, "spreads rows over devices"),
         ("splash", {}, "runs on TPUs only"),
+        ("chunked", {}, r"1021 positions have no divisor from 32 to 512"),
         ("all_to_all", {"context": 8}, r"4 heads .* do not divide among 8 shards"),
     ],
 )
 def test_a_backend_that_does_not_take_it_says_why(backend, mesh, message):
-    q = jnp.ones((8, 32, HEADS, HEAD))
-    ones = jnp.ones((8, 32), int)
+    length = 1021 if backend == "chunked" else 32
+    q = jnp.ones((8, length, HEADS, HEAD))
+    ones = jnp.ones((8, length), int)
     mask = Mask(ones, ones, ones, ones, aligned=True)
     with pytest.raises(UsageError, match=message):
         attend(q, q, q, mask=mask, call=Call(layout(**mesh), attention=backend))

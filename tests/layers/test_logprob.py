@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm.layers import logprob
 from jaxlm.layers.logprob import log_probabilities, log_probability
 
 RNG = np.random.default_rng(0)
@@ -54,3 +55,14 @@ def test_torch_agrees():
     )
     np.testing.assert_allclose(value, loss.item(), rtol=1e-6)
     np.testing.assert_allclose(gradient, logits.grad.numpy().reshape(LOGITS.shape), atol=1e-6)
+
+
+def test_the_gradient_is_the_same_on_every_backend():
+    cotangent = jnp.asarray(RNG.standard_normal(TARGETS.shape), jnp.float32)
+    targets = jnp.asarray(TARGETS).at[0, 0].set(-1).at[1, 1].set(17)
+    wanted = np.zeros(LOGITS.shape, np.float32)
+    for place in np.ndindex(*TARGETS.shape):
+        if 0 <= targets[place] < 17:
+            wanted[(*place, targets[place])] = cotangent[place]
+    for gradient in (logprob._by_comparison, logprob._by_scatter):
+        np.testing.assert_array_equal(gradient(targets, cotangent, vocab=17), wanted)

@@ -1,10 +1,12 @@
 """Products with weights against einsum in float64; their formats; how a projection adds its bias."""
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm.layers import products
 from jaxlm.layers.products import contract
 from jaxlm.layers.projection import Dense, look_up, project
 from tests.tiny import CALL
@@ -46,14 +48,38 @@ def test_values_and_gradients_of_einsum(spec, dtype):
         np.testing.assert_allclose(got.astype(jnp.float32), exact, atol=unit * np.abs(exact).max())
 
 
+def dots(jaxpr):
+    """Every product, those of other backends included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from dots(inner)
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+def test_what_other_backends_compute_is_the_same(spec):
+    """CPUs multiply matrices, others the dimensions as they are: this machine runs only the former."""
+    x, kernel = operands(spec)
+    count, transposed = products._parse(spec)
+    more = {"count": count, "transposed": transposed}
+    flat, whole = products._flat(x, kernel, **more), products._whole(x, kernel, **more)
+    np.testing.assert_allclose(whole, flat, atol=1e-5)
+    cotangent = jnp.cos(jnp.arange(flat.size, dtype=jnp.float32)).reshape(flat.shape)
+    backward = (products._flat_backward, products._whole_backward)
+    for one, other in zip(*(f(x, kernel, cotangent, **more) for f in backward), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_backward_products_take_narrow_operands():
     """Float32 cotangents would make the backward pass cost twice as much."""
     x, kernel = operands("te,ve->tv", "bfloat16")
     jaxpr = jax.make_jaxpr(jax.grad(lambda x, k: contract(x, k, "te,ve->tv").sum(), argnums=(0, 1)))(x, kernel)
-    products = [eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "dot_general"]
-    assert len(products) >= 2
-    assert {str(v.aval.dtype) for eqn in products for v in eqn.invars} == {"bfloat16"}
-    assert {str(eqn.params["preferred_element_type"]) for eqn in products} == {"float32"}
+    found = list(dots(jaxpr.jaxpr))
+    assert len(found) >= 3
+    assert {str(v.aval.dtype) for eqn in found for v in eqn.invars} == {"bfloat16"}
+    assert {str(eqn.params["preferred_element_type"]) for eqn in found} == {"float32"}
 
 
 @pytest.mark.parametrize("spec", ["rpe,rpe->rp", "rpe,hed->rphd", "rpe,ehd->rpdh"])

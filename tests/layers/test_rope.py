@@ -55,3 +55,19 @@ def test_a_fraction_must_leave_whole_planes():
     np.testing.assert_array_equal(half[..., HEAD // 2 :], X[..., HEAD // 2 :])
     with pytest.raises(UsageError, match=r"fraction 0\.4 of a head of 8 is 3"):
         initial_position(config.Rope(fraction=0.4), 16, init).rotate(x, jnp.asarray(POSITIONS))
+
+
+@pytest.mark.parametrize("pairs", ["halves", "interleaved"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_tpu_computes_is_the_same(pairs, dtype):
+    """A product with ones and minus ones in the place of slices: exact, in any format."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 5, 3, 8)), dtype)
+    angles = jnp.asarray(rng.uniform(0, 6, (2, 5, 1, 4)), jnp.float32)
+    turns = (jnp.cos(angles), jnp.sin(angles))
+    by_planes, by_product = (f(x, *turns, pairs=pairs) for f in (rope._by_planes, rope._by_product))
+    assert by_product.dtype == dtype
+    tolerance = 1e-6 if dtype == "float32" else 2**-7
+    np.testing.assert_allclose(
+        np.asarray(by_product, np.float32), np.asarray(by_planes, np.float32), atol=tolerance * 3
+    )

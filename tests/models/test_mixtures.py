@@ -61,9 +61,9 @@ def agree(got):
 def test_no_token_stands_between_two_experts():
     """Otherwise rounding would choose, and the comparisons below mean nothing; and some choices are dropped."""
     model, batch = arguments()
-    call = dataclasses.replace(CALL, taps=("router", "mlp.rms"))
+    call = dataclasses.replace(CALL, taps=("router", "mlp.mean_square"))
     taps = jax.jit(lambda m, b: m(b.inputs, call).taps)(model, batch)
-    assert (taps["router"].shape[0], taps["mlp.rms"].shape[0]) == (4, 5), "the dense layer has no router"
+    assert (taps["router"].shape[0], taps["mlp.mean_square"].shape[0]) == (4, 5), "the dense layer has no router"
     ordered = np.sort(np.asarray(taps["router"]), axis=-1)
     gap = (ordered[..., -2] - ordered[..., -3])[:, np.asarray(batch.inputs.segments) > 0]
     assert gap.min() >= 1e-4

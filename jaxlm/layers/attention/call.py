@@ -27,19 +27,21 @@ def refusals(
 ) -> dict[str, str]:
     """Each backend, the fastest first, with why it does not take this attention, or nothing."""
     spread = layout.shards("pos") > 1
-    no_bias = "" if bias is None else "it takes no bias"
+    # Within one program a device these are its own positions, outside all of them.
+    own = layout.shards("pos") // layout.parts("pos")
+    pieces = chunked.refusal(mask.q_positions.shape[1] // own, mask.k_positions.shape[1] // own, bias)
     alone = "" if spread else "it is for where.mesh.context > 1"
     found = {
-        "ring": alone or no_bias,
-        "all_to_all": alone or no_bias,
+        "ring": alone or pieces,
+        "all_to_all": alone or ("" if bias is None else "it takes no bias"),
         "splash": "it runs on TPUs only" if layout.platform != "tpu" else splash.refusal(q, mask, bias),
         "blocks": "" if blocks.takes(mask) else OWN_ROW,
         "xla": "",
-        "chunked": no_bias,
+        "chunked": pieces,
     }
-    return {
-        name: WHOLE_ROWS if spread and name not in ("ring", "all_to_all") else why for name, why in found.items()
-    }
+    if not spread:
+        return found
+    return {name: why if name in ("ring", "all_to_all") else WHOLE_ROWS for name, why in found.items()}
 
 
 def backend(

@@ -21,8 +21,8 @@ from jaxlm.layers.attention.xla import MASKED
 from jaxlm.layers.products import einsum32
 from jaxlm.layers.remat import named
 
-PIECE = 512
-"""Queries and keys of a piece."""
+SMALLEST, PIECE = 32, 512
+"""Queries and keys of a piece: fewest, and most."""
 
 Queries = Float[Array, "row kv_heads group query head"]
 Keys = Float[Array, "row kv_heads key head"]
@@ -61,6 +61,16 @@ class Gradients:
     def empty(q: Queries, k: Keys, v: Keys) -> Gradients:
         """Zeros."""
         return Gradients(*(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v)))
+
+
+def refusal(queries: int, keys: int, bias: Array | None) -> str:
+    """Why this attention is not for pieces, or nothing."""
+    if bias is not None:
+        return "it takes no bias"
+    for length in (queries, keys):
+        if size(length) < min(length, SMALLEST):
+            return f"{length} positions have no divisor from {SMALLEST} to {PIECE}, to be cut into pieces of"
+    return ""
 
 
 def attend(

@@ -1,4 +1,4 @@
-"""Attention on TPUs by the splash kernel: linear memory, masked blocks skipped, one kernel for the whole backward.
+"""Attention on TPUs by the splash kernels: linear memory, masked blocks skipped.
 
 Takes causal attention of a row with itself, with segments, a window and a soft cap; no bias.
 """
@@ -59,6 +59,8 @@ def _kernel(heads: int, length: int, window: int | None, softcap: float | None, 
     shape = (length, length)
     seen = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
     block = next(size for size in (BLOCK, 512, 256, LANES) if length % size == 0)
+    # Separate kernels for the gradient of queries and for that of keys and values: one for both would leave a part
+    # of the former for each block of keys, and summing those takes longer than the products saved.
     sizes = kernels.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -66,7 +68,8 @@ def _kernel(heads: int, length: int, window: int | None, softcap: float | None, 
         block_q_dkv=block,
         block_kv_dkv=block,
         block_kv_dkv_compute=block,
-        use_fused_bwd_kernel=True,
+        block_q_dq=block,
+        block_kv_dq=block,
     )
     return kernels.make_splash_mha(
         masks.MultiHeadMask([seen] * heads),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import struct
 from jaxtyping import Array, Float
@@ -47,10 +49,11 @@ class Moe:
         kind = self.config
         with jax.named_scope("moe"):
             routing = route(self.router, x, tokens.segments, kind, call)
-            flat = (x, routing.choices, routing.weights, routing.real)
+            enter = functools.partial(call.layout.enter, axes=("mlp",))
+            flat = (enter(x), routing.choices, enter(routing.weights), routing.real)
             flat = (one.reshape(-1, *one.shape[2:]) for one in flat)
             y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, x.shape[1], call.layout)
-            y = y.reshape(x.shape)
+            y = call.layout.reduce(y.reshape(x.shape), ("mlp",))
             terms = {
                 "load_balance": load_balance(routing, tokens.segments, kind.balance.over, call.layout),
                 "router_z": router_z(routing),

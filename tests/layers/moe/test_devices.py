@@ -40,7 +40,7 @@ def inputs(length=LENGTH):
 
 def on_devices(model, x, told, layout):
     """(loss, (gradient of the model, of x)): each device computes its own tokens, and gradients are summed."""
-    specs = jax.tree.map(lambda one: layout.spec(one.axes, (8,) * len(one.axes)), logical_axes(model))
+    specs = jax.tree.map(lambda one: layout.stored_spec(one.axes, (8,) * len(one.axes)), logical_axes(model))
     at = PartitionSpec(*(dict(layout.table)[name] or None for name in ("row", "pos")))
     call = dataclasses.replace(CALL, layout=layout)
 

@@ -1,0 +1,1 @@
+"""Models of the literature by name and size. Imports neither jax nor numpy."""

@@ -1,0 +1,41 @@
+"""Parameter counts of the literature, exact where the weights are public."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jaxlm.config.flops import active_parameters, parameters
+from jaxlm.families import gpt3, llama
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        (llama.llama2("7b"), 6_738_415_616),
+        (llama.llama2("13b"), 13_015_864_320),
+        (llama.llama2("70b"), 68_976_648_192),
+        (llama.llama3("8b"), 8_030_261_248),
+        (llama.llama3("70b"), 70_553_706_496),
+        (llama.llama3("405b"), 405_853_388_800),
+        (llama.mixtral_8x7b(), 46_702_792_704),
+    ],
+)
+def test_public_weights(model, count):
+    assert parameters(model)["total"] == count
+
+
+@pytest.mark.parametrize(("model", "billions"), [(gpt3.gpt3_175b(), 175), (gpt3.jurassic1_178b(), 178)])
+def test_papers(model, billions):
+    assert parameters(model)["total"] == pytest.approx(billions * 1e9, rel=0.01)
+
+
+def test_a_token_meets_two_experts():
+    assert active_parameters(llama.mixtral_8x7b()) == 12_879_925_248
+
+
+def test_families_import_neither_jax_nor_numpy():
+    code = (
+        "import sys, jaxlm.families.llama, jaxlm.families.gpt3; sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

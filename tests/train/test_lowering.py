@@ -1,0 +1,49 @@
+"""The training step lowers for accelerators that are not here, forward and backward."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from jaxlm.config import Attention, Block, Decoder, Gated, Mesh, Moe, Train, Where
+from jaxlm.parallel.layout import Layout
+from jaxlm.planning.aot import abstract_batch
+from jaxlm.train.setup import make_setup
+from jaxlm.train.step import make_step
+from tests.train.tiny import experiment
+
+HEADS = Attention(heads=2, kv_heads=1, head=128)
+MESHES = {"fsdp 8": Mesh(fsdp=8), "fsdp 2, tensor 2": Mesh(fsdp=2, tensor=2), "context 4": Mesh(context=4)}
+
+
+def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
+    """The step's program for a platform; the mesh is of this machine's devices, taken for the platform's."""
+    monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
+    tree = dataclasses.replace(
+        experiment(),
+        model=Decoder(vocab=264, embed=64, layers=2, block=Block(dataclasses.replace(HEADS, kv_heads=2), mlp)),
+        train=Train(batch=8, length=256),
+        where=Where(mesh=mesh, remat="query+key+value+attention+middle+gate+up"),
+        precision="bfloat16",
+    )
+    setup = make_setup(tree)
+    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in ("tpu_custom_call", "Sharding")]
+    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
+    return export(setup.abstract, abstract_batch(tree, setup.call.layout)).mlir_module()
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_dense_step(platform, mesh, monkeypatch):
+    text = lowered(platform, MESHES[mesh], Gated(128), monkeypatch)
+    assert "reduce_scatter" in text or mesh != "fsdp 8"
+    kernel = platform == "tpu" and "context" not in mesh
+    assert ("splash" in text) == kernel
+    assert ("tpu_custom_call" in text) == kernel
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_mixture(platform, monkeypatch):
+    text = lowered(platform, Mesh(fsdp=4, expert=2), Moe(experts=4, top_k=2, width=128), monkeypatch)
+    assert "all_gather" in text
