@@ -24,22 +24,14 @@ PLANS = PRETRAIN / "plans"
 UP_AGAIN = ("--where.remat", "query+key+value+attention+middle+gate")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4", "--flags", "async_gathers"),
-    "llama2_7b-v5p-64-vmem": ("llama2_7b.py", "--topology", "v5p:4x4x4", "--flags", "async_gathers,vmem_96"),
     "llama2_7b-v5e-256": ("llama2_7b.py", "--topology", "v5e:16x16", "--flags", "async_gathers", *UP_AGAIN),
     "llama2_70b-v5p-512": ("llama2_70b.py", "--topology", "v5p:8x8x8", "--flags", "async_gathers"),
-    "llama3_8b-v6e-256": ("llama3_8b.py", "--topology", "v6e:16x16", "--flags", "async_gathers"),
-    "mixtral_8x7b-v5p-256": ("mixtral_8x7b.py", "--topology", "v5p:4x8x8", "--flags", "async_gathers"),
 }
 """Name of a plan -> the words of `jaxlm plan`."""
 
-PUBLISHED = {
-    "llama2_70b-v5p-512": 65.4,
-    "llama3_8b-v6e-256": 45.5,
-    "mixtral_8x7b-v5p-256": 52.6,
-}
-"""MFU in percent that MaxText measured on as many chips (its docs/reference/models/tiering.md; Llama 3.1 8B in
-rows of 8192). For LLaMA 2 7B on 64 v5p chips nothing is published; its recipe comes to 54.9 % by the method used
-here, and to 70.0 % with 96 MiB of vector memory."""
+PUBLISHED = {"llama2_70b-v5p-512": 65.4}
+"""MFU in percent that MaxText measured on as many chips (its docs/reference/models/tiering.md). For LLaMA 2 7B on
+64 v5p chips nothing is published; its recipe comes to 54.9 % by the method used here."""
 
 LOWER = ("step ms", "peak GiB", "exposed GiB", "gathered GiB", "all-reduced in the layer loop GiB")
 """Figures that may not grow."""

@@ -3,8 +3,7 @@
     jaxlm plan experiments/pretrain/llama3_8b.py --topology v6e:16x16 --flags async_gathers
     jaxlm run experiments/pretrain/llama3_8b.py                    # on the slice itself
 
-Rows of 4096, 512 rows a step, 1 T of the paper's 15 T tokens. The compiler's estimate is in
-experiments/benchmarks/plans.py.
+Rows of 4096, 512 rows a step, 1 T of the paper's 15 T tokens.
 """
 
 from jaxlm.config import (
