@@ -34,6 +34,7 @@ from jaxlm.config.model import (
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.precision import PRECISIONS
+from jaxlm.config.remat import kept
 
 TRAINING = 3
 """Forward passes that a training step is worth."""
@@ -311,4 +312,4 @@ def _named(block: Block, embed: int, remat: str) -> int:
             sizes |= {"gate": m.width, "up": m.width}
         case Plain():
             sizes |= {"up": m.width}
-    return sum(sizes.get(name, 0) for name in remat.split("+"))
+    return sum(sizes.get(name, 0) for name in kept(remat)[0])

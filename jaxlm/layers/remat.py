@@ -9,14 +9,8 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from jaxlm.config.errors import UsageError
+from jaxlm.config.remat import kept
 from jaxlm.parallel.layout import GATHERED, is_gather
-
-NAMES = ("query", "key", "value", "attention", "middle", "gate", "up")
-"""Activations of a block that may be kept: rotated queries, keys and values; attention's result before its
-projection (with its normalizers, where the backend has them); the residual stream between attention and MLP; and
-the MLP's products before the activation. When memory is short, up is the first to drop, then gate.
-"""
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **parameters: Any) -> bool:
@@ -28,7 +22,6 @@ POLICIES: dict[str, Callable[..., bool] | None] = {
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""All is kept but what was gathered; nothing but each layer's input; or the products with weights."""
 
 
 def named(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -37,21 +30,10 @@ def named(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def policy(remat: str) -> Callable[..., bool] | None:
-    """From the config's word: one of `POLICIES`, or names joined by "+", those marked "@" kept in host memory.
-
-    Raises UsageError for any other word.
-    """
+    """From the config's word: see `config.remat`. Raises UsageError for an unknown one."""
+    device, host = kept(remat)
     if remat in POLICIES:
         return POLICIES[remat]
-    words = remat.split("+")
-    unknown = [word for word in words if word.removeprefix("@") not in NAMES]
-    if unknown:
-        raise UsageError(
-            f"where.remat={remat!r}: {unknown[0]!r} is none of {', '.join(NAMES)}; choose "
-            f"{', '.join(POLICIES)}, or names joined by +, such as query+key+value+@up (@: kept in host memory)"
-        )
-    host = [word[1:] for word in words if word.startswith("@")]
-    device = [word for word in words if not word.startswith("@")]
     if not host:
         return jax.checkpoint_policies.save_only_these_names(*device)
     return jax.checkpoint_policies.save_and_offload_only_these_names(

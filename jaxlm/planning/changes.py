@@ -9,7 +9,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
 from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
-from jaxlm.layers.remat import NAMES
+from jaxlm.config.remat import NAMES
 
 Words = tuple[str, ...]
 """Part of a command line."""
