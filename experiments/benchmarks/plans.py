@@ -49,7 +49,6 @@ def plan(words: tuple[str, ...]) -> dict[str, Any]:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
         found = json.loads(path.read_text())
     estimate, figures = found["estimate"], found["figures"]
-    counted = estimate["mfu_counted"]
     return {
         "command": ["jaxlm", "plan", f"experiments/pretrain/{experiment}", *rest],
         "what": found["what"],
@@ -60,7 +59,6 @@ def plan(words: tuple[str, ...]) -> dict[str, Any]:
         "attention ms": round(1e3 * estimate["attention"], 1),
         "exposed ms": round(1e3 * estimate["exposed"], 1),
         "mfu": round(100 * estimate["mfu"], 1),
-        "mfu counted": None if counted is None else round(100 * counted, 1),
         "peak GiB": _gib(found["peak"]),
         "memory GiB": _gib(found["available"]),
         "exposed GiB": _gib(figures["exposed bytes"]),
@@ -91,14 +89,12 @@ def committed() -> dict[str, dict[str, Any]]:
 
 def table(plans: dict[str, dict[str, Any]]) -> str:
     """A line for each plan."""
-    columns = (
-        f"{'MFU %':>7}{'counted':>8}{'MaxText':>8}{'step ms':>9}{'exposed':>9}{'peak':>7}{'of':>7}{'compile s':>11}"
-    )
+    columns = f"{'MFU %':>7}{'MaxText':>8}{'step ms':>9}{'exposed':>9}{'peak':>7}{'of':>7}{'compile s':>11}"
     lines = [f"{'plan':24}{columns}"]
     for name, one in plans.items():
-        published, counted = PUBLISHED.get(name), one["mfu counted"]
+        published = PUBLISHED.get(name)
         lines.append(
-            f"{name:24}{one['mfu']:7.1f}{'-' if counted is None else f'{counted:.1f}':>8}"
+            f"{name:24}{one['mfu']:7.1f}"
             f"{'-' if published is None else f'{published:.1f}':>8}{one['step ms']:9,.0f}"
             f"{one['exposed GiB']:9.2f}{one['peak GiB']:7.1f}{one['memory GiB']:7.1f}{one['compile s']:11.0f}"
         )

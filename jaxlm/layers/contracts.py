@@ -47,7 +47,7 @@ class Batch:
     source: Tokens | None = None
     """The encoder's side, for encoder-decoders."""
     extra: dict[str, Array] = field(default_factory=dict)
-    """Labels, rewards, old log-probabilities and the like; leading dimension row."""
+    """Labels, rewards, old log-probabilities and the like: [row], or [row, pos, ...]."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Model(Protocol):
         ...
 
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
-        """The scores of one call."""
+        """The scores of one call; where a program a device spreads the vocabulary, the device's own."""
         ...
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:

@@ -18,14 +18,15 @@ VOCAB = "vocab"
 
 
 def log_probability(
-    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout | None = None
+    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """Each target's log-probability in nats, and logsumexp(logits), both float32.
 
-    Targets outside [0, vocab) give NaN. Where `layout` spreads the vocabulary, logits are a device's own.
+    Targets outside [0, vocab) give NaN. Where the layout spreads the vocabulary within `Layout.spmd`, logits are a
+    device's own, as `Model.logits` returns them there.
     """
     logits = logits.astype(jnp.float32)
-    if layout is not None and layout.parts(VOCAB) > 1:
+    if layout.parts(VOCAB) > 1:
         return _spread(logits, targets, layout)
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     return _chosen(logits, targets) - normalizer, normalizer

@@ -20,7 +20,11 @@ class Objective(Protocol):
     """
 
     couples: Literal["token", "row", "batch"]
-    """What shares a loss: only "token" and "row" objectives may be split into micro-batches."""
+    """What shares a loss: only "token" and "row" objectives may be split into micro-batches.
+
+    In training a device computes the sums of its own rows and positions: a "batch" objective brings what its rows
+    share together by `call.layout` (`sum`, `collect`).
+    """
 
     @property
     def coefficients(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from jaxlm.config.errors import UsageError
+from jaxlm.config.numbers import nearest_multiples
 
 Axes = tuple[str, ...]
 
@@ -75,22 +76,22 @@ class Layout:
 
     # --- where arrays are ----------------------------------------------------------------------------------
 
-    def spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
+    def spec(self, axes: Axes, shape: tuple[int, ...]) -> PartitionSpec:
         """Mesh axes of each dimension in use; leading dimensions that `axes` does not name are not sharded.
 
         Raises UsageError for an unknown axis, more axes than dimensions, a mesh axis used twice, or a dimension
         that does not divide.
         """
-        return self._checked(self._in_use(axes), axes, shape, omit)
+        return self._checked(self._in_use(axes), axes, shape)
 
-    def stored_spec(self, axes: Axes, shape: tuple[int, ...], omit: Axes = ()) -> PartitionSpec:
+    def stored_spec(self, axes: Axes, shape: tuple[int, ...]) -> PartitionSpec:
         """The same for a parameter where it is stored; see `spec` for errors.
 
         A dimension in front that `axes` does not name is that over which layers are stacked.
         """
         stacked = (STACKED,) if len(shape) == len(axes) + 1 else ()
         split = self._in_use(stacked) + self._in_storage(axes)
-        return self._checked(split, stacked + axes, shape, omit)
+        return self._checked(split, stacked + axes, shape)
 
     def _in_use(self, axes: Axes) -> list[Axes]:
         table = dict(self.table)
@@ -107,11 +108,11 @@ class Layout:
             split[free[0]] += tuple(a for a in self.storage if a in self.mesh.shape)
         return split
 
-    def _checked(self, split: list[Axes], axes: Axes, shape: tuple[int, ...], omit: Axes) -> PartitionSpec:
+    def _checked(self, split: list[Axes], axes: Axes, shape: tuple[int, ...]) -> PartitionSpec:
         if len(axes) > len(shape):
             raise UsageError(f"{axes} names more axes than shape {shape} has dimensions")
         padded: list[Axes] = [()] * (len(shape) - len(axes))
-        padded += [tuple(a for a in dim if a not in omit) for dim in split]
+        padded += split
         twice = [a for a, count in Counter(a for dim in padded for a in dim).items() if count > 1]
         if twice:
             raise UsageError(f"mesh axis {twice[0]!r} would shard two dimensions of {axes} with shape {shape}")
@@ -122,12 +123,10 @@ class Layout:
     def _check_divides(self, dim: int, mesh_axes: Axes, axes: Axes, shape: tuple[int, ...]) -> None:
         shards = self.size(mesh_axes)
         if dim % shards:
-            below, above = dim // shards * shards, -(-dim // shards) * shards
-            nearest = " or ".join(str(n) for n in (below, above) if n)
             sharded = " x ".join(axis for axis in mesh_axes if self.mesh.shape[axis] > 1)
             raise UsageError(
                 f"dimension {dim} of {axes} with shape {shape} does not divide into {shards} shards "
-                f"({sharded}): use {nearest}, or fewer shards"
+                f"({sharded}): use {nearest_multiples(dim, shards)}, or fewer shards"
             )
 
     def size(self, mesh_axes: Axes) -> int:
@@ -148,11 +147,9 @@ class Layout:
         if shards == 1:
             return np.arange(length)
         if length % (2 * shards):
-            below, above = length // (2 * shards) * 2 * shards, -(-length // (2 * shards)) * 2 * shards
-            nearest = " or ".join(str(n) for n in (below, above) if n)
             raise UsageError(
                 f"train.length={length} does not divide into {2 * shards} parts, two for each of "
-                f"where.mesh.context={shards}: use {nearest}, or fewer shards"
+                f"where.mesh.context={shards}: use {nearest_multiples(length, 2 * shards)}, or fewer shards"
             )
         parts = np.arange(length).reshape(2 * shards, -1)
         return np.concatenate([np.concatenate([parts[i], parts[-1 - i]]) for i in range(shards)])

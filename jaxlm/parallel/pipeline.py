@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree, Shaped
 
 from jaxlm.config import Pipeline
 from jaxlm.config.errors import UsageError
+from jaxlm.config.numbers import divisors, nearest_multiples
 from jaxlm.parallel.layout import Layout
 
 Stage = Callable[[Array, PyTree, Array], tuple[Array, PyTree]]
@@ -62,14 +63,14 @@ def schedule(pipeline: Pipeline, layout: Layout, repeats: int, rows: int) -> Sch
     if repeats % pieces:
         raise UsageError(
             f"a stack of {repeats} repeats does not divide into {pieces} pieces, where.pipeline.rounds={rounds} "
-            f"for each of where.mesh.pipeline={stages}: use {_nearest(repeats, pieces)} repeats, or "
+            f"for each of where.mesh.pipeline={stages}: use {nearest_multiples(repeats, pieces)} repeats, or "
             f"where.mesh.pipeline * where.pipeline.rounds among {_divisors(repeats)}"
         )
     micro = pipeline.flight(stages)
     if rows % micro:
         raise UsageError(
             f"{rows} rows for each of the pipelines do not divide into where.pipeline.micro_batches={micro}: use "
-            f"{_nearest(rows, micro)} rows, or micro-batches among {_divisors(rows)}"
+            f"{nearest_multiples(rows, micro)} rows, or micro-batches among {_divisors(rows)}"
         )
     if rounds > 1 and micro < stages:
         raise UsageError(
@@ -80,12 +81,8 @@ def schedule(pipeline: Pipeline, layout: Layout, repeats: int, rows: int) -> Sch
     return Schedule(stages, rounds, micro, repeats // pieces)
 
 
-def _nearest(count: int, unit: int) -> str:
-    return " or ".join(str(n) for n in (count // unit * unit, -(-count // unit) * unit) if n)
-
-
 def _divisors(count: int) -> str:
-    return ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
+    return ", ".join(map(str, divisors(count)))
 
 
 def run(

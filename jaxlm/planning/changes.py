@@ -9,6 +9,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
 from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
+from jaxlm.config.numbers import divisors
 from jaxlm.config.remat import NAMES
 
 Words = tuple[str, ...]
@@ -115,8 +116,3 @@ def words(experiment: Experiment, change: Change) -> Words:
         if getattr(experiment.where.mesh if name in axes else experiment.where, name) != value:
             found += [f"--where.mesh.{name}" if name in axes else f"--where.{name}", str(value)]
     return tuple(found)
-
-
-def divisors(n: int) -> list[int]:
-    """All of them, smallest first."""
-    return [i for i in range(1, n + 1) if n % i == 0]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.numbers import divisors
 from jaxlm.planning.attention import kernels
-from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, fits, policies, recomputed, words
+from jaxlm.planning.changes import HEADROOM, Words, changed, fits, policies, recomputed, words
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.flags import FLAGS

@@ -16,9 +16,10 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
 from jaxlm.config.model import EncoderDecoder
+from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
-from jaxlm.planning.changes import HEADROOM, Words, changed, divisors, policies, recomputed, words
+from jaxlm.planning.changes import HEADROOM, Words, changed, policies, recomputed, words
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.findings import ROWS
 

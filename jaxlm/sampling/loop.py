@@ -126,7 +126,7 @@ def prefill(
     return last, model.logits(output.hidden[rows, end], call), output.cache
 
 
-def _append(request: Request, state: State, logits: Float[Array, "row vocab"]) -> State:
+def _append(request: Request, state: State, logits: Float[Array, "row vocab"], call: Call) -> State:
     """Draw a token for each row that is not done."""
     going = ~state.done
     positions = state.last.positions[:, 0] + going
@@ -154,8 +154,8 @@ def _append(request: Request, state: State, logits: Float[Array, "row vocab"]) -
         stopped=state.stopped | stopped,
         lengths=lengths,
         ids=put(ids, state.ids, request.pad),
-        raw=put(log_probability(logits, ids)[0], state.raw, 0.0),
-        drawn=put(log_probability(scores, ids)[0], state.drawn, 0.0),
+        raw=put(log_probability(logits, ids, call.layout)[0], state.raw, 0.0),
+        drawn=put(log_probability(scores, ids, call.layout)[0], state.drawn, 0.0),
     )
 
 
@@ -167,7 +167,7 @@ def _step(model: Model, request: Request, state: State, call: Call) -> State:
     """Take in the tokens drawn last and draw the next ones."""
     output = model(state.last, call, cache=state.cache)
     logits = model.logits(output.hidden[:, 0], call)
-    return _append(request, dataclasses.replace(state, cache=output.cache), logits)
+    return _append(request, dataclasses.replace(state, cache=output.cache), logits, call)
 
 
 @functools.partial(jax.jit, static_argnames=("length", "buffer", "call"))
@@ -195,7 +195,7 @@ def _start(
         raw=zeros,
         drawn=zeros,
     )
-    return _append(request, state, logits)
+    return _append(request, state, logits, call)
 
 
 @functools.partial(jax.jit, static_argnames=("call",), donate_argnames=("state",))

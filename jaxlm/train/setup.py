@@ -17,6 +17,7 @@ from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.numbers import nearest_multiples
 from jaxlm.layers import random
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
@@ -99,10 +100,9 @@ def _check_rows(experiment: Experiment, layout: Layout) -> None:
     shards = layout.shards("row")
     if batch % (micro * shards):
         unit = micro * shards
-        nearest = " or ".join(str(n) for n in (batch // unit * unit, -(-batch // unit) * unit) if n)
         raise UsageError(
             f"train.batch={batch} does not divide into {micro} micro-batches on {shards} shards of rows: "
-            f"use {nearest}, or fewer micro-batches"
+            f"use {nearest_multiples(batch, unit)}, or fewer micro-batches"
         )
 
 

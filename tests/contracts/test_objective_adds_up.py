@@ -39,8 +39,8 @@ class MaskedAndNext:
     def totals(self, model, batch, key, call, frozen):
         hidden = model(batch.inputs, call, key=random.row_keys(key, batch.rows)).hidden
         logits = model.logits(hidden, call)
-        in_place, _ = log_probability(logits, batch.inputs.ids)
-        following, _ = log_probability(logits, batch.targets)
+        in_place, _ = log_probability(logits, batch.inputs.ids, call.layout)
+        following, _ = log_probability(logits, batch.targets, call.layout)
         terms = {"masked": -jnp.sum(batch.extra["masked"] * in_place), "next": -jnp.sum(batch.weights * following)}
         return terms, {}
 

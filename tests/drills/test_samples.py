@@ -23,7 +23,7 @@ def test_log_probabilities_are_those_of_the_full_forward(ground, precision):
     ids = np.array(sample["ids"])
     assert tokenizer.decode(ids) == sample["text"]
     hidden = model(tokens(ids[None]), call).hidden
-    again, _ = log_probability(model.logits(hidden, call)[:, :-1], jnp.asarray(ids[None, 1:]))
+    again, _ = log_probability(model.logits(hidden, call)[:, :-1], jnp.asarray(ids[None, 1:]), call.layout)
     drawn = [i for i, value in enumerate(sample["log_probabilities"]) if value is not None]
     assert len(drawn) > 20
     saved = np.array([sample["log_probabilities"][i] for i in drawn])

@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from jaxlm.layers import logprob
 from jaxlm.layers.logprob import log_probabilities, log_probability
+from jaxlm.parallel.layout import single_device
+from tests.tiny import layout
 
+ONE = single_device()
 RNG = np.random.default_rng(0)
 LOGITS = (RNG.standard_normal((3, 4, 17)) * 20).astype(np.float32)
 TARGETS = RNG.integers(0, 17, (3, 4))
@@ -20,7 +24,7 @@ def exact(logits):
 
 
 def test_target_and_normalizer():
-    log_p, normalizer = log_probability(jnp.asarray(LOGITS), jnp.asarray(TARGETS))
+    log_p, normalizer = log_probability(jnp.asarray(LOGITS), jnp.asarray(TARGETS), ONE)
     wanted = np.take_along_axis(LOGITS - exact(LOGITS), TARGETS[..., None], -1)[..., 0]
     np.testing.assert_allclose(log_p, wanted, atol=2e-5)
     np.testing.assert_allclose(normalizer, exact(LOGITS)[..., 0], rtol=1e-6)
@@ -29,19 +33,19 @@ def test_target_and_normalizer():
 
 def test_bfloat16_logits_are_summed_in_float32():
     logits = jnp.asarray(LOGITS, jnp.bfloat16)
-    log_p, normalizer = log_probability(logits, jnp.asarray(TARGETS))
+    log_p, normalizer = log_probability(logits, jnp.asarray(TARGETS), ONE)
     assert log_p.dtype == normalizer.dtype == jnp.float32
     np.testing.assert_allclose(normalizer, exact(np.asarray(logits, np.float32))[..., 0], rtol=1e-6)
 
 
 def test_targets_outside_the_vocabulary_are_loud():
     logits = jnp.asarray(LOGITS[:1])
-    log_p, _ = log_probability(logits, jnp.array([[17, -1, -100, 0]]))
+    log_p, _ = log_probability(logits, jnp.array([[17, -1, -100, 0]]), ONE)
     np.testing.assert_array_equal(np.isnan(log_p), [[True, True, True, False]])
 
 
 def test_huge_logits_do_not_overflow():
-    log_p, _ = log_probability(jnp.array([[1e30, 0.0, -1e30]]), jnp.array([0]))
+    log_p, _ = log_probability(jnp.array([[1e30, 0.0, -1e30]]), jnp.array([0]), ONE)
     assert log_p[0] == 0.0
 
 
@@ -50,7 +54,7 @@ def test_torch_agrees():
     logits = torch.tensor(LOGITS.reshape(-1, 17), requires_grad=True)
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(TARGETS.reshape(-1)), reduction="sum")
     loss.backward()
-    value, gradient = jax.value_and_grad(lambda x: -log_probability(x, jnp.asarray(TARGETS))[0].sum())(
+    value, gradient = jax.value_and_grad(lambda x: -log_probability(x, jnp.asarray(TARGETS), ONE)[0].sum())(
         jnp.asarray(LOGITS)
     )
     np.testing.assert_allclose(value, loss.item(), rtol=1e-6)
@@ -66,3 +70,29 @@ def test_the_gradient_is_the_same_on_every_backend():
             wanted[(*place, targets[place])] = cotangent[place]
     for gradient in (logprob._by_comparison, logprob._by_scatter):
         np.testing.assert_array_equal(gradient(targets, cotangent, vocab=17), wanted)
+
+
+def test_a_vocabulary_spread_over_devices():
+    """Values, normalizers and gradients of one device; a target outside is loud there too."""
+    where = layout(tensor=4)
+    logits = jnp.asarray(RNG.standard_normal((3, 4, 16)) * 20, jnp.float32)
+    targets = jnp.asarray(RNG.integers(0, 16, (3, 4)))
+    weights = jnp.asarray(RNG.standard_normal((2, 3, 4)), jnp.float32)
+
+    def loss(logits, targets, on):
+        log_p, normalizer = log_probability(logits, targets, on)
+        return jnp.sum(weights[0] * log_p + weights[1] * normalizer), (log_p, normalizer)
+
+    def of_a_device(logits, targets):
+        return jax.value_and_grad(loss, has_aux=True)(logits, targets, where)
+
+    vocab, whole = PartitionSpec(None, None, "tensor"), PartitionSpec()
+    run = where.spmd(of_a_device, (vocab, whole), ((whole, (whole, whole)), vocab))
+    (_, wanted), gradient = jax.value_and_grad(loss, has_aux=True)(logits, targets, ONE)
+    (_, got), other = jax.jit(run)(logits, targets)
+    for one, two in zip((*wanted, gradient), (*got, other), strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5)
+    log_p = jax.jit(run)(logits, targets.at[0, 0].set(16).at[1, 1].set(-1))[0][1][0]
+    assert np.isnan(log_p[0, 0])
+    assert np.isnan(log_p[1, 1])
+    assert np.isnan(log_p).sum() == 2

@@ -9,6 +9,7 @@ import pytest
 
 from jaxlm.layers.logprob import log_probability
 from jaxlm.objectives.chunks import sums_by_chunk
+from jaxlm.parallel.layout import single_device
 from tests.tiny import close
 
 ROWS, LENGTH, EMBED, VOCAB = 3, 10, 6, 11
@@ -23,7 +24,7 @@ def terms_of(head, names, softcap=None):
     def terms(hidden, targets, weights):
         logits = hidden @ head
         logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
-        log_p, normalizer = log_probability(logits, targets)
+        log_p, normalizer = log_probability(logits, targets, single_device())
         sums = {"a": -jnp.sum(weights * log_p), "b": jnp.sum(weights * normalizer**2)}
         return {name: sums[name] for name in names}
 

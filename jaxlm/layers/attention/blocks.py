@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxlm.layers.attention.heads import heads_first, heads_last
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.xla import weigh
 from jaxlm.layers.products import einsum32
@@ -34,12 +35,9 @@ def attend(
     scale: float,
 ) -> Float[Array, "row pos heads head"]:
     """The same as `xla.attend` for a causal mask whose keys are the queries' own tokens."""
-    rows, length, heads, head = q.shape
-    groups = heads // k.shape[2]
-    # Heads before positions, once for all blocks: each product would do it for itself.
-    queries = (q * jnp.asarray(scale, q.dtype)).reshape(rows, length, k.shape[2], groups, head)
-    queries = named("query", jnp.transpose(queries, (0, 2, 3, 1, 4)))
-    keys, values = named("key", jnp.transpose(k, (0, 2, 1, 3))), named("value", jnp.transpose(v, (0, 2, 1, 3)))
+    length = q.shape[1]
+    # Once for all blocks: each product would do it for itself.
+    queries, keys, values = heads_first(q, k, v, scale)
     size = max(SMALLEST, -(-length // MOST))
     mixed = []
     for start in range(0, length, size):
@@ -50,5 +48,4 @@ def attend(
         part = None if bias is None else bias[:, :, block, seen]
         weights, normalizer = weigh(scores, mask.block(block, seen), part, softcap)
         mixed.append(einsum32("rngqk,rnkd->rngqd", weights.astype(v.dtype), values[:, :, seen]) / normalizer)
-    together = jnp.transpose(jnp.concatenate(mixed, axis=3), (0, 3, 1, 2, 4))
-    return named("attention", together.reshape(rows, length, heads, head).astype(q.dtype))
+    return named("attention", heads_last(jnp.concatenate(mixed, axis=3), q))

@@ -16,6 +16,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxlm.layers.attention.heads import Keys, Queries, heads_first, heads_last
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.xla import MASKED
 from jaxlm.layers.products import einsum32
@@ -23,9 +24,6 @@ from jaxlm.layers.remat import named
 
 SMALLEST, PIECE = 32, 512
 """Queries and keys of a piece: fewest, and most."""
-
-Queries = Float[Array, "row kv_heads group query head"]
-Keys = Float[Array, "row kv_heads key head"]
 
 
 @struct.dataclass
@@ -85,19 +83,6 @@ def attend(
     """The same as `xla.attend`, except that a query that sees nothing gets zeros."""
     queries, keys, values = heads_first(q, k, v, scale)
     return heads_last(_attend(queries, keys, values, mask, softcap), q)
-
-
-def heads_first(q: Array, k: Array, v: Array, scale: float) -> tuple[Queries, Keys, Keys]:
-    """Scaled queries by key head, keys and values, named for `layers.remat`."""
-    rows, length, heads, head = q.shape
-    grouped = (q * jnp.asarray(scale, q.dtype)).reshape(rows, length, k.shape[2], heads // k.shape[2], head)
-    k, v = jnp.transpose(k, (0, 2, 1, 3)), jnp.transpose(v, (0, 2, 1, 3))
-    return named("query", jnp.transpose(grouped, (0, 2, 3, 1, 4))), named("key", k), named("value", v)
-
-
-def heads_last(mixed: Queries, q: Float[Array, "row query heads head"]) -> Float[Array, "row query heads head"]:
-    """Back to the shape of the queries that came."""
-    return jnp.transpose(mixed, (0, 3, 1, 2, 4)).reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

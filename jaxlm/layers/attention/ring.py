@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention import chunked
-from jaxlm.layers.attention.chunked import Gradients, Keys, Queries, Running
+from jaxlm.layers.attention.chunked import Gradients, Running
+from jaxlm.layers.attention.heads import Keys, Queries, heads_first, heads_last
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.remat import named
 from jaxlm.parallel.layout import Layout
@@ -39,8 +40,8 @@ def attend(
     Causal work is even when each device holds an early and a late part of the row, as `Layout.order` deals
     them out.
     """
-    queries, keys, values = chunked.heads_first(q, k, v, scale)
-    return chunked.heads_last(_attend(queries, keys, values, mask, softcap, layout), q)
+    queries, keys, values = heads_first(q, k, v, scale)
+    return heads_last(_attend(queries, keys, values, mask, softcap, layout), q)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
