@@ -1,0 +1,40 @@
+"""Jurassic-1 178B (Lieber et al. 2021) on 512 v5p chips.
+
+    jaxlm plan experiments/pretrain/jurassic1_178b.py --topology v5p:8x8x8 --flags async_gathers
+    jaxlm run experiments/pretrain/jurassic1_178b.py        # on the slice itself
+
+300 B tokens in rows of 2048, 1536 rows a step (3.2 M tokens, as the paper). The estimate is in
+experiments/benchmarks/plans.py; the paper reports no training loss.
+"""
+
+from jaxlm.config import (
+    AdamW,
+    Autoregressive,
+    Cosine,
+    Every,
+    Experiment,
+    Mesh,
+    SentencePieceFile,
+    Tfds,
+    Train,
+    Where,
+)
+from jaxlm.families.gpt3 import jurassic1_178b
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        name="jurassic1_178b",
+        model=jurassic1_178b(),
+        tokenizer=SentencePieceFile("jurassic1.model"),
+        data=Tfds("c4/en:3.1.0"),
+        objective=Autoregressive(chunks=4),
+        optimizer=AdamW(schedule=Cosine(peak=6e-5, warmup=120)),
+        train=Train(steps=95_367, batch=1536, length=2048),
+        precision="bfloat16",
+        where=Where(
+            mesh=Mesh(fsdp=128),
+            remat="query+key+value+attention",
+            every=Every(evaluate=5000, checkpoint=1000),
+        ),
+    )
