@@ -93,11 +93,10 @@ def _time(plan: Plan) -> str:
         ("MFU", share(found.mfu, 1)),
         ("HFU", share(found.hfu, 1)),
     ]
-    if found.attention:
-        rows.insert(3, ("attention kernels, pessimistic, ms", milliseconds(found.attention)))
-    if found.attention and found.step_counted is not None:
-        rows.insert(4, ("attention kernels, by counted bundles, ms", milliseconds(found.attention_counted)))
-        rows.insert(-1, ("MFU with counted bundles", share(found.mfu_counted, 1)))
+    kernels = {"experts' kernels": found.experts, "attention kernels": found.attention}
+    for name, seconds in kernels.items():
+        if seconds:
+            rows.insert(3, (f"{name}, pessimistic, ms", milliseconds(seconds)))
     rows += [(f"not in the estimate: {name}, calls", f"{times}") for name, times in plan.untimed.items()]
     rows += [
         ("collectives behind compute, ms", milliseconds(found.hidden)),

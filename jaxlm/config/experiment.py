@@ -52,6 +52,8 @@ class Mesh:
     """Shards of the experts of a mixture, and of rows."""
     pipeline: int = 1
     """Stages of layers, through which micro-batches flow, and shards of rows outside of them."""
+    replica: int = 1
+    """Slices of chips that only a network joins, each with all parameters and rows of its own."""
 
 
 @dataclass(frozen=True)

@@ -221,9 +221,9 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     """Bytes a device needs for a training step by cause, and their `total`.
 
     Parameters and what has their shape are spread over fsdp, context and tensor, layers over pipeline, experts
-    over expert; rows over data, fsdp, expert and pipeline, positions over context. A stage keeps as much when it
-    idles as when it works, and holds the stream of all rows that stages share twice. Activations and logits are
-    estimates: kernels' scratch and the compiler's choices are not modelled.
+    over expert; rows over replica, data, fsdp, expert and pipeline, positions over context. A stage keeps as much
+    when it idles as when it works, and holds the stream of all rows that stages share twice. Activations and logits
+    are estimates: kernels' scratch and the compiler's choices are not modelled.
     """
     mesh = shape_of_mesh(experiment, devices)
     p = PRECISIONS[experiment.precision]
@@ -246,7 +246,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
             state = moment + vectors * 4  # second moments of the AdamW part only
         case Adafactor():
             state = 4 * 2 * count // model.embed  # a row and a column for each matrix
-    row_shards = mesh["data"] * mesh["fsdp"] * mesh["expert"] * stages
+    row_shards = mesh["replica"] * mesh["data"] * mesh["fsdp"] * mesh["expert"] * stages
     rows = -(-experiment.train.batch // (experiment.where.micro_batches * row_shards))
     tokens = rows * experiment.train.length // mesh["context"]
     chunks = getattr(experiment.objective, "chunks", 1)

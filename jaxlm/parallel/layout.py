@@ -41,7 +41,7 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     ("experts", ("expert",)),
     ("layers", ("pipeline",)),
     # activations
-    ("row", ("data", "fsdp", "expert", "pipeline")),
+    ("row", ("replica", "data", "fsdp", "expert", "pipeline")),
     ("pos", ("context",)),
     ("features", ()),
 )
@@ -52,6 +52,9 @@ STORAGE = ("fsdp", "context")
 
 STACKED = "layers"
 """The logical axis of the dimension over which a stack's parameters are stacked; no leaf names it itself."""
+
+SLICES = "replica"
+"""The mesh axis along which only a network joins devices."""
 
 SHARED = ("tensor",)
 """Mesh axes along which devices have the same tokens: what they all compute counts once."""
@@ -284,7 +287,14 @@ class Layout:
         if not copies:
             return x
         scattered = not sharded.isdisjoint(self.storage)
-        return jax.lax.psum(x.astype(dtype) if scattered else x, copies).astype(x.dtype)
+        total = x.astype(dtype) if scattered else x
+        # Within slices first: between them a network has to carry each sum once only.
+        for some in (
+            tuple(axis for axis in copies if axis != SLICES),
+            tuple(axis for axis in copies if axis == SLICES),
+        ):
+            total = jax.lax.psum(total, some) if some else total
+        return total.astype(x.dtype)
 
     def parts(self, axis: str | None = None) -> int:
         """Devices that have tokens of their own, or parts of a logical axis: 1 outside `spmd`."""

@@ -1,10 +1,7 @@
 """How long attention kernels take on a TPU: the compiler gives no cycles for Pallas calls.
 
-Two estimates. The pessimistic one adds matrix-unit time at 90 % of peak and vector-unit time (14 float32
-operations a score forward, 18 backward), serially, for whole blocks with their masked parts. The bundle count
-takes the instructions that the compiler scheduled for blocks of 1024 x 1024 and heads of 128 features, read
-from its dump of the kernels: a lower bound, as stalls are not in it, so that a forward block counts 10 % more
-and a backward block at least its matrix products at 90 % of peak.
+A pessimistic estimate: matrix-unit time at 90 % of peak and vector-unit time (14 float32 operations a score
+forward, 9 in each kernel of the backward pass), one after the other, for whole blocks with their masked parts.
 """
 
 from __future__ import annotations
@@ -16,6 +13,8 @@ from dataclasses import dataclass
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.hlo import Instruction, Module, arrays
 
+TIMED = ("splash_", "gmm", "tgmm")
+"""How the names of kernels begin that can be timed, here and in `planning.experts`."""
 MXU_SHARE = 0.9
 PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4, "fused": 5}
 """Matrix products of a block; the separate backward kernels compute the scores twice."""
@@ -23,26 +22,8 @@ VECTOR = {"fwd": 14, "dq": 9, "dkv": 9, "fused": 18}
 """float32 vector operations for each score."""
 
 
-@dataclass(frozen=True)
-class Bundles:
-    """Instructions a core issues for a 1024 x 1024 block of splash attention, from libtpu 0.0.42's schedule."""
-
-    forward: int
-    skipped: int
-    """Any block, run or masked away."""
-    row: int
-    """First and last block of a row of blocks."""
-    backward: int
-    backward_skipped: int
-
-
-BUNDLES = {
-    "v5p": Bundles(5042, 407, 398 + 995, 9267, 683),
-    "v5e": Bundles(4886, 235, 410 + 992, 9222, 430),
-    "v6e": Bundles(3260, 292, 219 + 501, 5734, 310),
-}
-BLOCK, HEAD = 1024, 128
-"""What the bundles were counted for."""
+BLOCK = 1024
+"""Of a call that names none."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ def other_kernels(module: Module) -> dict[str, int]:
     for _, times, body in module.scheduled():
         for one in body:
             pallas = one.op == "custom-call" and '"tpu_custom_call"' in one.attributes
-            if one.unknown or (pallas and "splash_" not in one.name):
+            if one.unknown or (pallas and not one.name.startswith(TIMED)):
                 name = re.sub(r"[.\d]+$", "", one.name)
                 found[name] = found.get(name, 0) + times
     return found
@@ -120,35 +101,11 @@ def blocks_run(kernel: Kernel, window: int | None = None) -> int:
 
 
 def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float:
-    """Seconds a step spends in attention, matrix and vector units one after the other, on the `cores` that work."""
+    """Seconds a step spends in attention, matrix and vector units one after the other."""
     total = 0.0
     for kernel in some:
         scores = blocks_run(kernel, window) * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
         matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
         vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
-        total += kernel.times * (matrix + vector) * chip.cores / cores(kernel, chip)
+        total += kernel.times * (matrix + vector)
     return total
-
-
-def cores(kernel: Kernel, chip: Chip) -> int:
-    """Cores that work on a kernel: the fused backward has no parallel dimension but its rows."""
-    return 1 if kernel.phase == "fused" and kernel.rows == 1 else chip.cores
-
-
-def counted(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float | None:
-    """Seconds by counted bundles; None where none were counted for the chip, the block or the head."""
-    bundles = BUNDLES.get(chip.name)
-    cycles = 0.0
-    for kernel in some:
-        known = bundles and kernel.block_q == kernel.block_kv == BLOCK and kernel.head == HEAD
-        if not known or kernel.phase in ("dq", "dkv"):
-            return None
-        run, rows = blocks_run(kernel, window), -(-kernel.queries // BLOCK)
-        every = rows * -(-kernel.keys // BLOCK)
-        if kernel.phase == "fwd":
-            each = 1.1 * run * bundles.forward + every * bundles.skipped + rows * bundles.row
-        else:
-            products = PRODUCTS["fused"] * 2 * BLOCK * BLOCK * HEAD * chip.cores * chip.clock / chip.peak
-            each = run * max(1.1 * bundles.backward, products / MXU_SHARE) + every * bundles.backward_skipped
-        cycles += kernel.times * kernel.rows * kernel.heads * each / cores(kernel, chip)
-    return cycles / chip.clock

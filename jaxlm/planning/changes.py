@@ -99,7 +99,7 @@ def _divides(experiment: Experiment, devices: int, change: Change) -> bool:
     inner = prod(others.values())
     if devices % inner or (data and data * inner != devices):
         return False
-    shards = (data or devices // inner) * where.mesh.fsdp * others["expert"] * others["pipeline"]
+    shards = (data or devices // inner) * prod(others[axis] for axis in ("replica", "fsdp", "expert", "pipeline"))
     return (
         experiment.train.batch % (shards * where.micro_batches) == 0
         and experiment.model.embed % where.mesh.fsdp == 0

@@ -34,23 +34,23 @@ class Chip:
     cores: int = 1
     """TensorCores that share a device (megacore)."""
     network: float = 0.0
-    """Bytes/s that a chip sends to other hosts, where that is not by `link` (GPUs)."""
-    per_host: int = 0
-    """Chips of a host that `link` joins; 0 where it joins all."""
+    """Bytes/s that a chip sends where `link` does not reach: to other hosts (GPUs), to other slices (TPUs)."""
+    joined: int = 0
+    """Chips of a host (GPUs) or slice (TPUs) that `link` joins; 0 where it joins all."""
     price: float | None = None
     """USD an hour and chip, on demand; see PRICES."""
 
     def wire(self, group: Sequence[int] = ()) -> float:
         """Bytes/s that a chip sends in a collective of these devices.
 
-        Of hosts that are joined by a network, those of a host that take part share their host's adapters: a
-        ring passes each byte between hosts once.
+        Where a network joins hosts or slices, the chips of one that take part share its adapters: a ring passes
+        each byte between them once.
         """
         inside = self.link * self.links
-        hosts = {device // self.per_host for device in group} if self.per_host else {0}
-        if len(hosts) < 2:
+        islands = {device // self.joined for device in group} if self.joined else {0}
+        if len(islands) < 2:
             return inside
-        return min(inside, self.network * len(group) / len(hosts))
+        return min(inside, self.network * len(group) / len(islands))
 
 
 PRICES = "Google Cloud on demand, as quoted by jax-ml.github.io/scaling-book/applied-inference, February 2025"
@@ -60,9 +60,11 @@ CHIPS = {
     chip.name: chip
     for chip in (
         Chip("v4", "TPU v4", "tpu", 275e12, 1.05e9, int(30.75 * GIB), 1.2e12, 45e9, 4, 2 * 4096, 2),
-        Chip("v5e", "TPU v5 lite", "tpu", 197e12, 1.5e9, int(15.75 * GIB), 8.1e11, 45e9, 4, 4096, price=1.2),
-        Chip("v5p", "TPU v5", "tpu", 459e12, 1.75e9, int(95.74 * GIB), 2.765e12, 90e9, 4, 2 * 4096, 2, price=4.2),
-        Chip("v6e", "TPU v6 lite", "tpu", 918e12, 1.75e9, int(31.25 * GIB), 1.64e12, 90e9, 4, 4096),
+        Chip(
+            "v5e", "TPU v5 lite", "tpu", 197e12, 1.5e9, int(15.75 * GIB), 8.1e11, 45e9, 4, 4096, 1, 3.125e9, 0, 1.2
+        ),
+        Chip("v5p", "TPU v5", "tpu", 459e12, 1.75e9, int(95.74 * GIB), 2.765e12, 90e9, 4, 8192, 2, 6.25e9, 0, 4.2),
+        Chip("v6e", "TPU v6 lite", "tpu", 918e12, 1.75e9, int(31.25 * GIB), 1.64e12, 90e9, 4, 4096, 1, 12.5e9),
         # one device is one of the chip's two cores
         Chip("tpu7x", "TPU7x", "tpu", 2307e12 / 2, 2.2e9, int(94.75 * GIB), 7.4e12 / 2, 90e9, 4, 4096),
         # 18 NVLinks that together carry 450 GB/s one way; 400 Gb/s of network a GPU
@@ -77,11 +79,12 @@ CHIPS = {
             25e9,
             18,
             network=50e9,
-            per_host=8,
+            joined=8,
             price=10.8,
         ),
     )
 }
 """By the name a topology starts with. Peaks and bandwidths are the vendors' (cloud.google.com/tpu/docs, NVIDIA's
-H100 data sheet); link rates are those of jax-ml.github.io/scaling-book/tpus; memory of TPUs
+H100 data sheet); rates of links, and of the network
+between slices, are those of jax-ml.github.io/scaling-book/tpus; memory of TPUs
 is what libtpu 0.0.42 names when a program needs more."""

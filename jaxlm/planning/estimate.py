@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import flops_per_token
 from jaxlm.config.paths import leaves
-from jaxlm.planning import attention, roofline
+from jaxlm.planning import attention, experts, roofline
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.flags import FLAGS
 from jaxlm.planning.hlo import Module
 
-METHOD = "Step = compiler's cycles + pessimistic attention + waiting for collectives at link speed; estimates, "
+METHOD = "Step = compiler's cycles + pessimistic kernels + waiting for collectives at link speed; estimates, "
 CALIBRATION = {
     "default": (
         f"{METHOD}nothing has run on the chips. A floor: by this method three published MaxText runs (70B on 512 "
@@ -37,23 +37,22 @@ CALIBRATION = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a step and what follows from them; `*_counted` is by the kernels' counted bundles."""
+    """Seconds of a step and what follows from them."""
 
     compute: float
     attention: float
-    attention_counted: float | None
+    """In kernels of attention, and the next in those of experts: the compiler counts no cycles of them."""
+    experts: float
     exposed: float
     """Waiting for collectives that nothing hides."""
     hidden: float
     """Collectives that go on behind compute, at link speed; not part of the step's time."""
     step: float
-    step_counted: float | None
     model_flops: float
     """Of a step on all devices: no recomputation, causal attention halved."""
     hardware_flops: float
     """Of a step on all devices, as traced: recomputation and masked scores included."""
     mfu: float
-    mfu_counted: float | None
     hfu: float
     tokens_per_day: float
     chip_hours: float
@@ -94,12 +93,10 @@ def estimate(
     gpu = chip.platform == "cuda"
     compute = roofline.seconds(module, chip) if gpu else module.cycles / chip.clock
     kernels = [] if gpu else attention.kernels(module)
-    span = window(experiment)
-    serial = attention.pessimistic(kernels, chip, span)
-    counted = attention.counted(kernels, chip, span)
+    serial = attention.pessimistic(kernels, chip, window(experiment))
+    mixed = 0.0 if gpu else experts.pessimistic(experts.kernels(module), chip)
     exposed = exposed_seconds(some, chip)
-    step = compute + serial + exposed
-    step_counted = None if counted is None else compute + counted + exposed
+    step = compute + serial + mixed + exposed
     train = experiment.train
     tokens = train.batch * train.length
     flops = flops_per_token(experiment.model, train.length)["training"] * tokens
@@ -109,15 +106,13 @@ def estimate(
     return Estimate(
         compute=compute,
         attention=serial,
-        attention_counted=counted,
+        experts=mixed,
         exposed=exposed,
         hidden=hidden_seconds(some, chip),
         step=step,
-        step_counted=step_counted,
         model_flops=flops,
         hardware_flops=products,
         mfu=ideal / step,
-        mfu_counted=None if step_counted is None else ideal / step_counted,
         hfu=products / (devices * chip.peak * step),
         tokens_per_day=tokens * 86_400 / step,
         chip_hours=hours,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import bytes_per_device
 from jaxlm.config.numbers import divisors
-from jaxlm.planning.attention import kernels
 from jaxlm.planning.changes import HEADROOM, Words, changed, fits, policies, recomputed, words
 from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
@@ -103,7 +102,6 @@ def findings(step: Step) -> list[Finding]:
         _windowed,
         _recomputation,
         _micro_batches,
-        _one_core,
         _vmem,
     )
     return [finding for rule in rules for finding in rule(step)]
@@ -214,18 +212,6 @@ def _micro_batches(step: Step) -> Iterator[Finding]:
     text = f"weights are gathered again for each of {parts} micro-batches: {_gib(_bytes(gathers))} a step"
     fixes = (step.words(micro_batches=fewer[0]),)
     yield Finding("more micro-batches than needed", "gathered bytes", _bytes(gathers), text, fixes)
-
-
-def _one_core(step: Step) -> Iterator[Finding]:
-    single = [one for one in kernels(step.module) if one.phase == "fused" and one.rows == 1]
-    if step.chip.cores < 2 or not single:
-        return
-    text = "the fused backward of attention runs on one of two cores, as each chip has a single row at a time"
-    parts = step.experiment.where.micro_batches
-    fixes = (
-        (step.words(micro_batches=parts // 2),) if parts % 2 == 0 and step.fits(micro_batches=parts // 2) else ()
-    )
-    yield Finding("one core in attention", "seconds", step.seconds, text, fixes)
 
 
 def _vmem(step: Step) -> Iterator[Finding]:

@@ -103,7 +103,11 @@ def ranked(some: Sequence[Compiled]) -> list[Compiled]:
 def _changes(experiment: Experiment, devices: int) -> Iterator[dict[str, int | str]]:
     embed, rows = experiment.model.embed, experiment.train.batch
     narrow = [leaf.value for path, leaf in leaves(experiment.model).items() if _is_cut(path)]
-    for tensor in divisors(devices):
+    replica = experiment.where.mesh.replica
+    if devices % replica:
+        return
+    devices, rows = devices // replica, rows // replica if rows % replica == 0 else 0
+    for tensor in divisors(devices) if rows else ():
         if tensor > WIDEST_TENSOR or any(width % tensor for width in [*narrow, experiment.model.vocab]):
             continue
         for fsdp in divisors(devices // tensor):
@@ -138,10 +142,12 @@ def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     thin = chip.platform == "tpu" and model.embed // fsdp < ROWS
     scatters = weights * over * (2 if thin else 1)
     replicas = 2 * weights / fsdp * (data - 1) / data
+    slices = mesh["replica"]
+    between = 2 * weights / fsdp * (slices - 1) / slices / chip.network if slices > 1 else 0.0
     layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
-    activations = tokens / (data * fsdp) * model.embed * wide
+    activations = tokens / (slices * data * fsdp) * model.embed * wide
     # attention and MLP each sum their result forward and their input's gradient backward
     sums = (4 + 2 * again) * layers * activations * 2 * (tensor - 1) / tensor
     wire = chip.wire()
     hidden = max(0.0, gathers / wire - compute)
-    return compute + hidden + (scatters + replicas + sums) / wire
+    return compute + hidden + (scatters + replicas + sums) / wire + between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -35,19 +36,32 @@ class Topology:
     chip: Chip
     shape: tuple[int, ...]
     """Chips along each axis of the torus; hosts and GPUs of each for GPUs."""
+    slices: int = 1
+    """Tori of that shape, which only a network joins."""
 
     @property
     def chips(self) -> int:
         """How many there are."""
-        return prod(self.shape)
+        return self.slices * prod(self.shape)
 
     def __str__(self) -> str:
         shape = self.chips if self.chip.platform == "cuda" else "x".join(map(str, self.shape))
-        return f"{self.chip.name}:{shape}"
+        return f"{f'{self.slices}x' if self.slices > 1 else ''}{self.chip.name}:{shape}"
 
 
 def parse(text: str) -> Topology:
-    """A topology by name. Raises UsageError with all that are known."""
+    """A topology by name: of one slice as in `v5e:16x16`, of two as in `2xv5e:16x16`.
+
+    Raises UsageError with all that are known.
+    """
+    if found := re.fullmatch(r"(\d+)x(v.*)", text):
+        slices, one = int(found[1]), parse(found[2])
+        if slices < 2 or not one.chip.network:
+            why = (
+                "a slice by itself has no number" if one.chip.network else f"no network of {one.chip.name} is known"
+            )
+            raise UsageError(f"no topology {text!r}: {why}; take {one}")
+        return Topology(dataclasses.replace(one.chip, joined=one.chips), one.shape, slices)
     name, _, shape = text.partition(":")
     chip = CHIPS.get(name)
     if chip is not None and chip.platform == "cuda" and shape.isdigit():
@@ -63,6 +77,8 @@ def parse(text: str) -> Topology:
 
 def _known() -> str:
     lines = [f"  {name}: {' '.join(f'{name}:{shape}' for shape in shapes)}" for name, shapes in SHAPES.items()]
+    several = [name for name in SHAPES if CHIPS[name].network]
+    lines += [f"  several slices of {', '.join(several)}: 2xv5e:16x16, ..."]
     gpus = [name for name, chip in CHIPS.items() if chip.platform == "cuda"]
     lines += [f"  {name}: {name}:1 to {name}:{GPUS_PER_HOST}, and multiples of {GPUS_PER_HOST}" for name in gpus]
     return "\n".join(lines)
@@ -116,6 +132,7 @@ def devices(topology: Topology) -> list[jax.Device]:
         options = {"topology": f"1x{shape}", "target_config": target}
         return list(topologies.get_topology_desc(platform="cuda", **options).devices)
     options = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
+    options |= {"num_slices": topology.slices} if topology.slices > 1 else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{shape}", **options)
     except Exception as error:  # jaxlib raises its own type, with the reason in the first line

@@ -8,6 +8,9 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+"""Products of cuDNN's attention, forward and backward."""
+
 
 def product_flops(traced: ClosedJaxpr) -> float:
     """FLOPs of all matrix products on all devices: 2 an element and contracted index.
@@ -25,6 +28,10 @@ def _flops(jaxpr: Jaxpr) -> float:
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             total += _dot(equation)
+        elif name == "ragged_dot_general":
+            total += _ragged(equation)
+        elif name in CUDNN:
+            total += _cudnn(equation)
         elif name == "scan":
             total += params["length"] * _flops(params["jaxpr"].jaxpr)
         elif name == "cond":
@@ -44,6 +51,21 @@ def _dot(equation: Any) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2.0 * prod(equation.outvars[0].aval.shape) * prod(left[axis] for axis in contracted)
+
+
+def _ragged(equation: Any) -> float:
+    """Every slot is multiplied once, with the matrix of its group."""
+    left, right = (one.aval.shape for one in equation.invars[:2])
+    dimensions = equation.params["ragged_dot_dimension_numbers"]
+    (_, contracted), (_, batch) = dimensions.dot_dimension_numbers
+    once = {*contracted, *batch, *dimensions.rhs_group_dimensions}
+    return 2.0 * prod(left) * prod(size for axis, size in enumerate(right) if axis not in once)
+
+
+def _cudnn(equation: Any) -> float:
+    """Products of fused attention, masked scores included; operands are [row, pos, heads, head]."""
+    q, k = (one.aval.shape for one in equation.invars[:2])
+    return CUDNN[equation.primitive.name] * 2.0 * prod(q) * k[1]
 
 
 def _kernel(params: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.parallel.layout import TABLE, Layout, single_device
 from tests.tiny import layout
 
-ROW = ("data", "fsdp", "expert", "pipeline")
+ROW = ("replica", "data", "fsdp", "expert", "pipeline")
 CUBE = layout(fsdp=2, tensor=2)
 
 

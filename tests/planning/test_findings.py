@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from planning.test_estimate import LLAMA, splash
+from planning.test_estimate import LLAMA
 
 from jaxlm import config
 from jaxlm.config.check import check
@@ -91,12 +91,6 @@ PLANTED = {
         [("--where.micro_batches", "1")],
     ),
     "default vector memory": (CLEAN, [], {"flags": ("async_gathers",)}, [("--flags", "async_gathers,vmem")]),
-    "one core in attention": (
-        experiment("full", micro_batches=4, fsdp=16),
-        [],
-        {"module": Module({"main": [splash("dkv", 1)]}, "main", {"main": 1})},
-        [("--where.micro_batches", "2")],
-    ),
 }
 
 

@@ -14,6 +14,7 @@ from jaxlm.config.flops import flops_per_token
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.models import build
 from jaxlm.parallel.layout import single_device
+from jaxlm.planning import cudnn
 from jaxlm.planning.traced import product_flops
 
 
@@ -87,3 +88,22 @@ def test_a_model_as_its_closed_form_has_it():
     closed = flops_per_token(model, 128)
     # the plain backend computes all scores, of which the closed form halves the causal ones
     assert counted == pytest.approx(4 * 128 * (closed["forward"] + closed["attention"]), rel=1e-6)
+
+
+def test_ragged_products_count_every_slot_once():
+    sizes = jnp.asarray([2, 0, 4], jnp.int32)
+    assert flops(lambda x, w: jax.lax.ragged_dot(x, w, sizes), (6, 5), (3, 5, 7)) == 2 * 6 * 5 * 7
+    over_slots = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
+    assert flops(lambda x, y: jax.lax.ragged_dot_general(x, y, sizes, over_slots), (6, 5), (6, 7)) == 2 * 6 * 5 * 7
+
+
+def test_attention_by_cudnn_counts():
+    def attend(q):
+        return jnp.sum(
+            jax.nn.dot_product_attention(q, q, q, is_causal=True, implementation="cudnn").astype("float32")
+        )
+
+    q = jnp.zeros((2, 64, 3, 16), jnp.bfloat16)
+    with cudnn.assumed():
+        found = product_flops(jax.jit(jax.grad(attend)).trace(q).jaxpr)
+    assert found == (2 + 5) * 2 * 2 * 3 * 64 * 64 * 16

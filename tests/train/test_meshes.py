@@ -21,7 +21,7 @@ from tests.train.tiny import experiment
 STEPS = 20
 MESHES = {
     "1": (Mesh(), 1, 2),
-    "data 8": (Mesh(), 8, 2),
+    "replica 2, data 4": (Mesh(replica=2), 8, 2),
     "fsdp 8": (Mesh(fsdp=8), 8, 1),
     "data 2, fsdp 2, tensor 2": (Mesh(fsdp=2, tensor=2), 8, 4),
     "fsdp 2, context 4": (Mesh(fsdp=2, context=4), 8, 2),

@@ -12,7 +12,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.attention import blocks, chunked, ring, splash, xla
+from jaxlm.layers.attention import blocks, chunked, cudnn, ring, splash, xla
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import Layout
@@ -23,7 +23,11 @@ WHOLE_ROWS = "where.mesh.context spreads rows over devices"
 
 
 def refusals(
-    layout: Layout, q: Float[Array, "row query heads head"], mask: Mask, bias: Array | None
+    layout: Layout,
+    q: Float[Array, "row query heads head"],
+    mask: Mask,
+    bias: Array | None,
+    softcap: float | None = None,
 ) -> dict[str, str]:
     """Each backend, the fastest first, with why it does not take this attention, or nothing."""
     spread = layout.shards("pos") > 1
@@ -35,6 +39,7 @@ def refusals(
         "ring": alone or pieces,
         "all_to_all": alone or ("" if bias is None else "it takes no bias"),
         "splash": "it runs on TPUs only" if layout.platform != "tpu" else splash.refusal(q, mask, bias),
+        "cudnn": "it runs on GPUs only" if layout.platform != "gpu" else cudnn.refusal(q, mask, bias, softcap),
         "blocks": "" if blocks.takes(mask) else OWN_ROW,
         "xla": "",
         "chunked": pieces,
@@ -45,10 +50,15 @@ def refusals(
 
 
 def backend(
-    name: str, layout: Layout, q: Float[Array, "row query heads head"], mask: Mask, bias: Array | None
+    name: str,
+    layout: Layout,
+    q: Float[Array, "row query heads head"],
+    mask: Mask,
+    bias: Array | None,
+    softcap: float | None = None,
 ) -> str:
     """The backend of this name; "auto" is the fastest that takes this attention. Raises UsageError."""
-    found = refusals(layout, q, mask, bias)
+    found = refusals(layout, q, mask, bias, softcap)
     if name == "auto":
         taking = [one for one, why in found.items() if not why]
         if not taking:
@@ -78,7 +88,7 @@ def attend(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     more, layout = {"softcap": softcap, "scale": scale}, call.layout
     with jax.named_scope("attention"):
-        match backend(call.attention, layout, q, mask, bias):
+        match backend(call.attention, layout, q, mask, bias, softcap):
             case "xla":
                 return xla.attend(q, k, v, mask=mask, bias=bias, **more)
             case "blocks":
@@ -87,6 +97,8 @@ def attend(
                 kernel = functools.partial(chunked.attend, **more)
             case "splash":
                 kernel = functools.partial(splash.attend, **more)
+            case "cudnn":
+                kernel = functools.partial(cudnn.attend, scale=scale)
             case "ring":
                 kernel = functools.partial(ring.attend, layout=layout, **more)
             case "all_to_all":

@@ -90,20 +90,23 @@ def spread(x: Float[Array, "token embed"], slots: Slots) -> Float[Array, "slot e
     """The token of each slot; zeros where it is empty."""
     k = slots.slots.shape[1]
     empty = slots.choices == slots.slots.size
-    return _rows(x, jnp.where(empty, x.shape[0], slots.choices // k), slots.slots)
+    return _rows(x, jnp.where(empty, x.shape[0], slots.choices // k), slots.slots.T)
 
 
 def collect(
     y: Float[Array, "slot embed"], weights: Float[Array, "token k"], slots: Slots
 ) -> Float[Array, "token embed"]:
     """sum over a token's choices of weight * y, in float32; a dropped choice adds nothing."""
-    each = _rows(y, slots.slots, slots.choices[:, None])
-    return jnp.sum(weights[..., None] * each.astype(jnp.float32), axis=1)
+    tokens, k = slots.slots.shape
+    # Choices in front: a TPU pads the last dimension but one, and k is small.
+    place = jnp.where(slots.choices == tokens * k, tokens * k, slots.choices % k * tokens + slots.choices // k)
+    each = _rows(y, slots.slots.T, place[None])
+    return jnp.sum(weights.T[..., None] * each.astype(jnp.float32), axis=0)
 
 
 @jax.custom_vjp
 def _rows(
-    x: Float[Array, "row features"], index: Int[Array, "..."], back: Int[Array, "row uses"]
+    x: Float[Array, "row features"], index: Int[Array, "..."], back: Int[Array, "uses row"]
 ) -> Float[Array, "... features"]:
     """x[index], zeros beyond the last row; `back` holds the flat places in `index` where each row is used."""
     return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
@@ -116,7 +119,7 @@ def _rows_forward(x: Array, index: Array, back: Array) -> tuple[Array, Array]:
 def _rows_backward(back: Array, cotangent: Array) -> tuple[Array, None, None]:
     flat = cotangent.reshape(-1, cotangent.shape[-1])
     uses = jnp.take(flat, back, axis=0, mode="fill", fill_value=0)
-    return jnp.sum(uses.astype(jnp.float32), axis=1).astype(cotangent.dtype), None, None
+    return jnp.sum(uses.astype(jnp.float32), axis=0).astype(cotangent.dtype), None, None
 
 
 _rows.defvjp(_rows_forward, _rows_backward)

@@ -1,5 +1,6 @@
 """Ragged products against a loop over experts in float64, on every path, and lowered for accelerators."""
 
+import functools
 import itertools
 
 import jax
@@ -11,8 +12,10 @@ from jaxlm import config
 from jaxlm.config import Capacity, Dropless, Moe
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.initial import Initial
+from jaxlm.layers.moe import megablox, products
 from jaxlm.layers.moe.module import initial_moe
-from jaxlm.layers.moe.products import over_slots, over_slots_on_tpu, ragged
+from jaxlm.layers.moe.products import ragged
+from jaxlm.parallel.layout import Layout
 from tests.tiny import CALL
 
 SLOTS, INPUTS, OUTPUTS = 256, 24, 40
@@ -35,8 +38,26 @@ def test_sums_over_slots(way):
     """The TPU's kernel is run by Pallas' interpreter; slots of no expert hold numbers that must not be seen."""
     x, y, sizes = drawn(SLOTS, INPUTS), drawn(SLOTS, OUTPUTS), jnp.asarray(SIZES, jnp.int32)
     with jax.numpy_rank_promotion("allow"):
-        got = over_slots(x, y, sizes) if way == "xla" else over_slots_on_tpu(x, y, sizes, interpret=True)
+        kernel = functools.partial(megablox.over_slots, interpret=True)
+        got = (products.over_slots if way == "xla" else kernel)(x, y, sizes)
     np.testing.assert_allclose(got, by_hand(x, y), atol=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("way", ["xla", "kernel"])
+def test_each_slot_meets_its_own_kernel(way, transposed, monkeypatch):
+    """In several pieces of features, which do not divide."""
+    monkeypatch.setattr(megablox, "FEATURES", 16)
+    x, sizes = drawn(SLOTS, INPUTS), jnp.asarray(SIZES, jnp.int32)
+    kernels = drawn(5, *((OUTPUTS, INPUTS) if transposed else (INPUTS, OUTPUTS)))
+    x = x.at[sum(SIZES) :].set(jnp.inf)
+    with jax.numpy_rank_promotion("allow"):
+        kernel = functools.partial(megablox.product, interpret=True)
+        got = (products.over_inputs if way == "xla" else kernel)(x, kernels, sizes, transposed=transposed)
+    experts = np.repeat(np.arange(5), SIZES)
+    own = np.asarray(kernels, np.float64)[experts]
+    wanted = np.einsum("si,soi->so" if transposed else "si,sio->so", np.asarray(x[: len(experts)], np.float64), own)
+    np.testing.assert_allclose(got[: len(experts)], wanted, atol=1e-4)
 
 
 def test_slots_of_no_expert_are_zero_whatever_they_hold():
@@ -54,8 +75,9 @@ def test_slots_of_no_expert_are_zero_whatever_they_hold():
 
 @pytest.mark.parametrize("dispatch", [Dropless(), Capacity()], ids=["dropless", "capacity"])
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_lowers_for_accelerators(platform, dispatch):
-    """Forward and backward in bfloat16; for TPUs the kernels' gradients are Pallas calls."""
+def test_lowers_for_accelerators(platform, dispatch, monkeypatch):
+    """Forward and backward in bfloat16; for TPUs ragged products are Pallas calls."""
+    monkeypatch.setattr(Layout, "platform", platform)
     kind, call = Moe(8, 2, 256, dispatch=dispatch), Call(CALL.layout, config.PRECISIONS["bfloat16"])
     model = jax.eval_shape(lambda: initial_moe(kind, 128, Initial(jax.random.key(0)), 1.0))
     ids = jax.ShapeDtypeStruct((4, 64), jnp.int32)
@@ -69,5 +91,5 @@ def test_lowers_for_accelerators(platform, dispatch):
         step = jax.jit(jax.grad(loss, (0, 1)))
         text = jax.export.export(step, platforms=[platform])(model, x, Tokens(ids, ids, ids)).mlir_module()
     ragged_form = dispatch == Dropless()
-    assert ("chlo.ragged_dot" in text) == ragged_form
+    assert ("chlo.ragged_dot" in text) == (ragged_form and platform != "tpu")
     assert ("tpu_custom_call" in text) == (ragged_form and platform == "tpu")
