@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,10 @@ ACTIVATIONS = {
 
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
-def activate(
-    name: str, x: Float[Array, "... mlp"], factor: Float[Array, "... mlp"] | None = None
-) -> Float[Array, "... mlp"]:
-    """activation(x) * factor, in float32 within; the backward pass starts from the arguments again."""
+def activate(name: str, x: Float[Array, "... mlp"], *factors: Float[Array, "... _"]) -> Float[Array, "... mlp"]:
+    """activation(x) times all factors, in float32 within; the backward pass starts from the arguments again."""
     y = ACTIVATIONS[name](x.astype(jnp.float32))
-    return (y if factor is None else y * factor.astype(jnp.float32)).astype(x.dtype)
+    return prod((factor.astype(jnp.float32) for factor in factors), start=y).astype(x.dtype)
 
 
 @struct.dataclass

@@ -102,7 +102,25 @@ def attend(
             case "ring":
                 kernel = functools.partial(ring.attend, layout=layout, **more)
             case "all_to_all":
-                local = splash.attend if layout.platform == "tpu" else chunked.attend
-                kernel = functools.partial(ring.exchanged, functools.partial(local, **more), layout=layout)
+                local = functools.partial(_whole_rows, platform=layout.platform, **more)
+                kernel = functools.partial(ring.exchanged, local, layout=layout)
         tokens = jax.tree.map(lambda _: TOKENS, mask)
         return layout.manual(kernel, (Q, K, K, tokens), Q)(q, k, v, mask)
+
+
+def _whole_rows(
+    q: Float[Array, "row pos heads head"],
+    k: Float[Array, "row pos kv_heads head"],
+    v: Float[Array, "row pos kv_heads head"],
+    mask: Mask,
+    *,
+    platform: str,
+    softcap: float | None,
+    scale: float,
+) -> Float[Array, "row pos heads head"]:
+    """The fastest backend of linear memory that takes these, all on one device."""
+    if platform == "tpu" and not splash.refusal(q, mask, None):
+        return splash.attend(q, k, v, mask, softcap=softcap, scale=scale)
+    if platform == "gpu" and not cudnn.refusal(q, mask, None, softcap):
+        return cudnn.attend(q, k, v, mask, scale=scale)
+    return chunked.attend(q, k, v, mask, softcap=softcap, scale=scale)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention import chunked
@@ -125,12 +125,18 @@ def exchanged(
                 f"where.attention='all_to_all': {x.shape[2]} {name} (of each device) do not divide among "
                 f"{shards} shards of positions: use where.attention ring, or fewer shards"
             )
-    order = layout.order(q.shape[1] * shards)
+    order = layout.order(2 * shards)
     back = np.argsort(order)
 
     def whole_rows(x: Array) -> Array:
-        return layout.exchange(x, "pos", split=2, join=1)[:, back]
+        return _rearranged(layout.exchange(x, "pos", split=2, join=1), back)
 
-    whole = jax.tree.map(lambda x: layout.collect(x, "pos", 1)[:, back], mask)
+    whole = jax.tree.map(lambda x: _rearranged(layout.collect(x, "pos", 1), back), mask)
     mixed = attend(whole_rows(q), whole_rows(k), whole_rows(v), whole)
-    return layout.exchange(mixed[:, order], "pos", split=1, join=2)
+    return layout.exchange(_rearranged(mixed, order), "pos", split=1, join=2)
+
+
+def _rearranged(x: Shaped[Array, "row pos ..."], order: np.ndarray) -> Shaped[Array, "row pos ..."]:
+    """The parts of each row in another order."""
+    parts = x.reshape(x.shape[0], len(order), -1, *x.shape[2:])
+    return parts[:, order].reshape(x.shape)

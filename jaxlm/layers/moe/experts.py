@@ -74,9 +74,9 @@ def _dropless(
     mine = jnp.where((mine >= 0) & (mine < held), mine, held)
     slots = dispatch.dropless(mine, held)
     product = functools.partial(ragged, sizes=slots.sizes, layout=layout)
-    hidden = _gated(dispatch.spread(layout.collect(x, "experts", 0), slots), kernels, kind, product)
-    y = dispatch.collect(hidden, layout.collect(weights, "experts", 0), slots)
-    return layout.sum_scatter(y.astype(x.dtype), "experts"), jnp.zeros(())
+    weighing = dispatch.weights_of(layout.collect(weights, "experts", 0), slots)
+    y = _gated(dispatch.spread(layout.collect(x, "experts", 0), slots), weighing, kernels, kind, product)
+    return layout.sum_scatter(dispatch.collect(y, slots).astype(x.dtype), "experts"), jnp.zeros(())
 
 
 def _bounded(
@@ -98,13 +98,17 @@ def _bounded(
         )
     taken = dispatch.limits(kind.dispatch.factor, rows * row, kind.top_k, kind.experts)
     slots = dispatch.capacity(choices, real, kind.experts, taken)
-    spread = dispatch.spread(x, slots).reshape(kind.experts, -1, x.shape[-1])
-    y = _gated(layout.exchange(spread, "experts", split=0, join=1), kernels, kind, batched)
+    sent = (dispatch.spread(x, slots), dispatch.weights_of(weights, slots))
+    sent = (one.reshape(kind.experts, -1, one.shape[-1]) for one in sent)
+    y = _gated(*(layout.exchange(one, "experts", split=0, join=1) for one in sent), kernels, kind, batched)
     y = layout.exchange(y, "experts", split=1, join=0).reshape(-1, x.shape[-1])
     dropped = real[:, None] & (slots.slots == slots.choices.size)
-    return dispatch.collect(y, weights, slots).astype(x.dtype), jnp.sum(dropped, dtype=jnp.float32)
+    return dispatch.collect(y, slots).astype(x.dtype), jnp.sum(dropped, dtype=jnp.float32)
 
 
-def _gated(x: Array, kernels: Kernels, kind: config.Moe, product: Callable[[Array, Array], Array]) -> Array:
+def _gated(
+    x: Array, weights: Array, kernels: Kernels, kind: config.Moe, product: Callable[[Array, Array], Array]
+) -> Array:
+    """Weighed before the last product, whose result the weights' gradient then does not need."""
     gate, up, down = kernels
-    return product(activate(kind.activation, product(x, gate), product(x, up)), down)
+    return product(activate(kind.activation, product(x, gate), product(x, up), weights), down)

@@ -93,15 +93,17 @@ def spread(x: Float[Array, "token embed"], slots: Slots) -> Float[Array, "slot e
     return _rows(x, jnp.where(empty, x.shape[0], slots.choices // k), slots.slots.T)
 
 
-def collect(
-    y: Float[Array, "slot embed"], weights: Float[Array, "token k"], slots: Slots
-) -> Float[Array, "token embed"]:
-    """sum over a token's choices of weight * y, in float32; a dropped choice adds nothing."""
+def weights_of(weights: Float[Array, "token k"], slots: Slots) -> Float[Array, "slot 1"]:
+    """The weight of each slot's choice; zero where it is empty."""
+    return _rows(weights.reshape(-1, 1), slots.choices, slots.slots.reshape(1, -1))
+
+
+def collect(y: Float[Array, "slot embed"], slots: Slots) -> Float[Array, "token embed"]:
+    """The sum over a token's choices of y, in float32; a dropped choice adds nothing."""
     tokens, k = slots.slots.shape
     # Choices in front: a TPU pads the last dimension but one, and k is small.
     place = jnp.where(slots.choices == tokens * k, tokens * k, slots.choices % k * tokens + slots.choices // k)
-    each = _rows(y, slots.slots.T, place[None])
-    return jnp.sum(weights.T[..., None] * each.astype(jnp.float32), axis=0)
+    return jnp.sum(_rows(y, slots.slots.T, place[None]).astype(jnp.float32), axis=0)
 
 
 @jax.custom_vjp
