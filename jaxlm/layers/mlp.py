@@ -50,8 +50,8 @@ class Gated:
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
         more = {"key": key, "adapters": adapters}
-        gate = named("gate", project(self.gate, x, "rpe,em->rpm", call, **more))
-        up = named("up", project(self.up, x, "rpe,em->rpm", call, **more))
+        gate = call.layout.row_major(named("gate", project(self.gate, x, "rpe,em->rpm", call, **more)))
+        up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, gate, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 
@@ -74,7 +74,7 @@ class Plain:
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
         more = {"key": key, "adapters": adapters}
-        up = named("up", project(self.up, x, "rpe,em->rpm", call, **more))
+        up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)
 

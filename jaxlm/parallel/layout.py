@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout as MemoryLayout
+from jax.experimental.layout import with_layout_constraint
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -209,6 +211,16 @@ class Layout:
         XLA:TPU fuses a norm or an activation into every product that takes it, and computes it again for each.
         """
         return x if self.mesh.size == 1 else jax.lax.optimization_barrier(x)
+
+    def row_major(self, x: Array) -> Array:
+        """x with its last dimension contiguous in a TPU's memory, and its gradient likewise.
+
+        XLA:TPU lays out what one product of the backward pass takes for that product, and copies what was saved
+        for it; elsewhere the identity.
+        """
+        if self.platform != "tpu":
+            return x
+        return with_layout_constraint(x, MemoryLayout(tuple(range(x.ndim))))
 
     # --- one program on each device ------------------------------------------------------------------------
 
