@@ -23,14 +23,14 @@ PRETRAIN = Path(__file__).parents[1] / "pretrain"
 PLANS = PRETRAIN / "plans"
 UP_AGAIN = ("--where.remat", "query+key+value+attention+middle+gate")
 CASES: dict[str, tuple[str, ...]] = {
-    "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4", "--flags", "async_gathers"),
-    "llama2_7b-v5e-256": ("llama2_7b.py", "--topology", "v5e:16x16", "--flags", "async_gathers", *UP_AGAIN),
-    "llama2_13b-v5p-64": ("llama2_13b.py", "--topology", "v5p:4x4x4", "--flags", "async_gathers"),
-    "llama2_70b-v5p-512": ("llama2_70b.py", "--topology", "v5p:8x8x8", "--flags", "async_gathers"),
-    "llama3_405b-v5p-512": ("llama3_405b.py", "--topology", "v5p:8x8x8", "--flags", "async_gathers"),
-    "gpt3_175b-v5p-512": ("gpt3_175b.py", "--topology", "v5p:8x8x8", "--flags", "async_gathers"),
-    "jurassic1_178b-v5p-512": ("jurassic1_178b.py", "--topology", "v5p:8x8x8", "--flags", "async_gathers"),
-    "mixtral_8x7b-v5p-64": ("mixtral_8x7b.py", "--topology", "v5p:4x4x4", "--flags", "async_gathers"),
+    "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),
+    "llama2_7b-v5e-256": ("llama2_7b.py", "--topology", "v5e:16x16", *UP_AGAIN),
+    "llama2_13b-v5p-64": ("llama2_13b.py", "--topology", "v5p:4x4x4"),
+    "llama2_70b-v5p-512": ("llama2_70b.py", "--topology", "v5p:8x8x8"),
+    "llama3_405b-v5p-512": ("llama3_405b.py", "--topology", "v5p:8x8x8"),
+    "gpt3_175b-v5p-512": ("gpt3_175b.py", "--topology", "v5p:8x8x8"),
+    "jurassic1_178b-v5p-512": ("jurassic1_178b.py", "--topology", "v5p:8x8x8"),
+    "mixtral_8x7b-v5p-64": ("mixtral_8x7b.py", "--topology", "v5p:4x4x4"),
 }
 """Name of a plan -> the words of `jaxlm plan`."""
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jaxlm.planning.chips import Chip
+from jaxlm.config.chips import Chip
 from jaxlm.planning.hlo import Instruction, Module, arrays
 
 MXU_SHARE = 0.9

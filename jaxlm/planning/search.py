@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxlm.config.chips import Chip
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
@@ -20,7 +21,6 @@ from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.planning.changes import HEADROOM, Words, changed, policies, recomputed, words
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.findings import ROWS
 
 SHARE = 0.7

@@ -21,8 +21,9 @@ SMALL = "tests/planning/small.py"
         ([], "the experiment comes first"),
         ([SMALL], "which chips? jaxlm plan EXPERIMENT --topology"),
         ([SMALL, "--topology", "v5p:9x9"], "no topology 'v5p:9x9'; there are"),
-        ([SMALL, "--topology", "v5e:2x2", "--flags", "fast"], "there are async_gathers, vmem"),
-        ([SMALL, "--topology", "h100:8", "--flags", "vmem"], "vmem is for v5e, v5p, v6e; h100 has"),
+        ([SMALL, "--topology", "v5e:2x2", "--where.flags", "fast"], "where.flags: no set 'fast'; nearest:"),
+        ([SMALL, "--topology", "h100:8", "--where.flags", "vmem"], "vmem is for v5e, v5p, v6e; h100 has"),
+        ([SMALL, "--topology", "v5e:2x2", "--flags", "vmem"], "--where.flags"),
         ([SMALL, "--topology", "v5e:2x2", "--price", "cheap"], "--price cheap: expected USD"),
         ([SMALL, "--topology", "v5e:2x2", "--price", "-1"], "--price -1: expected USD"),
         ([SMALL, "--topology", "v5e:2x2", "--search", "0"], "--search 0: expected a number"),
@@ -99,11 +100,11 @@ def test_the_page_and_its_data(capsys, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(explain, "make_plan", lambda *given: (asked.append(given), (example(), "HLO"))[1])
     monkeypatch.setattr(topology, "check_installed", lambda where: None)
-    monkeypatch.setattr(topology, "environment", lambda where, flags: None)
-    words = [SMALL, "--topology", "v5p:4x4x4", "--flags", "async_gathers", "--price", "3", "--json"]
+    monkeypatch.setattr(topology, "environment", lambda where: None)
+    words = [SMALL, "--topology", "v5p:4x4x4", "--where.flags", "async_gathers", "--price", "3", "--json"]
     assert main(["plan", *words, str(tmp_path / "plan.json"), "--hlo", str(tmp_path / "hlo.txt")]) == 0
-    _, where, names, price = asked[0]
-    assert (str(where), names, price) == ("v5p:4x4x4", ["async_gathers"], 3.0)
+    tree, where, price = asked[0]
+    assert (str(where), tree.where.flags, price) == ("v5p:4x4x4", ("async_gathers",), 3.0)
     page = capsys.readouterr().out
     for said in (
         "64 devices as data 4 x fsdp 16; 256 rows x 4096 tokens in 2 micro-batches",
@@ -143,7 +144,7 @@ def test_a_search_compiles_the_best_and_ranks_them(capsys, monkeypatch, tmp_path
 
     asked = []
 
-    def make_plan(tree, where, names, price):
+    def make_plan(tree, where, price):
         asked.append(tree.where.mesh)
         if len(asked) == 1:
             raise Failure("does not fit")
@@ -152,7 +153,7 @@ def test_a_search_compiles_the_best_and_ranks_them(capsys, monkeypatch, tmp_path
 
     monkeypatch.setattr(explain, "make_plan", make_plan)
     monkeypatch.setattr(topology, "check_installed", lambda where: None)
-    monkeypatch.setattr(topology, "environment", lambda where, flags: None)
+    monkeypatch.setattr(topology, "environment", lambda where: None)
     monkeypatch.setattr(topology, "devices", lambda where: [None] * 4)
     kept = tmp_path / "search.json"
     assert main(["plan", SMALL, "--topology", "v5p:2x2x1", "--search", "3", "--json", str(kept)]) == 0
