@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/plans.py                     # the committed plans as a table
     python experiments/benchmarks/plans.py --check [NAME ...]  # plan again and compare; needs the extra tpu
-    python experiments/benchmarks/plans.py --write [NAME ...]  # plan again and keep
+    python experiments/benchmarks/plans.py --write [NAME ...]  # plan again and keep, as jaxlm plan --save
 
 Plans lie in experiments/pretrain/plans. All figures are estimates of a compiler for chips that were not there: a
 floor of the utilization at default flags, uncalibrated with the vmem flags. `--check` fails where memory, traffic
@@ -19,8 +19,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from jaxlm.planning.kept import kept
+from jaxlm.runs.plans import DIRECTORY, read, write
+
 PRETRAIN = Path(__file__).parents[1] / "pretrain"
-PLANS = PRETRAIN / "plans"
+PLANS = PRETRAIN / DIRECTORY
 UP_AGAIN = ("--where.remat", "query+key+value+attention+middle+gate")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),
@@ -53,33 +56,7 @@ def plan(words: tuple[str, ...]) -> dict[str, Any]:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
         found = json.loads(path.read_text())
-    estimate, figures = found["estimate"], found["figures"]
-    return {
-        "command": ["jaxlm", "plan", f"experiments/pretrain/{experiment}", *rest],
-        "what": found["what"],
-        "mesh": found["mesh"],
-        "batch": found["batch"],
-        "step ms": round(1e3 * estimate["step"], 1),
-        "compute ms": round(1e3 * estimate["compute"], 1),
-        "attention ms": round(1e3 * estimate["attention"], 1),
-        "exposed ms": round(1e3 * estimate["exposed"], 1),
-        "mfu": round(100 * estimate["mfu"], 1),
-        "peak GiB": _gib(found["peak"]),
-        "memory GiB": _gib(found["available"]),
-        "exposed GiB": _gib(figures["exposed bytes"]),
-        "gathered GiB": _gib(figures["gathered bytes"]),
-        "all-reduced in the layer loop GiB": _gib(figures["all-reduced bytes in the layer loop"]),
-        "untimed": found["untimed"],
-        "compile s": round(found["compile_seconds"], 1),
-        "process GiB": _gib(found["process_bytes"]),
-        "chip-hours": round(estimate["chip_hours"]),
-        "calibration": estimate["calibration"],
-        "versions": found["versions"],
-    }
-
-
-def _gib(count: float) -> float:
-    return round(count / 2**30, 2)
+    return kept(found, ["jaxlm", "plan", f"experiments/pretrain/{experiment}", *rest])
 
 
 def grown(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -89,7 +66,7 @@ def grown(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def committed() -> dict[str, dict[str, Any]]:
     """The plans that are kept, by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(PLANS.glob("*.json"))}
+    return {path.stem: read(path) for path in sorted(PLANS.glob("*.json"))}
 
 
 def table(plans: dict[str, dict[str, Any]]) -> str:
@@ -122,8 +99,7 @@ def main() -> None:
     for name in (options.name or CASES) if options.check or options.write else ():
         new = plan(CASES[name])
         if options.write:
-            PLANS.mkdir(exist_ok=True)
-            (PLANS / f"{name}.json").write_text(json.dumps(new, indent=1) + "\n")
+            write(new, PLANS)
         elif name not in kept:
             worse.append(f"{name}: there is no committed plan")
         else:

@@ -1,0 +1,47 @@
+"""What of a plan is kept beside its experiment: how it was made, where it runs, and the figures to hold it to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def kept(plan: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """The part of a plan (`explain.Plan.json()`) that is kept; `command` makes it again.
+
+    `jaxlm.runs.plans` writes and finds these.
+    """
+    estimate, figures = plan["estimate"], plan["figures"]
+    return {
+        "command": list(command),
+        "experiment": plan["experiment"],
+        "what": plan["what"],
+        "topology": plan["topology"],
+        "chip": plan["topology"].partition(":")[0],
+        "devices": plan["devices"],
+        "mesh": plan["mesh"],
+        "batch": list(plan["batch"]),
+        "micro_batches": plan["micro_batches"],
+        "remat": plan["remat"],
+        "flags": list(plan["flags"]),
+        "step ms": round(1e3 * estimate["step"], 1),
+        "compute ms": round(1e3 * estimate["compute"], 1),
+        "attention ms": round(1e3 * estimate["attention"], 1),
+        "exposed ms": round(1e3 * estimate["exposed"], 1),
+        "mfu": round(100 * estimate["mfu"], 1),
+        "peak GiB": _gib(plan["peak"]),
+        "memory GiB": _gib(plan["available"]),
+        "exposed GiB": _gib(figures["exposed bytes"]),
+        "gathered GiB": _gib(figures["gathered bytes"]),
+        "all-reduced in the layer loop GiB": _gib(figures["all-reduced bytes in the layer loop"]),
+        "untimed": plan["untimed"],
+        "compile s": round(plan["compile_seconds"], 1),
+        "process GiB": _gib(plan["process_bytes"]),
+        "chip-hours": round(estimate["chip_hours"]),
+        "calibration": estimate["calibration"],
+        "versions": plan["versions"],
+    }
+
+
+def _gib(count: float) -> float:
+    return round(count / 2**30, 2)
