@@ -24,24 +24,29 @@ def kept(plan: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
         "micro_batches": plan["micro_batches"],
         "remat": plan["remat"],
         "flags": list(plan["flags"]),
-        "step ms": round(1e3 * estimate["step"], 1),
-        "compute ms": round(1e3 * estimate["compute"], 1),
-        "attention ms": round(1e3 * estimate["attention"], 1),
-        "exposed ms": round(1e3 * estimate["exposed"], 1),
-        "mfu": round(100 * estimate["mfu"], 1),
+        "step ms": _digits(1e3 * estimate["step"]),
+        "compute ms": _digits(1e3 * estimate["compute"]),
+        "attention ms": _digits(1e3 * estimate["attention"]),
+        "exposed ms": _digits(1e3 * estimate["exposed"]),
+        "mfu": _digits(100 * estimate["mfu"]),
         "peak GiB": _gib(plan["peak"]),
         "memory GiB": _gib(plan["available"]),
         "exposed GiB": _gib(figures["exposed bytes"]),
         "gathered GiB": _gib(figures["gathered bytes"]),
         "all-reduced in the layer loop GiB": _gib(figures["all-reduced bytes in the layer loop"]),
         "untimed": plan["untimed"],
-        "compile s": round(plan["compile_seconds"], 1),
+        "compile s": _digits(plan["compile_seconds"]),
         "process GiB": _gib(plan["process_bytes"]),
-        "chip-hours": round(estimate["chip_hours"]),
+        "chip-hours": _digits(estimate["chip_hours"]),
         "calibration": estimate["calibration"],
         "versions": plan["versions"],
     }
 
 
 def _gib(count: float) -> float:
-    return round(count / 2**30, 2)
+    return _digits(count / 2**30)
+
+
+def _digits(value: float) -> float:
+    """Five digits: what is small is compared, too."""
+    return float(f"{value:.5g}")

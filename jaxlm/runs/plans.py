@@ -54,8 +54,9 @@ def read(path: Path) -> Plan:
     if not isinstance(plan, dict):
         raise Failure(f"{path} is no plan: jaxlm plan --save makes it again")
     for name, kind in NEEDED.items():
-        if not isinstance(plan.get(name), kind):
-            raise Failure(f"{path} is damaged, {name!r} is {plan.get(name)!r}: jaxlm plan --save makes it again")
+        value = plan.get(name)
+        if not isinstance(value, kind) or (name == "step ms" and value <= 0):
+            raise Failure(f"{path} is damaged, {name!r} is {value!r}: jaxlm plan --save makes it again")
     return plan
 
 
@@ -66,4 +67,4 @@ def find(directory: Path, experiment: Experiment, chip: str, devices: int) -> Pl
         if not path.exists():
             return None
     plan = read(path)
-    return plan if what_hash(experiment).startswith(plan["what"]) else None
+    return plan if plan["what"] == what_hash(experiment)[:16] else None

@@ -37,9 +37,10 @@ def find(setup: Setup, directory: Path | None, say: Say) -> plans.Plan | None:
         return None
     if plan is not None:
         differs = "; ".join(_differences(plan, setup))
+        also = f"; this run differs: {differs}" if differs else ""
         say(
             f"plan {plan['topology']}: {_shown(plan['mesh'])}, step {_number(plan['step ms'])} ms, "
-            f"MFU {plan['mfu']} %, peak {plan['peak GiB']} GiB{differs and f'; this run differs: {differs}'}"
+            f"MFU {plan['mfu']:.1f} %, peak {_number(plan['peak GiB'])} GiB{also}"
         )
     return plan
 

@@ -44,6 +44,8 @@ def test_where_it_runs_is_no_other_experiment_and_what_it_computes_is(tmp_path):
     plans.write(plan(), tmp_path)
     assert plans.find(tmp_path, apply(TREE, ["--where.remat", "full"]), "v5p", 4) == plan()
     assert plans.find(tmp_path, apply(TREE, ["--train.batch", "32"]), "v5p", 4) is None
+    plans.write(plan(what=""), tmp_path)
+    assert plans.find(tmp_path, TREE, "v5p", 4) is None
 
 
 def test_other_devices_names_and_places_have_none(tmp_path):
@@ -64,6 +66,7 @@ def test_other_devices_names_and_places_have_none(tmp_path):
         ("{}", "is damaged, 'what' is None"),
         (json.dumps(plan(what=7)), "is damaged, 'what' is 7"),
         (json.dumps(plan(mesh=None)), "is damaged, 'mesh' is None"),
+        (json.dumps(plan(**{"step ms": 0})), "is damaged, 'step ms' is 0"),
         (json.dumps(plan(mfu="63")), "is damaged, 'mfu' is '63'"),
     ],
 )
