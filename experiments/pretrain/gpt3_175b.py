@@ -1,6 +1,6 @@
 """GPT-3 175B (Brown et al. 2020, arXiv:2005.14165) on 512 v5p chips.
 
-    jaxlm plan experiments/pretrain/gpt3_175b.py --topology v5p:8x8x8 --flags async_gathers
+    jaxlm plan experiments/pretrain/gpt3_175b.py --topology v5p:8x8x8
     jaxlm run experiments/pretrain/gpt3_175b.py             # on the slice itself
 
 300 B tokens in rows of 2048, 1536 rows a step (3.2 M tokens, table 2.1), every layer dense. The estimate is in
@@ -35,6 +35,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=128),
             remat="query+key+value+attention",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """LLaMA 2 13B (Touvron et al. 2023, arXiv:2307.09288) on 64 v5p chips.
 
-    jaxlm plan experiments/pretrain/llama2_13b.py --topology v5p:4x4x4 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama2_13b.py --topology v5p:4x4x4
     jaxlm run experiments/pretrain/llama2_13b.py            # on the slice itself
 
 2 T tokens in rows of 4096, 256 rows a step (the paper: 1024). The estimate is in experiments/benchmarks/plans.py;
@@ -35,6 +35,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=32),
             remat="query+key+value+attention+middle+gate+up",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """LLaMA 2 70B (Touvron et al. 2023, arXiv:2307.09288) on 512 v5p chips.
 
-    jaxlm plan experiments/pretrain/llama2_70b.py --topology v5p:8x8x8 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama2_70b.py --topology v5p:8x8x8
     jaxlm run experiments/pretrain/llama2_70b.py                   # on the slice itself
 
 2 T tokens in rows of 4096, 512 rows a step. The estimate is in experiments/benchmarks/plans.py; the paper
@@ -35,6 +35,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=64),
             remat="query+key+value+attention+middle+gate+up",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """LLaMA 2 7B (Touvron et al. 2023, arXiv:2307.09288) on 64 v5p chips.
 
-    jaxlm plan experiments/pretrain/llama2_7b.py --topology v5p:4x4x4 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama2_7b.py --topology v5p:4x4x4
     jaxlm run experiments/pretrain/llama2_7b.py                    # on the slice itself
 
 2 T tokens in rows of 4096, 256 rows a step (the paper: 1024). By the compiler's estimate a step takes 2.4 s, 63 %
@@ -37,6 +37,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=32),
             remat="query+key+value+attention+middle+gate+up",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """LLaMA 2 7B on rows of 100,352 tokens, the window of Claude 2, on 64 v5p chips.
 
-    jaxlm plan experiments/pretrain/llama2_7b_100k.py --topology v5p:4x4x4 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama2_7b_100k.py --topology v5p:4x4x4
     jaxlm run experiments/pretrain/llama2_7b_100k.py --init RUN    # on the slice itself, from a run of rows of 4096
 
 Long-context fine-tuning as in Code Llama (Rozière et al. 2023, arXiv:2308.12950, section 2.4): rotary base 10^6,
@@ -40,6 +40,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=8, context=8),
             attention="all_to_all",
+            flags=("async_gathers",),
             remat="query+key+value+attention",
             every=Every(evaluate=500, checkpoint=500),
         ),

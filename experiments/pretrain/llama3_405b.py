@@ -1,6 +1,6 @@
 """Llama 3 405B (Grattafiori et al. 2024, arXiv:2407.21783) on 512 v5p chips.
 
-    jaxlm plan experiments/pretrain/llama3_405b.py --topology v5p:8x8x8 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama3_405b.py --topology v5p:8x8x8
     jaxlm run experiments/pretrain/llama3_405b.py           # on the slice itself
 
 Rows of 4096, 1024 a step (4 M tokens, as the paper at first), 1 T of the paper's 15.6 T tokens. The estimate is
@@ -36,6 +36,7 @@ def experiment() -> Experiment:
             mesh=Mesh(fsdp=256),
             micro_batches=2,
             remat="query+key+value+attention",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """Llama 3 8B (Grattafiori et al. 2024, arXiv:2407.21783) on 256 v6e chips.
 
-    jaxlm plan experiments/pretrain/llama3_8b.py --topology v6e:16x16 --flags async_gathers
+    jaxlm plan experiments/pretrain/llama3_8b.py --topology v6e:16x16
     jaxlm run experiments/pretrain/llama3_8b.py                    # on the slice itself
 
 Rows of 4096, 512 rows a step, 1 T of the paper's 15 T tokens.
@@ -34,6 +34,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=32),
             remat="query+key+value+attention+middle+gate",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -1,6 +1,6 @@
 """Mixtral 8x7B (Jiang et al. 2024, arXiv:2401.04088) on 64 v5p chips.
 
-    jaxlm plan experiments/pretrain/mixtral_8x7b.py --topology v5p:4x4x4 --flags async_gathers
+    jaxlm plan experiments/pretrain/mixtral_8x7b.py --topology v5p:4x4x4
     jaxlm run experiments/pretrain/mixtral_8x7b.py          # on the slice itself
 
 Rows of 4096, 256 rows a step, 1 T tokens (the paper tells neither). The estimate is in
@@ -35,6 +35,7 @@ def experiment() -> Experiment:
         where=Where(
             mesh=Mesh(fsdp=32),
             remat="query+key+value+attention",
+            flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),
     )

@@ -26,35 +26,43 @@ class Request:
     base: Experiment
     experiment: Experiment
     options: dict[str, str]
+    words: list[str]
+    """The changes as they were written."""
     help: bool
 
 
-def parse(argv: list[str], options: tuple[str, ...], usage: str) -> Request:
-    """Loads, overrides and checks; raises UsageError with everything that is wrong."""
-    given, words = take(argv, options)
+def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str, ...] = ()) -> Request:
+    """Loads, overrides and checks; raises UsageError with everything that is wrong.
+
+    `options` take a value each, `bare` ones none.
+    """
+    given, words = take(argv, options, bare)
     wants_help = any(word in ("-h", "--help") for word in words)
     words = [word for word in words if word not in ("-h", "--help")]
     if not words or words[0].startswith("-"):
         raise UsageError(f"the experiment comes first: {usage}")
     base = load_experiment(words[0])
-    experiment = apply(base, words[1:], options)
+    experiment = apply(base, words[1:], options + bare)
     if "init" in given:
         experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
         experiment = _pinned(experiment)
         what_hash(experiment)  # a custom objective must be there
-    return Request(words[0], base, experiment, given, wants_help)
+    return Request(words[0], base, experiment, given, words[1:], wants_help)
 
 
-def take(argv: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """Splits `--name value` and `--name=value` of the given names from the other words."""
+def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) -> tuple[dict[str, str], list[str]]:
+    """Splits `--name value` and `--name=value` of names, and `--name` of bare ones, from the other words."""
     given: dict[str, str] = {}
     rest: list[str] = []
     words = iter(argv)
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
+        if word.startswith("--") and name in bare and not equals:
+            given[name] = ""
+            continue
         if not word.startswith("--") or name not in names:
             rest.append(word)
             continue

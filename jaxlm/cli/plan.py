@@ -1,15 +1,17 @@
-"""usage: jaxlm plan EXPERIMENT --topology v5p:4x4x4 [--flags async_gathers] [--price USD] [--search N]
+"""usage: jaxlm plan EXPERIMENT --topology v5p:4x4x4 [--search N] [--save] [--price USD] [OVERRIDES]
 
 Compiles the real training step for chips that are not there and says whether it fits, what binds it, how long
 a step will take by estimate, and what to try. Touches no accelerator; needs the extra `tpu` or `cuda`.
 
   --topology v5p:4x4x4     chips and their shape: v5e:16x16, h100:8, ... (an unknown one lists all)
-  --flags A,B              sets of compiler flags by name (an unknown one lists those of the chip)
   --price USD              price of a chip for an hour, for the cost of the run
   --json FILE              write the plan as data
   --hlo FILE               write the program that was compiled
   --search N               rank all meshes, micro-batches and policies by closed forms and compile the best N
+  --save                   keep the plan (of a search, the best) beside the experiment, in plans/: jaxlm run
+                           on these chips prints what it measures beside it
   --where.mesh.fsdp 16     set a field, as for jaxlm run
+  --where.flags A B        sets of compiler flags by name; one of another chip lists those of this one
 """
 
 from __future__ import annotations
@@ -21,20 +23,27 @@ from typing import TYPE_CHECKING
 from jaxlm.cli import experiment
 from jaxlm.cli.planned import milliseconds, pages, share
 from jaxlm.cli.text import size, table
+from jaxlm.config import flags
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.planning import flags, topology
+from jaxlm.config.load import directory
+from jaxlm.planning import topology
+from jaxlm.planning.kept import kept
+from jaxlm.runs import plans
 
 if TYPE_CHECKING:
     from jaxlm.config.experiment import Experiment
+    from jaxlm.planning.explain import Plan
+    from jaxlm.planning.search import Compiled
     from jaxlm.planning.topology import Topology
 
-OPTIONS = ("topology", "flags", "price", "json", "hlo", "search")
+OPTIONS = ("topology", "price", "json", "hlo", "search")
+BARE = ("save",)
 USAGE = "jaxlm plan EXPERIMENT --topology v5p:4x4x4"
 
 
 def main(argv: list[str]) -> int:
     """Compiles and prints the plan. Returns the exit code."""
-    request = experiment.parse(argv, OPTIONS, USAGE)
+    request = experiment.parse(argv, OPTIONS, USAGE, BARE)
     if request.help:
         print(experiment.fields(request.experiment))
         return 0
@@ -42,24 +51,36 @@ def main(argv: list[str]) -> int:
     if "topology" not in given:
         raise UsageError(f"which chips? {USAGE}")
     where = topology.parse(given["topology"])
-    names = [name for name in given.get("flags", "").split(",") if name]
-    initial = flags.choose(names, where.chip, "init")
+    flags.choose(request.experiment.where.flags, where.chip)
     price = _price(given.get("price"))
     count = _count(given.get("search"))
     topology.check_installed(where)
-    topology.environment(where, " ".join(f"--{flag}={value}" for flag, value in initial.items()))
+    topology.environment(where)
 
     from jaxlm.planning.explain import make_plan
 
     if count is not None:
-        found = _search(request.experiment, where, names, price, count)
-        _write(given.get("json"), json.dumps(found, indent=1) + "\n")
+        found = _search(request.experiment, where, price, count)
+        _write(given.get("json"), json.dumps([one.data() for one in found], indent=1) + "\n")
+        _save(request, found[0].plan, found[0].candidate.change)
         return 0
-    plan, text = make_plan(request.experiment, where, names, price)
+    plan, text = make_plan(request.experiment, where, price)
     print("\n\n".join(part for part in pages(plan) if part))
     _write(given.get("json"), json.dumps(plan.json(), indent=1) + "\n")
     _write(given.get("hlo"), text)
+    _save(request, plan)
     return 0
+
+
+def _save(request: experiment.Request, plan: Plan | None, change: tuple[str, ...] = ()) -> None:
+    """Keeps a plan that was asked to be kept; `change` is what a search has changed."""
+    if "save" not in request.options:
+        return
+    if plan is None:
+        raise Failure("every candidate was refused: there is no plan to save")
+    command = ["jaxlm", "plan", request.name, "--topology", plan.topology, *request.words, *change]
+    path = plans.write(kept(plan.json(), command), directory(request.name) / plans.DIRECTORY)
+    print(f"\nkept as {path}")
 
 
 def _price(text: str | None) -> float | None:
@@ -80,8 +101,8 @@ def _count(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _search(tree: Experiment, where: Topology, names: list[str], price: float | None, count: int) -> list[dict]:
-    """Compiles the best candidates, prints them as they come and then ranked. Returns them as data."""
+def _search(tree: Experiment, where: Topology, price: float | None, count: int) -> list[Compiled]:
+    """Compiles the best candidates, prints them as they come and then ranked. Returns them so."""
     from jaxlm.planning import search
     from jaxlm.planning.explain import make_plan
 
@@ -92,7 +113,7 @@ def _search(tree: Experiment, where: Topology, names: list[str], price: float | 
     chosen = search.best(some, count)
     print(f"{len(some)} ways divide and fit by closed forms; compiling {len(chosen)}")
     found = []
-    for one in search.compile_best(chosen, lambda tree: make_plan(tree, where, names, price)[0]):
+    for one in search.compile_best(chosen, lambda tree: make_plan(tree, where, price)[0]):
         said = one.refusal or f"{milliseconds(one.seconds)} ms, MFU {share(one.mfu, 1)}"
         print(f"  {' '.join(one.candidate.change) or 'as it is'}: {said}", flush=True)
         found.append(one)
@@ -109,7 +130,7 @@ def _search(tree: Experiment, where: Topology, names: list[str], price: float | 
         for one in found
     ]
     print("\n" + table(("change", "closed form, ms", "bytes", "compiled, ms", "MFU", "peak"), rows))
-    return [one.data() for one in found]
+    return found
 
 
 def _write(path: str | None, content: str) -> None:

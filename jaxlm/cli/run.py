@@ -1,7 +1,8 @@
 """usage: jaxlm run EXPERIMENT [--init RUN] [--run-dir DIR] [--profile A:B] [OVERRIDES]
 
 Trains, evaluates and samples, and writes the run to runs/NAME-HASH. Run again, it resumes exactly; a finished
-run is left as it is (exit code 0). Exit code 75 means: saved, run me again.
+run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A plan of these devices that
+`jaxlm plan --save` has kept is printed beside what is measured.
 
   EXPERIMENT               a file with `def experiment() -> Experiment`, or its module
   --init RUN               start from the parameters of a run
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 from jaxlm.cli import environment, experiment
 from jaxlm.config.errors import UsageError
+from jaxlm.config.load import directory
+from jaxlm.runs import plans
 
 OPTIONS = ("init", "run_dir", "profile")
 USAGE = "jaxlm run EXPERIMENT [--train.steps 50 ...]"
@@ -35,7 +38,8 @@ def main(argv: list[str]) -> int:
 
     from jaxlm.train.run import run
 
-    return run(request.experiment, run_dir=request.options.get("run_dir"), profile=profile)
+    beside = directory(request.name) / plans.DIRECTORY
+    return run(request.experiment, run_dir=request.options.get("run_dir"), profile=profile, plans=beside)
 
 
 def _profile(text: str | None, steps: int) -> tuple[int, int] | None:

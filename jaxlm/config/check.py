@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from jaxlm.config.data import Bytes, SentencePiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.flags import find
 from jaxlm.config.model import Encoder, EncoderDecoder, Learned, Rwkv4
 from jaxlm.config.objective import Autoregressive
 from jaxlm.config.paths import leaves
@@ -54,10 +55,11 @@ def _ranges(experiment: Experiment) -> Iterator[str]:
 
 def _agreement(experiment: Experiment) -> Iterator[str]:
     train, where, model = experiment.train, experiment.where, experiment.model
-    try:
-        kept(where.remat)
-    except UsageError as error:
-        yield str(error)
+    for ask, name in ((kept, where.remat), *((find, one) for one in where.flags)):
+        try:
+            ask(name)
+        except UsageError as error:
+            yield str(error)
     if where.micro_batches > 0 and train.batch % where.micro_batches:
         yield (f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it")
     learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)

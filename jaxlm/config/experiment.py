@@ -101,6 +101,8 @@ class Where:
     memory.
     """
     attention: str = "auto"
+    flags: tuple[str, ...] = ()
+    """Sets of compiler flags by name, of `config.flags`; devices that are no known chip take none."""
     every: Every = Every()
 
 

@@ -23,8 +23,7 @@ def load_experiment(name: str) -> Experiment:
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    is_file = name.endswith(".py") or os.sep in name
-    module = _guard(name, lambda: _import_file(name) if is_file else _import_module(name))
+    module = _guard(name, lambda: _import_file(name) if _is_file(name) else _import_module(name))
     make = getattr(module, "experiment", None)
     if not callable(make):
         raise UsageError(f"{name}: no function experiment(); add `def experiment() -> Experiment: ...`")
@@ -35,6 +34,15 @@ def load_experiment(name: str) -> Experiment:
     if wrong:
         raise UsageError(f"{name}: wrong types\n" + "\n".join(wrong))
     return result
+
+
+def directory(name: str) -> Path:
+    """Where the file of an experiment lies that has been loaded by this name."""
+    return Path(name if _is_file(name) else sys.modules[name].__file__).parent
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
 
 
 def _import_file(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -79,13 +79,11 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
     )
 
 
-def compile_step(
-    experiment: Experiment, devices: Sequence[jax.Device], options: Mapping[str, str] | None = None
-) -> Compiled:
+def compile_step(experiment: Experiment, devices: Sequence[jax.Device]) -> Compiled:
     """Compiles the step that `jaxlm run` would, for all the devices.
 
-    `options` are compiler flags. Raises DoesNotFit where it needs more memory than a device has, UsageError
-    where experiment, mesh and devices disagree.
+    Raises DoesNotFit where it needs more memory than a device has, UsageError where experiment, mesh, flags and
+    devices disagree.
     """
     start = time.perf_counter()
     setup = make_setup(experiment, devices)
@@ -107,7 +105,7 @@ def compile_step(
         lowered = traced.lower()
     middle = time.perf_counter()
     try:
-        compiled = lowered.compile(compiler_options=dict(options) if options else None)
+        compiled = lowered.compile(compiler_options=setup.options)
     except jax.errors.JaxRuntimeError as error:
         raise _refused(error, sum(parts.values())) from None
     end = time.perf_counter()

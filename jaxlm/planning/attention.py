@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jaxlm.planning.chips import Chip
+from jaxlm.config.chips import Chip
 from jaxlm.planning.hlo import Instruction, Module, arrays
 
 TIMED = ("splash_", "gmm", "tgmm")

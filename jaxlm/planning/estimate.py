@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.flags import FLAGS
 from jaxlm.config.flops import flops_per_token
 from jaxlm.config.paths import leaves
 from jaxlm.planning import attention, experts, roofline
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
-from jaxlm.planning.flags import FLAGS
 from jaxlm.planning.hlo import Module
 
 METHOD = "Step = compiler's cycles + pessimistic kernels + waiting for collectives at link speed; estimates, "
@@ -86,7 +86,6 @@ def estimate(
     devices: int,
     chips: int,
     products: float,
-    flags: Sequence[str] = (),
     price: float | None = None,
 ) -> Estimate:
     """The estimate of a compiled step; `products` are its traced FLOPs, `price` USD an hour and chip."""
@@ -117,7 +116,7 @@ def estimate(
         tokens_per_day=tokens * 86_400 / step,
         chip_hours=hours,
         cost=None if price is None else hours * price,
-        calibration=_calibration(gpu, flags),
+        calibration=_calibration(gpu, experiment.where.flags),
     )
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from jaxlm.config.chips import Chip
 from jaxlm.layers.moe import megablox
 from jaxlm.planning.attention import MXU_SHARE
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.hlo import Instruction, Module, arrays
 
 SUM, STORE, MASK = 1, 3, 4

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jaxlib
 
+from jaxlm.config.chips import Chip
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
-from jaxlm.planning import attention, buffers, collectives, estimate, findings, flags, hlo, memory, topology
+from jaxlm.planning import attention, buffers, collectives, estimate, findings, hlo, memory, topology
 from jaxlm.planning.aot import Compiled, DoesNotFit, compile_step, does_not_fit
 from jaxlm.planning.changes import smallest_change
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
 
 
@@ -71,17 +71,15 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def make_plan(
-    experiment: Experiment, where: topology.Topology, names: Sequence[str] = (), price: float | None = None
-) -> tuple[Plan, str]:
+def make_plan(experiment: Experiment, where: topology.Topology, price: float | None = None) -> tuple[Plan, str]:
     """The plan of an experiment on a topology, and the HLO text it was read from.
 
-    `names` are sets of `flags.FLAGS`. Raises UsageError where experiment, mesh, flags and topology disagree, and
-    Failure, with the smallest change that would help, where the step does not fit.
+    Raises UsageError where experiment, mesh, flags and topology disagree, and Failure, with the smallest change
+    that would help, where the step does not fit.
     """
     chip = where.chip
     found = topology.devices(where)
-    compiled = _compiled(experiment, where, found, flags.choose(names, chip))
+    compiled = _compiled(experiment, where, found)
     module = hlo.parse(compiled.text)
     some = collectives.collectives(module, compiled.mesh)
     estimated = estimate.estimate(
@@ -92,7 +90,6 @@ def make_plan(
         devices=len(found),
         chips=where.chips,
         products=compiled.products,
-        flags=names,
         price=price,
     )
     step = findings.Step(
@@ -101,7 +98,6 @@ def make_plan(
         devices=len(found),
         module=module,
         collectives=some,
-        flags=names,
         seconds=estimated.step,
         products=estimated.hardware_flops,
         model_flops=estimated.model_flops,
@@ -117,7 +113,7 @@ def make_plan(
         batch=(train.batch, train.length),
         micro_batches=experiment.where.micro_batches,
         remat=experiment.where.remat,
-        flags=tuple(names),
+        flags=experiment.where.flags,
         memory=memory.categories(experiment, compiled, len(found)),
         peak=compiled.peak,
         available=chip.memory,
@@ -136,11 +132,9 @@ def make_plan(
     return plan, compiled.text
 
 
-def _compiled(
-    experiment: Experiment, where: topology.Topology, found: list[jax.Device], options: dict[str, str]
-) -> Compiled:
+def _compiled(experiment: Experiment, where: topology.Topology, found: list[jax.Device]) -> Compiled:
     try:
-        compiled = compile_step(experiment, found, options)
+        compiled = compile_step(experiment, found)
         # That a TPU compiler takes a step is the proof that it fits; GPU compilers take any.
         if where.chip.platform == "cuda" and compiled.peak > where.chip.memory:
             raise does_not_fit(compiled.peak, where.chip.memory)

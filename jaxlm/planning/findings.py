@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.flags import FLAGS
 from jaxlm.config.flops import bytes_per_device
 from jaxlm.config.numbers import divisors
 from jaxlm.planning.changes import HEADROOM, Words, changed, fits, policies, recomputed, words
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.collectives import Collective
-from jaxlm.planning.flags import FLAGS
 from jaxlm.planning.hlo import Module
 
 ROWS = 256
@@ -48,13 +48,17 @@ class Step:
     devices: int
     module: Module
     collectives: Sequence[Collective]
-    flags: Sequence[str]
     seconds: float
     """Estimated time of the step."""
     products: float
     model_flops: float
     peak: int
     """Bytes of a device in use."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Sets of flags it was compiled with."""
+        return self.experiment.where.flags
 
     def fits(self, **change: int | str) -> bool:
         """Whether a change divides, and fits by closed forms."""
@@ -66,7 +70,7 @@ class Step:
 
     def flagged(self, name: str) -> Words:
         """The command line of one more set of flags."""
-        return ("--flags", ",".join([*self.flags, name]))
+        return ("--where.flags", *self.flags, name)
 
     def wait(self, some: Sequence[Collective]) -> float:
         """Share of the step that is spent waiting for some collectives."""

@@ -11,7 +11,7 @@ import json
 import re
 from math import prod
 
-from jaxlm.planning.chips import Chip
+from jaxlm.config.chips import Chip
 from jaxlm.planning.hlo import Instruction, Module, arrays, size
 
 PRODUCTS = 0.7

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jaxlm.config.chips import Chip
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
@@ -20,8 +21,10 @@ from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.planning.changes import HEADROOM, Words, changed, policies, recomputed, words
-from jaxlm.planning.chips import Chip
 from jaxlm.planning.findings import ROWS
+
+if TYPE_CHECKING:
+    from jaxlm.planning.explain import Plan
 
 SHARE = 0.7
 """Of peak that a step's products reach."""
@@ -46,11 +49,24 @@ class Compiled:
     """A candidate and what the compiler made of it."""
 
     candidate: Candidate
-    seconds: float | None
-    """Of a step, by the compiled plan; None where it was refused."""
-    mfu: float | None
-    peak: int | None
+    plan: Plan | None
+    """None where it was refused."""
     refusal: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a step, by the compiled plan."""
+        return self.plan and self.plan.estimate.step
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of peak, by the compiled plan."""
+        return self.plan and self.plan.estimate.mfu
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes of a device, by the compiled plan."""
+        return self.plan and self.plan.peak
 
     def data(self) -> dict[str, Any]:
         """As plain data, without the experiment."""
@@ -84,15 +100,13 @@ def best(some: Sequence[Candidate], count: int) -> list[Candidate]:
     return list(chosen.values())[:count]
 
 
-def compile_best(some: Sequence[Candidate], plan: Callable[[Experiment], object]) -> Iterator[Compiled]:
-    """Each candidate compiled by `plan` (an experiment to a `Plan`), in the order given."""
+def compile_best(some: Sequence[Candidate], plan: Callable[[Experiment], Plan]) -> Iterator[Compiled]:
+    """Each candidate compiled by `plan`, in the order given."""
     for one in some:
         try:
-            made = plan(one.experiment)
+            yield Compiled(one, plan(one.experiment))
         except (Failure, UsageError) as error:
-            yield Compiled(one, None, None, None, str(error))
-        else:
-            yield Compiled(one, made.estimate.step, made.estimate.mfu, made.peak)
+            yield Compiled(one, None, str(error))
 
 
 def ranked(some: Sequence[Compiled]) -> list[Compiled]:

@@ -12,8 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxlm.config.chips import CHIPS, Chip
 from jaxlm.config.errors import UsageError
-from jaxlm.planning.chips import CHIPS, Chip
 
 if TYPE_CHECKING:
     import jax
@@ -84,11 +84,10 @@ def _known() -> str:
     return "\n".join(lines)
 
 
-def environment(topology: Topology, flags: str = "", into: MutableMapping[str, str] = os.environ) -> None:
+def environment(topology: Topology, into: MutableMapping[str, str] = os.environ) -> None:
     """Sets what compilers read when they are loaded; to be called before jax is imported.
 
-    The CPU stays the default backend, so that no accelerator of this machine is touched. `flags` are added to
-    `LIBTPU_INIT_ARGS`.
+    The CPU stays the default backend, so that no accelerator of this machine is touched.
     """
     into["JAX_PLATFORMS"] = "cpu"
     into.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -99,8 +98,6 @@ def environment(topology: Topology, flags: str = "", into: MutableMapping[str, s
         into.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
         into.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         into.setdefault("TPU_WORKER_ID", "0")
-        if flags:
-            into["LIBTPU_INIT_ARGS"] = f"{into.get('LIBTPU_INIT_ARGS', '')} {flags}".strip()
     else:
         # There is no device to time kernels on.
         into["XLA_FLAGS"] = f"{into.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()

@@ -35,16 +35,20 @@ def compiled_steps(session: Session) -> Callable[[int], Callable]:
         )
         with session.clock("compile"):
             lowered = jax.jit(function, donate_argnums=0, out_shardings=(places, None)).lower(setup.abstract, batch)
-            return together.compiled(lowered), hashlib.sha256(lowered.as_text().encode()).hexdigest()
+            return together.compiled(lowered, setup.options), hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
+    mesh, asked = setup.call.layout.mesh, experiment.where.flags
+    if asked and not setup.options:
+        kind = mesh.devices.flat[0].device_kind
+        session.display.say(f"where.flags {' '.join(asked)}: not for {kind}, left out")
     plain, lowered = compiled(setup.call)
-    mesh = setup.call.layout.mesh
     note(
         session,
         data=session.rows.fingerprint,
         tokenizer=session.prepared.tokenizer.fingerprint,
         devices=[device.device_kind for device in mesh.devices.flat],
         mesh=dict(mesh.shape),
+        compiler_options=setup.options,
         lowered_step=lowered,
     )
     cadence, observed = experiment.where.every.telemetry, []

@@ -28,11 +28,12 @@ from jaxlm.runs import goodput
 from jaxlm.runs.directory import Run, finish, is_finished, open_run, record, release, run_path
 from jaxlm.runs.files import write_atomically
 from jaxlm.runs.journal import Journal, Silent
+from jaxlm.runs.plans import Plan
 from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
-from jaxlm.train import feed, held_out
+from jaxlm.train import feed, held_out, planned
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
@@ -40,13 +41,23 @@ from jaxlm.train.interruption import AGAIN, Interruption
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
-from jaxlm.train.session import Session, evaluate, log, save, settle
+from jaxlm.train.session import Session, evaluate, log, mark, save, settle
 from jaxlm.train.setup import Setup, cache_directory, initial_state, make_setup
 from jaxlm.train.state import State
 
 
-def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[int, int] | None = None) -> int:
-    """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again."""
+def run(
+    experiment: Experiment,
+    *,
+    run_dir: str | None = None,
+    profile: tuple[int, int] | None = None,
+    plans: Path | None = None,
+) -> int:
+    """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again.
+
+    `plans` is a directory of kept plans: the one of this experiment and these devices is printed beside what is
+    measured.
+    """
     clock = goodput.Clock()
     join()
     with leaving(), Interruption() as interruption:
@@ -55,13 +66,14 @@ def run(experiment: Experiment, *, run_dir: str | None = None, profile: tuple[in
         with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
             # What can be wrong with a request shows here: the directory is made when work begins.
             setup = make_setup(experiment)
+            plan = planned.find(setup, plans, display.say)
             with clock("data"):
                 prepared = _prepare(experiment, display)
             opened = _open(experiment, run_dir)
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)
             try:
-                return _run(opened, setup, prepared, clock, display, interruption, profile)
+                return _run(opened, setup, prepared, clock, display, interruption, profile, plan)
             finally:
                 release(opened)
 
@@ -129,6 +141,7 @@ def _run(
     display: Display,
     interruption: Interruption,
     profile: tuple[int, int] | None,
+    plan: Plan | None,
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
@@ -157,6 +170,7 @@ def _run(
                 held_out_rows=row_data.held_out(prepared.held_out, experiment.packing, **size),
                 tensorboard=open_tensorboard(opened.path, display.say) if jax.process_index() == 0 else None,
                 evaluate=held_out.make_evaluate(setup.objective, setup.call),
+                plan=plan,
             )
             if restored is not None:
                 display.say(f"resumed at step {first}")
@@ -190,6 +204,7 @@ def _train(
     )
     batches = feed.Prefetched(lambda step: feed.global_batch(session.rows, session.setup.call.layout, step))
     session.logged = (time.monotonic(), first)
+    mark(session, first)
     try:
         interruption.training = True
         with Profile(session.run.path, profile) as profiled:
@@ -207,6 +222,7 @@ def _train(
     finally:
         batches.close()
     settle(session)
+    planned.compare(session)
     if done < last:
         save(session, done, state)
         session.checkpoints.wait()

@@ -15,6 +15,7 @@ from jaxlm.data.rows import Rows
 from jaxlm.runs import goodput
 from jaxlm.runs.directory import Run, record
 from jaxlm.runs.journal import Journal
+from jaxlm.runs.plans import Plan
 from jaxlm.train import feed, held_out, optimizers, telemetry
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.loop import Metrics
@@ -40,6 +41,10 @@ class Session:
     tensorboard: Any = None
     logged: tuple[float, int] = (0.0, 0)
     """Time and step of the last logged line."""
+    plan: Plan | None = None
+    """That of these devices, to be compared with what is measured."""
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    """(Steps, seconds spent on them and on waiting for their data) at the start and at each logged line."""
     evaluate: held_out.Evaluate | None = None
     newest: dict[str, float] = field(default_factory=dict)
     """The newest evaluation."""
@@ -80,10 +85,17 @@ def log(session: Session, done: int) -> None:
     now, (then, before) = time.monotonic(), session.logged
     tokens = (done - before) * session.experiment.train.batch * session.experiment.train.length
     session.logged = (now, done)
+    mark(session, done)
     session.display.step(done)
     last, speed = session.experiment.train.steps, tokens / (now - then)
     session.display.say(f"step {done}/{last}  loss {session.loss:.4f}  {speed:,.0f} tokens/s")
     goodput.write(session.journal, done, session.clock)
+
+
+def mark(session: Session, done: int) -> None:
+    """Notes how long the steps so far have taken, without evaluation, checkpoints and compiling."""
+    seconds = session.clock.seconds()
+    session.marks.append((done, seconds.get("step", 0.0) + seconds.get("data", 0.0)))
 
 
 def evaluate(session: Session, done: int, state: State) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.cluster import together
-from jaxlm.config import PRECISIONS, Experiment
+from jaxlm.config import PRECISIONS, Experiment, flags
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.numbers import nearest_multiples
@@ -50,6 +50,8 @@ class Setup:
     objective: Objective
     optimizer: optax.GradientTransformation
     abstract: State
+    options: dict[str, bool | int]
+    """Compiler flags of the step: those of `where.flags` for these devices."""
 
 
 def cache_directory() -> Path:
@@ -73,9 +75,10 @@ def make_call(experiment: Experiment, devices: Sequence[jax.Device] | None = Non
 def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Setup:
     """Compile-time facts of an experiment, for all devices unless some are named.
 
-    Raises UsageError where batch, mesh, micro-batches and pipeline disagree.
+    Raises UsageError where batch, mesh, micro-batches and pipeline disagree, or flags are for other devices.
     """
     call = make_call(experiment, devices)
+    options = flags.of_devices(experiment.where.flags, call.layout.mesh.devices.flat[0].device_kind)
     _check_rows(experiment, call.layout)
     objective = build_objective(experiment.objective, experiment.model)
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
@@ -92,7 +95,7 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
     )
-    return Setup(experiment, call, objective, optimizer, abstract)
+    return Setup(experiment, call, objective, optimizer, abstract, options)
 
 
 def _check_rows(experiment: Experiment, layout: Layout) -> None:

@@ -145,9 +145,9 @@ def test_generate_options():
 FAKE = """
 import json, os, sys, types
 
-def run(experiment, run_dir, profile):
+def run(experiment, run_dir, profile, plans):
     variables = [os.environ.get(name) for name in ("GLIBC_TUNABLES", "JAXLM_REEXEC")]
-    print(json.dumps([experiment.train.steps, run_dir, profile, variables]))
+    print(json.dumps([experiment.train.steps, run_dir, profile, str(plans), variables]))
     return 75
 
 def generate(run, prompt, options):
@@ -178,8 +178,8 @@ def test_run_hands_over_what_was_asked(with_fakes, tmp_path):
     assert done.returncode == 75, done.stderr
     changes, told = done.stdout.strip().split("\n")
     assert changes == "train.steps: 600 -> 7"
-    steps, run_dir, profile, variables = json.loads(told)
-    assert (steps, run_dir, profile) == (7, "r", [2, 4])
+    steps, run_dir, profile, plans, variables = json.loads(told)
+    assert (steps, run_dir, profile, plans) == (7, "r", [2, 4], "tests/plans")
     assert "glibc.malloc.hugetlb=1" in variables[0]
     assert variables[1] == "1"
 

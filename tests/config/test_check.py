@@ -25,6 +25,7 @@ def test_shipped_experiment_passes():
         ("model:encoder --model.vocab 4096", "model is an Encoder: it sees the tokens"),
         ("model:encoder_decoder --model.vocab 4096", "model is an EncoderDecoder: documents have nothing"),
         ("--model.vocab 100", "model.vocab is 100: the tokenizer has 4096"),
+        ("--where.flags vmem async_gather", "where.flags: no set 'async_gather'; nearest: async_gathers, "),
         (
             "--model.block.attention.kv_heads 3",
             "model.block.attention.kv_heads is 3: it must divide heads = 4",

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from jaxlm.config.codec import what_hash
+from jaxlm.config.flops import shape_of_mesh
 from jaxlm.config.load import load_experiment
+from jaxlm.config.overrides import apply
+from jaxlm.planning import topology
+from jaxlm.runs.plans import find
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -24,7 +28,10 @@ COMMITTED = plans.committed()
 MFU = {
     "llama2_7b-v5p-64": 62.0,
     "llama2_7b-v5e-256": 59.0,
+    "llama2_7b-h100-8": 45.0,
     "llama2_70b-v5p-512": 62.0,
+    "llama3_8b-v6e-256": 42.0,
+    "mixtral_8x7b-v5p-64": 45.0,
 }
 """Percent, by the pessimistic estimate."""
 
@@ -35,9 +42,33 @@ def test_every_case_is_committed_and_no_other():
 
 @pytest.mark.parametrize("name", plans.CASES)
 def test_a_plan_is_of_the_experiment_as_it_is(name):
-    words = plans.CASES[name]
-    assert COMMITTED[name]["what"] == what_hash(load_experiment(str(EXPERIMENTS / "pretrain" / words[0])))[:16]
-    assert COMMITTED[name]["command"] == ["jaxlm", "plan", f"experiments/pretrain/{words[0]}", *words[1:]]
+    file, topology, chips, *changes = plans.CASES[name]
+    tree = apply(load_experiment(str(EXPERIMENTS / "pretrain" / file)), changes)
+    assert COMMITTED[name]["what"] == what_hash(tree)[:16]
+    assert COMMITTED[name]["command"] == [
+        "jaxlm",
+        "plan",
+        f"experiments/pretrain/{file}",
+        topology,
+        chips,
+        *changes,
+    ]
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_run_would_find_it_and_see_how_it_was_planned(name):
+    one = COMMITTED[name]
+    _, _, file, _, where, *words = one["command"]
+    tree = apply(load_experiment(str(EXPERIMENTS.parent / file)), words)
+    found = find(plans.PLANS, tree, one["chip"], one["devices"])
+    assert found == one
+    assert (one["topology"], one["chip"]) == (where, where.partition(":")[0])
+    assert one["devices"] == topology.parse(where).chips
+    how = (one["remat"], one["micro_batches"], tuple(one["flags"]))
+    assert how == (tree.where.remat, tree.where.micro_batches, tree.where.flags)
+    assert one["batch"] == [tree.train.batch, tree.train.length]
+    mesh = {axis: size for axis, size in shape_of_mesh(tree, one["devices"]).items() if size > 1}
+    assert one["mesh"] == mesh
 
 
 @pytest.mark.parametrize("name", plans.CASES)

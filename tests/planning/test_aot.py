@@ -15,7 +15,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.flops import parameters
 from jaxlm.planning import aot, cudnn, topology
 from jaxlm.train import feed
-from jaxlm.train.setup import RUN_ONCE, make_setup
+from jaxlm.train.setup import make_setup
 
 
 def test_the_batch_is_that_of_the_feed():
@@ -36,7 +36,7 @@ def test_the_batch_is_that_of_the_feed():
 
 def test_a_step_for_devices_that_are_there():
     tree = experiment()
-    compiled = aot.compile_step(tree, jax.devices()[:4], RUN_ONCE)
+    compiled = aot.compile_step(tree, jax.devices()[:4])
     assert compiled.mesh["fsdp"] == 4
     # float32, a quarter each; scales of norms are whole on every device
     norms = 4 * (2 * 3 + 1) * 256
@@ -95,12 +95,12 @@ def test_cudnn_is_assumed_while_tracing_only():
     assert fused_attention_stablehlo.check_cudnn_version is before
 
 
-def planned(text, *names, **where):
+def planned(text, **where):
     from jaxlm.planning.explain import make_plan
 
     tree = experiment()
     changed = dataclasses.replace(tree.where, **where)
-    return make_plan(dataclasses.replace(tree, where=changed), topology.parse(text), names)
+    return make_plan(dataclasses.replace(tree, where=changed), topology.parse(text))
 
 
 @pytest.mark.nightly
@@ -118,9 +118,9 @@ def test_a_step_for_a_tpu_that_is_not_there():
     assert plan.memory["parameters"] == pytest.approx(plan.memory["optimizer"] / 2, rel=0.01)
     assert json.loads(json.dumps(plan.json()))["topology"] == "v5p:2x2x1"
     fixes = {one.rule: one.fixes for one in plan.findings}
-    assert fixes["gathers not hidden"] == (("--flags", "async_gathers"),)
+    assert fixes["gathers not hidden"] == (("--where.flags", "async_gathers"),)
     # applying the fix and planning again improves the named figure
-    again, _ = planned("v5p:2x2x1", "async_gathers")
+    again, _ = planned("v5p:2x2x1", flags=("async_gathers",))
     assert again.figures["exposed gather bytes"] < 0.7 * plan.figures["exposed gather bytes"]
     assert again.estimate.model_flops == plan.estimate.model_flops
 

@@ -3,9 +3,9 @@
 
 import pytest
 
+from jaxlm.config.chips import CHIPS
 from jaxlm.planning import hlo
 from jaxlm.planning.attention import Kernel, blocks_run, kernels, other_kernels, pessimistic
-from jaxlm.planning.chips import CHIPS
 
 
 def layers(rows, heads, count, *phases, length=4096, block=1024, head=128):

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from jaxlm import config
+from jaxlm.config.chips import CHIPS
 from jaxlm.planning import estimate
-from jaxlm.planning.chips import CHIPS
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.hlo import Instruction, Module
 
@@ -19,8 +19,9 @@ LLAMA = config.Decoder(
 )
 
 
-def experiment(batch: int = 256) -> config.Experiment:
-    return config.Experiment(name="llama", model=LLAMA, train=config.Train(steps=1000, batch=batch, length=4096))
+def experiment(flags: tuple[str, ...] = ()) -> config.Experiment:
+    train, where = config.Train(steps=1000, batch=256, length=4096), config.Where(flags=flags)
+    return config.Experiment(name="llama", model=LLAMA, train=train, where=where)
 
 
 def splash(phase: str, rows: int) -> Instruction:
@@ -46,9 +47,9 @@ def waits(gib: float, hidden: bool = False) -> Collective:
     return Collective("all-gather", ("fsdp",), tuple(range(16)), gib * 2**30, 0, 1, hidden, between=int(hidden))
 
 
-def planned(chip="v5p", devices=64, cycles=2143, sync=18.04, rows=4, **options):
+def planned(chip="v5p", devices=64, cycles=2143, sync=18.04, rows=4, flags=(), **options):
     return estimate.estimate(
-        experiment(),
+        experiment(flags),
         CHIPS[chip],
         compiled(cycles, CHIPS[chip].clock, rows),
         [waits(sync), waits(19.0, hidden=True)],

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
+from jaxlm.config.chips import CHIPS
 from jaxlm.planning import hlo
-from jaxlm.planning.chips import CHIPS
 from jaxlm.planning.experts import Kernel, kernels, pessimistic
 
 CALLS = """ENTRY %main (a: bf16[8]) -> bf16[8] {
@@ -28,7 +28,7 @@ def test_kernels_of_a_compiled_step():
 def test_slower_than_the_matrix_unit_but_not_by_much():
     v5p = CHIPS["v5p"]
     ideal = 2 * 32_768 * 4096 * 14_336 / v5p.peak
-    for over_slots, share in ((False, 0.79), (True, 0.52)):
+    for over_slots, share in ((False, 0.79), (True, 0.65)):
         found = pessimistic([dataclasses.replace(MIXTRAL, over_slots=over_slots)], v5p)
         assert ideal / found == pytest.approx(share, abs=0.02)
     assert pessimistic([dataclasses.replace(MIXTRAL, times=3)], v5p) == pytest.approx(

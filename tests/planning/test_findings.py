@@ -7,10 +7,10 @@ from planning.test_estimate import LLAMA
 
 from jaxlm import config
 from jaxlm.config.check import check
+from jaxlm.config.chips import CHIPS
 from jaxlm.config.flops import bytes_per_device
 from jaxlm.config.overrides import apply
 from jaxlm.planning import changes, findings
-from jaxlm.planning.chips import CHIPS
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.hlo import Module
 
@@ -29,13 +29,13 @@ def one(kind: str, axis: str = "fsdp", gib: float = 1.0, times: int = 32, hidden
 
 
 def found(tree, *some, flags=("async_gathers", "vmem"), seconds=2.0, ratio=1.0, peak=30, module=NOTHING):
+    tree = dataclasses.replace(tree, where=dataclasses.replace(tree.where, flags=flags))
     step = findings.Step(
         experiment=tree,
         chip=CHIPS["v5p"],
         devices=64,
         module=module,
         collectives=some,
-        flags=flags,
         seconds=seconds,
         products=ratio * 1e15,
         model_flops=1e15,
@@ -63,7 +63,7 @@ PLANTED = {
         CLEAN,
         [one("all-gather", gib=24)],
         {"flags": ("vmem",)},
-        [("--flags", "vmem,async_gathers")],
+        [("--where.flags", "vmem", "async_gathers")],
     ),
     "head sent in chunks": (
         CLEAN,
@@ -81,7 +81,7 @@ PLANTED = {
         experiment(fsdp=16, tensor=4),
         [one("collective-permute", "tensor", gib=1, hidden=True)] * 50,
         {},
-        [("--flags", "async_gathers,vmem,plain_products")],
+        [("--where.flags", "async_gathers", "vmem", "plain_products")],
     ),
     "recomputation": (experiment("full", fsdp=16), [], {"ratio": 1.33}, None),
     "more micro-batches than needed": (
@@ -90,7 +90,12 @@ PLANTED = {
         {},
         [("--where.micro_batches", "1")],
     ),
-    "default vector memory": (CLEAN, [], {"flags": ("async_gathers",)}, [("--flags", "async_gathers,vmem")]),
+    "default vector memory": (
+        CLEAN,
+        [],
+        {"flags": ("async_gathers",)},
+        [("--where.flags", "async_gathers", "vmem")],
+    ),
 }
 
 
@@ -103,8 +108,7 @@ def test_planted(rule):
     assert fixes is None or list(finding.fixes) == fixes
     assert finding.value == figures[finding.figure] > 0
     for fix in finding.fixes:
-        if fix[0] != "--flags":
-            check(apply(tree, list(fix)))
+        check(apply(tree, list(fix)))
 
 
 def test_of_the_policies_that_fit_the_one_that_saves_most():

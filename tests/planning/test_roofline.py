@@ -2,8 +2,8 @@
 
 import pytest
 
+from jaxlm.config.chips import CHIPS
 from jaxlm.planning import hlo, roofline
-from jaxlm.planning.chips import CHIPS
 
 H100 = CHIPS["h100"]
 HEAD = """ENTRY %main (a: bf16[1]) -> bf16[1] {

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from planning.test_findings import experiment
 
+from jaxlm.config.chips import CHIPS
 from jaxlm.config.flops import bytes_per_device, flops_per_token
 from jaxlm.config.overrides import apply
 from jaxlm.planning import changes, search
 from jaxlm.planning.changes import HEADROOM, policies
-from jaxlm.planning.chips import CHIPS
 
 V5P = CHIPS["v5p"]
 TREE = experiment("full", fsdp=16)

@@ -1,6 +1,6 @@
 """Two small steps planned for chips that are not there, beside what they came to when last changed on purpose.
 
-    JAXLM_WRITE_PLANS=1 python -m pytest tests/planning/test_small_plans.py      # keep what is found now
+JAXLM_WRITE_PLANS=1 python -m pytest tests/planning/test_small_plans.py      # keep what is found now
 """
 
 import dataclasses

@@ -10,7 +10,6 @@ from jaxlm.config import Mesh, Tied
 from jaxlm.config.flops import gathered_bytes
 from jaxlm.planning import collectives, hlo
 from jaxlm.planning.aot import compile_step
-from jaxlm.train.setup import RUN_ONCE
 
 
 def sent(remat: str, mesh: dict[str, int]):
@@ -19,7 +18,7 @@ def sent(remat: str, mesh: dict[str, int]):
     train = dataclasses.replace(tree.train, batch=8)
     where = dataclasses.replace(tree.where, mesh=Mesh(**mesh), remat=remat)
     tree = dataclasses.replace(tree, precision="float32", train=train, where=where)
-    compiled = compile_step(tree, jax.devices(), RUN_ONCE)
+    compiled = compile_step(tree, jax.devices())
     return tree, collectives.collectives(hlo.parse(compiled.text), compiled.mesh)
 
 

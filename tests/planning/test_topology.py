@@ -1,10 +1,10 @@
-"""Names of topologies, what they need, and flags by chip."""
+"""Names of topologies and what they need."""
 
 import pytest
 
+from jaxlm.config.chips import CHIPS
 from jaxlm.config.errors import UsageError
-from jaxlm.planning import flags, topology
-from jaxlm.planning.chips import CHIPS
+from jaxlm.planning import topology
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_every_chip_has_shapes_and_facts():
 def test_environment_keeps_the_cpu_as_the_default():
     before = {"JAX_PLATFORMS": "tpu", "LIBTPU_INIT_ARGS": "--mine=1", "XLA_FLAGS": "--yours"}
     tpu = dict(before)
-    topology.environment(topology.parse("v5e:2x2"), "--more=2", tpu)
+    topology.environment(topology.parse("v5e:2x2"), tpu)
     assert tpu["JAX_PLATFORMS"] == "cpu"
     assert tpu["ALLOW_MULTIPLE_LIBTPU_LOAD"] == tpu["TPU_SKIP_MDS_QUERY"] == "1"
-    assert tpu["LIBTPU_INIT_ARGS"] == "--mine=1 --more=2"
+    assert tpu["LIBTPU_INIT_ARGS"] == "--mine=1"
     assert tpu["XLA_FLAGS"] == "--yours"  # a TPU flag there would end the process
     gpu = dict(before)
-    topology.environment(topology.parse("h100:8"), into=gpu)
+    topology.environment(topology.parse("h100:8"), gpu)
     assert gpu["XLA_FLAGS"] == "--yours --xla_gpu_autotune_level=0"
 
 
@@ -50,31 +50,6 @@ def test_a_missing_compiler_is_one_line(monkeypatch):
         monkeypatch.setitem(topology.EXTRAS, platform, ("no_such_package.inner", platform))
         with pytest.raises(UsageError, match=rf"pip install 'jaxlm\[{platform}\]'"):
             topology.check_installed(topology.parse(text))
-
-
-def test_flags_of_a_chip():
-    found = flags.choose(["async_gathers", "vmem"], CHIPS["v6e"])
-    assert found["xla_tpu_scoped_vmem_limit_kib"] == "65536"
-    assert found["xla_enable_async_all_gather"] == "true"
-    assert flags.choose(["vmem"], CHIPS["v5p"]) == {"xla_tpu_scoped_vmem_limit_kib": "49152"}
-    assert flags.choose([], CHIPS["h100"]) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "chip", "said"),
-    [("vmen", "v5p", "there are async_gathers, vmem"), ("vmem", "h100", "vmem is for v5e, v5p, v6e")],
-)
-def test_flags_that_a_chip_does_not_have(name, chip, said):
-    with pytest.raises(UsageError, match=said):
-        flags.choose([name], CHIPS[chip])
-
-
-def test_every_set_of_flags_is_documented_for_chips_that_exist():
-    for one in flags.FLAGS.values():
-        assert one.does
-        assert one.gains
-        assert set(one.chips) <= set(CHIPS)
-        assert all(one.on(CHIPS[chip]) for chip in one.chips)
 
 
 @pytest.mark.nightly

@@ -13,6 +13,7 @@ from jaxlm.train.setup import make_setup
 from jaxlm.train.step import make_step
 from tests.train.tiny import experiment
 
+CUSTOM = ("tpu_custom_call", "Sharding", "LayoutConstraint", "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
 HEADS = Attention(heads=2, kv_heads=1, head=128)
 MESHES = {"fsdp 8": Mesh(fsdp=8), "fsdp 2, tensor 2": Mesh(fsdp=2, tensor=2), "context 4": Mesh(context=4)}
 
@@ -29,7 +30,10 @@ def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
     )
     setup = make_setup(tree)
     step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
-    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in ("tpu_custom_call", "Sharding", "LayoutConstraint")]
+    checks = [
+        jax.export.DisabledSafetyCheck.custom_call(name)
+        for name in ("tpu_custom_call", "Sharding", "LayoutConstraint")
+    ]
     checks += [jax.export.DisabledSafetyCheck.custom_call(f"__cudnn$fmhaSoftmax{way}") for way in ("", "Backward")]
     export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
     # jax asks for cuDNN's version while it traces; there is none here.

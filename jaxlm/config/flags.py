@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from jaxlm.config.chips import Chip, of_kind
 from jaxlm.config.errors import UsageError
-from jaxlm.planning.chips import Chip
+from jaxlm.config.suggest import nearest
 
+Value = bool | int
+"""Not text: GPU compilers refuse "true" where a flag is true or false."""
 ALL_TPUS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
 
 
@@ -25,24 +27,22 @@ class Flags:
     gains: str
     """Estimated gain; "unknown" where nobody has estimated one."""
     chips: tuple[str, ...]
-    values: Mapping[str, str | Mapping[str, str]]
+    values: Mapping[str, Value | Mapping[str, Value]]
     """Flag -> value, or the value by chip."""
-    how: Literal["compile", "init"] = "compile"
-    """Given to each compilation, or read once from LIBTPU_INIT_ARGS when the compiler is loaded."""
     calibrated: bool = True
     """Whether estimates under these flags have been compared with measured steps."""
 
-    def on(self, chip: Chip) -> dict[str, str]:
+    def on(self, chip: Chip) -> dict[str, Value]:
         """Flag -> value for one chip."""
-        return {
-            flag: value if isinstance(value, str) else value[chip.name]
+        each = {
+            flag: value.get(chip.name) if isinstance(value, Mapping) else value
             for flag, value in self.values.items()
-            if isinstance(value, str) or chip.name in value
         }
+        return {flag: value for flag, value in each.items() if value is not None}
 
 
-def _all(value: str, *names: str) -> dict[str, str]:
-    return dict.fromkeys(names, value)
+def _on(*names: str) -> dict[str, bool]:
+    return dict.fromkeys(names, True)
 
 
 FLAGS = {
@@ -50,8 +50,7 @@ FLAGS = {
         "all-gathers start early and go on behind the matrix products",
         "19 of 23 GiB of gathered weights a step hide: 57 of 2480 ms",
         ALL_TPUS,
-        _all(
-            "true",
+        _on(
             "xla_tpu_enable_async_collective_fusion",
             "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
             "xla_tpu_enable_async_collective_fusion_multiple_steps",
@@ -64,14 +63,14 @@ FLAGS = {
         "HBM; compiling takes four times as long",
         "2143 -> 1874 ms of compute with 48 MiB; 2422 -> 1852 ms for MaxText with 96 MiB",
         ("v5e", "v5p", "v6e"),
-        {"xla_tpu_scoped_vmem_limit_kib": {"v5e": "49152", "v5p": "49152", "v6e": "65536"}},
+        {"xla_tpu_scoped_vmem_limit_kib": {"v5e": 49_152, "v5p": 49_152, "v6e": 65_536}},
         calibrated=False,
     ),
     "vmem_96": Flags(
         "as vmem, with the 96 MiB that MaxText uses on v6e and for its largest models on v5p",
         "2422 -> 1852 ms of compute for MaxText",
         ("v5p", "v6e"),
-        {"xla_tpu_scoped_vmem_limit_kib": "98304"},
+        {"xla_tpu_scoped_vmem_limit_kib": 98_304},
         calibrated=False,
     ),
     "plain_products": Flags(
@@ -79,14 +78,13 @@ FLAGS = {
         "instead of being cut into permutations",
         "17483 -> 6342 ms for GPT-3 175B on fsdp 32 x tensor 2; the cycles of windowed products are over-estimated",
         ALL_TPUS,
-        {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"},
+        {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000},
     ),
     "async_reductions": Flags(
         "all-reduces of gradients along data overlap with the backward pass",
         "unknown; no difference where gradients are reduce-scattered",
         ALL_TPUS,
-        _all(
-            "true",
+        _on(
             "xla_tpu_enable_data_parallel_all_reduce_opt",
             "xla_tpu_data_parallel_opt_different_sized_ops",
         ),
@@ -95,8 +93,7 @@ FLAGS = {
         "collectives run on the SparseCores; not together with async_gathers",
         "unknown",
         ("v6e", "tpu7x"),
-        _all(
-            "true",
+        _on(
             "xla_tpu_enable_sparse_core_collective_offload_all_gather",
             "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
             "xla_tpu_enable_sparse_core_collective_offload_all_reduce",
@@ -106,8 +103,7 @@ FLAGS = {
         "collectives of a loop's next iteration start in this one, which is unrolled once",
         "unknown",
         ("h100",),
-        _all(
-            "true",
+        _on(
             "xla_gpu_enable_pipelined_all_gather",
             "xla_gpu_enable_pipelined_reduce_scatter",
             "xla_gpu_enable_pipelined_all_reduce",
@@ -115,26 +111,37 @@ FLAGS = {
         ),
     ),
 }
-"""The sets that `--flags` can name."""
+"""The sets that `where.flags` can name."""
 
 
-def choose(names: Sequence[str], chip: Chip, how: str = "compile") -> dict[str, str]:
+def find(name: str) -> Flags:
+    """A set by name. Raises UsageError with the nearest for one that is not there."""
+    if name not in FLAGS:
+        raise UsageError(f"where.flags: no set {name!r}; nearest: {', '.join(nearest(name, list(FLAGS)))}")
+    return FLAGS[name]
+
+
+def choose(names: Sequence[str], chip: Chip) -> dict[str, Value]:
     """Flag -> value of some sets on a chip. Raises UsageError for an unknown set or one for other chips."""
-    chosen: dict[str, str] = {}
+    chosen: dict[str, Value] = {}
     for name in names:
-        if name not in FLAGS:
-            raise UsageError(f"--flags {name}: there are {', '.join(of_chip(chip))} for {chip.name}")
-        if chip.name not in FLAGS[name].chips:
+        flags = find(name)
+        if chip.name not in flags.chips:
             raise UsageError(
-                f"--flags {name} is for {', '.join(FLAGS[name].chips)}; {chip.name} has {_listed(chip)}"
+                f"where.flags: {name} is for {', '.join(flags.chips)}; {chip.name} has "
+                f"{', '.join(of_chip(chip)) or 'none'} (--where.flags alone takes none)"
             )
-        if FLAGS[name].how == how:
-            chosen |= FLAGS[name].on(chip)
+        chosen |= flags.on(chip)
     return chosen
 
 
-def _listed(chip: Chip) -> str:
-    return ", ".join(of_chip(chip)) or "none"
+def of_devices(names: Sequence[str], kind: str) -> dict[str, Value]:
+    """Flag -> value of some sets on devices of a kind (jax's `device_kind`); those of no known chip take none.
+
+    Raises UsageError as `choose` does.
+    """
+    chip = of_kind(kind)
+    return {} if chip is None else choose(names, chip)
 
 
 def of_chip(chip: Chip) -> list[str]:

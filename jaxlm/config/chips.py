@@ -1,4 +1,4 @@
-"""Accelerators as a plan needs to know them: peaks, clocks, memory, links and prices. Imports nothing heavy."""
+"""Accelerators as plans and runs need to know them: peaks, clocks, memory, links and prices."""
 
 from __future__ import annotations
 
@@ -85,6 +85,11 @@ CHIPS = {
     )
 }
 """By the name a topology starts with. Peaks and bandwidths are the vendors' (cloud.google.com/tpu/docs, NVIDIA's
-H100 data sheet); rates of links, and of the network
-between slices, are those of jax-ml.github.io/scaling-book/tpus; memory of TPUs
+H100 data sheet); rates of links, and of the network between slices, are those of
+jax-ml.github.io/scaling-book/tpus; memory of TPUs
 is what libtpu 0.0.42 names when a program needs more."""
+
+
+def of_kind(kind: str) -> Chip | None:
+    """The chip that jax names so; None for any other device. TPUs have two names in jax, "TPU v5" and "TPU v5p"."""
+    return next((chip for chip in CHIPS.values() if kind in (chip.kind, f"TPU {chip.name}")), None)
