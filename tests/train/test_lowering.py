@@ -30,11 +30,7 @@ def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
     )
     setup = make_setup(tree)
     step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
-    checks = [
-        jax.export.DisabledSafetyCheck.custom_call(name)
-        for name in ("tpu_custom_call", "Sharding", "LayoutConstraint")
-    ]
-    checks += [jax.export.DisabledSafetyCheck.custom_call(f"__cudnn$fmhaSoftmax{way}") for way in ("", "Backward")]
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in CUSTOM]
     export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
     # jax asks for cuDNN's version while it traces; there is none here.
     with cudnn.assumed():
