@@ -13,7 +13,7 @@ from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import FLAGS
 from jaxlm.config.flops import bytes_per_device
 from jaxlm.config.numbers import divisors
-from jaxlm.planning.changes import HEADROOM, Words, changed, fits, policies, recomputed, words
+from jaxlm.planning.changes import Words, changed, fits, policies, recomputed, words
 from jaxlm.planning.collectives import Collective
 from jaxlm.planning.hlo import Module
 
@@ -89,7 +89,6 @@ def figures(step: Step) -> dict[str, float]:
         "exposed gather bytes": _bytes(one for one in some if one.kind == "all-gather" and not one.hidden),
         "all-reduced bytes in the layer loop": _bytes(_loop_reductions(step)),
         "gathered bytes": _bytes(one for one in some if one.kind == "all-gather"),
-        "bytes of the head in chunks": _bytes(_head_collectives(step)),
         "permuted bytes": _bytes(one for one in some if one.kind == "collective-permute"),
         "products over the model's": step.products / step.model_flops,
         "peak bytes": float(step.peak),
@@ -101,7 +100,6 @@ def findings(step: Step) -> list[Finding]:
     rules = (
         _sharded_too_thin,
         _sync_gathers,
-        _head_in_chunks,
         _tensor_waits,
         _windowed,
         _recomputation,
@@ -144,27 +142,6 @@ def _sync_gathers(step: Step) -> Iterator[Finding]:
     text = f"{_gib(_bytes(waiting))} of {_gib(_bytes(gathers))} gathered inside of loops are waited for"
     value = _bytes(one for one in step.collectives if one.kind == "all-gather" and not one.hidden)
     yield Finding("gathers not hidden", "exposed gather bytes", value, text, fixes)
-
-
-def _head_collectives(step: Step) -> list[Collective]:
-    """Gathers and reductions of the head that are repeated for each chunk of the loss."""
-    chunks = getattr(step.experiment.objective, "chunks", 1) * step.experiment.where.micro_batches
-    head = step.experiment.model.vocab * step.experiment.model.embed // step.experiment.where.mesh.tensor
-    kinds = ("all-gather", "reduce-scatter", "all-reduce")
-    repeated = [one for one in step.collectives if one.kind in kinds and one.in_loop and one.times == chunks]
-    return [one for one in repeated if one.payload >= head]
-
-
-def _head_in_chunks(step: Step) -> Iterator[Finding]:
-    some = _head_collectives(step)
-    chunks = getattr(step.experiment.objective, "chunks", 1)
-    if chunks == 1 or not some:
-        return
-    logits = bytes_per_device(step.experiment, step.devices)["logits"] * chunks
-    fewer = [n for n in divisors(chunks) if n < chunks and step.peak + logits / n <= HEADROOM * step.chip.memory]
-    text = f"the head or its gradient is sent for each of {chunks} chunks of the loss: {_gib(_bytes(some))} a step"
-    fixes = tuple(("--objective.chunks", str(n)) for n in fewer[:1])
-    yield Finding("head sent in chunks", "bytes of the head in chunks", _bytes(some), text, fixes)
 
 
 def _tensor_waits(step: Step) -> Iterator[Finding]:

@@ -65,12 +65,6 @@ PLANTED = {
         {"flags": ("vmem",)},
         [("--where.flags", "vmem", "async_gathers")],
     ),
-    "head sent in chunks": (
-        CLEAN,
-        [dataclasses.replace(one("reduce-scatter", gib=4, times=8), payload=32_000 * 4096 * 4)],
-        {},
-        [("--objective.chunks", "1")],
-    ),
     "tensor shards wait": (
         experiment(fsdp=16, tensor=4),
         [one("all-reduce", "tensor", gib=80)],

@@ -12,7 +12,7 @@ PLANTED = {
     "gathers not hidden": ("v5p:2x2x1", ()),
     "recomputation": ("v5p:2x2x1", ()),
     "more micro-batches than needed": ("v5p:2x2x1", ("--where.micro_batches", "4", "--train.batch", "16")),
-    "head sent in chunks": ("v5p:2x2x1", ("--objective.chunks", "4")),
+    "tensor shards wait": ("v5p:2x2x1", ("--where.mesh.fsdp", "1", "--where.mesh.tensor", "2", *WIDE)),
 }
 
 
