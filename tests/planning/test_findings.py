@@ -111,7 +111,7 @@ def test_of_the_policies_that_fit_the_one_that_saves_most():
     held = {
         policy: bytes_per_device(changes.changed(tree, remat=policy), 64)["total"] for policy in changes.policies()
     }
-    room = findings.HEADROOM * CHIPS["v5p"].memory - 30 * 2**30 + held["full"]
+    room = changes.HEADROOM * CHIPS["v5p"].memory - 30 * 2**30 + held["full"]
     most = max((policy for policy in held if held[policy] <= room), key=held.__getitem__)
     assert rules["recomputation"].fixes == (("--where.remat", most),)
     assert held["full"] < held[most] < held["none"]
