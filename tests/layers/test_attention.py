@@ -226,10 +226,10 @@ def test_a_backend_that_does_not_take_it_says_why(backend, mesh, message):
         attend(q, q, q, mask=mask, call=Call(layout(**mesh), attention=backend))
 
 
-@pytest.mark.parametrize(("window", "softcap", "kv_heads"), [(None, None, 2), (100, 20.0, 1)])
-def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads):
-    """Values and gradients of the TPU kernel, interpreted."""
-    length, head = 256, 128
+@pytest.mark.parametrize(("window", "softcap", "kv_heads", "head"), [(None, None, 2, 72), (100, 20.0, 1, 128)])
+def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads, head):
+    """Values and gradients of the TPU kernel, interpreted; heads that are no whole vectors are filled up."""
+    length = 256
     rng = np.random.default_rng(5)
     q = jnp.asarray(rng.standard_normal((2, length, 2, head)), jnp.float32)
     k, v = jnp.asarray(rng.standard_normal((2, 2, length, kv_heads, head)), jnp.float32)

@@ -25,13 +25,13 @@ BLOCK = 1024
 
 def refusal(q: Float[Array, "row pos heads head"], mask: Mask, bias: Array | None) -> str:
     """Why this attention is not for the kernel, or nothing."""
-    length, head = q.shape[1], q.shape[3]
+    length = q.shape[1]
     if not (mask.causal and mask.aligned):
         return "it takes causal attention of a row with itself only"
     if bias is not None:
         return "it takes no bias"
-    if length % LANES or head % LANES:
-        return f"length {length} and head {head} must be multiples of {LANES}"
+    if length % LANES:
+        return f"length {length} must be a multiple of {LANES}"
     return ""
 
 
@@ -45,13 +45,18 @@ def attend(
     scale: float,
     interpret: bool = False,
 ) -> Float[Array, "row pos heads head"]:
-    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere."""
+    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere.
+
+    Heads are filled with zeros to whole vectors, as the matrix unit would.
+    """
     heads_first = functools.partial(jnp.transpose, axes=(0, 2, 1, 3))
     queries = named("query", heads_first(q * jnp.asarray(scale, q.dtype)))
     keys, values = named("key", heads_first(k)), named("value", heads_first(v))
+    filled = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, 0), (0, -q.shape[3] % LANES)))
     run = _kernel(q.shape[2], q.shape[1], mask.window, softcap, interpret)
     segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
-    return heads_first(jax.vmap(run)(queries, keys, values, segments))
+    mixed = jax.vmap(run)(filled(queries), filled(keys), filled(values), segments)
+    return heads_first(mixed[..., : q.shape[3]])
 
 
 def _kernel(heads: int, length: int, window: int | None, softcap: float | None, interpret: bool):
