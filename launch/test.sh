@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # The test suite in an environment of its own, with the minutes of each part at the end.
 #
-#   launch/test.sh [--parity] [arguments of pytest]
+#   launch/test.sh [--parity] [--compilers] [arguments of pytest]
 #
-# --parity adds torch and transformers, the references that layers and models are compared with.
+# --parity adds torch and transformers, the references that layers and models are compared with; --compilers adds
+# the compilers for TPUs and GPUs, for which two small steps are planned.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 extras=report,test
 if [ "${1:-}" = --parity ]; then extras=$extras,parity; shift; fi
+if [ "${1:-}" = --compilers ]; then extras=$extras,tpu,cuda; shift; fi
 start=$SECONDS
 make_environment .venv-test "$extras"
 installed=$SECONDS

@@ -42,6 +42,24 @@ def test_two_processes_train_as_one(ground, both, straight):
     assert contents(ground.path / both) == before
 
 
+EIGHT = {
+    "replica 2, fsdp 4": ("--where.mesh.replica", "2", "--where.mesh.fsdp", "4"),
+    "data 2, fsdp 2, tensor 2": ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2"),
+    "fsdp 2, context 4": ("--where.mesh.fsdp", "2", "--where.mesh.context", "4"),
+    "pipeline 2, fsdp 4": ("--where.mesh.pipeline", "2", "--where.mesh.fsdp", "4", "--model.layers", "4"),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mesh", EIGHT)
+def test_two_processes_of_four_devices_train_as_one_of_eight(ground, straight, mesh):
+    words = (*EIGHT[mesh], "--train.batch", "32")
+    name = mesh.replace(", ", "-").replace(" ", "")
+    for process in ground.train_on_processes(name, *words, devices=4):
+        end(process).expect(0)
+    close(ground.outcome(name)[1], ground.outcome(straight(*words, devices=8))[1])
+
+
 def test_what_two_processes_saved_goes_on_as_one(ground, both):
     run = ground.path / "fewer"
     shutil.copytree(ground.path / both, run)
