@@ -120,6 +120,7 @@ def devices(topology: Topology) -> list[jax.Device]:
     Raises UsageError where the compiler is not installed or does not know the topology.
     """
     check_installed(topology)
+    import jax
     from jax.experimental import topologies
 
     chip = topology.chip
@@ -132,7 +133,7 @@ def devices(topology: Topology) -> list[jax.Device]:
     options |= {"num_slices": topology.slices} if topology.slices > 1 else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{shape}", **options)
-    except Exception as error:  # jaxlib raises its own type, with the reason in the first line
+    except jax.errors.JaxRuntimeError as error:
         reason = re.sub(r"^[A-Z_]+: ", "", str(error).splitlines()[0])
         raise UsageError(f"the compiler refuses {topology}: {reason}; there are\n{_known()}") from None
     return list(found.devices)

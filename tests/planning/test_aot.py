@@ -127,6 +127,28 @@ def test_a_step_for_a_tpu_that_is_not_there():
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("compilers")
+def test_a_step_for_two_slices():
+    """Each sends its shards of the gradients to the other over the network, once, and nothing else of size."""
+    tree = experiment()
+    tree = dataclasses.replace(
+        tree,
+        train=dataclasses.replace(tree.train, batch=8),
+        where=dataclasses.replace(tree.where, mesh=dataclasses.replace(tree.where.mesh, fsdp=4, replica=2)),
+    )
+    from jaxlm.planning.explain import make_plan
+
+    plan, _ = make_plan(tree, topology.parse("2xv5e:2x2"))
+    assert plan.mesh == {"replica": 2, "fsdp": 4}
+    between = [one for one in plan.traffic if "replica" in one.axes]
+    matrices = (parameters(tree.model)["total"] - 7 * 256) * 2 / 4
+    assert {one.where for one in between} == {"once"}
+    assert sum(one.bytes for one in between) == pytest.approx(matrices, rel=0.05)
+    network = topology.CHIPS["v5e"].network
+    assert sum(one.seconds for one in between) == pytest.approx(matrices / network, rel=0.05)
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("compilers")
 def test_a_step_for_a_gpu_that_is_not_there():
     pytest.importorskip("jax_plugins.xla_cuda12")
     plan, _ = planned("h100:4")

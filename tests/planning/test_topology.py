@@ -9,14 +9,23 @@ from jaxlm.planning import topology
 
 @pytest.mark.parametrize(
     ("text", "chips", "shape"),
-    [("v5p:4x4x4", 64, (4, 4, 4)), ("v6e:16x16", 256, (16, 16)), ("h100:8", 8, (1, 8)), ("h100:64", 64, (8, 8))],
+    [
+        ("v5p:4x4x4", 64, (4, 4, 4)),
+        ("v6e:16x16", 256, (16, 16)),
+        ("h100:8", 8, (1, 8)),
+        ("h100:64", 64, (8, 8)),
+        ("2xv5e:16x16", 512, (16, 16)),
+    ],
 )
 def test_known(text, chips, shape):
     found = topology.parse(text)
     assert (found.chips, found.shape, str(found)) == (chips, shape, text)
 
 
-@pytest.mark.parametrize("text", ["v5p", "v5p:4x4", "v5p:3x3x3", "v9:2x2", "h100:12", "h100:0", "h100:2x2", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["v5p", "v5p:4x4", "v5p:3x3x3", "v9:2x2", "h100:12", "h100:0", "h100:2x2", "2xh100:8", "2xv5p:3x3x3", ""],
+)
 def test_unknown_ones_list_the_known(text):
     with pytest.raises(UsageError, match="v5p:4x4x4") as error:
         topology.parse(text)
@@ -69,3 +78,18 @@ def test_gpus_by_host():
     found = topology.devices(topology.parse("h100:16"))
     assert len(found) == 16
     assert {device.device_kind for device in found} == {CHIPS["h100"].kind}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("1xv5e:2x2", "take v5e:2x2"), ("2xv4:2x2x1", "no network of v4 is known")]
+)
+def test_slices_that_cannot_be_planned(text, said):
+    with pytest.raises(UsageError, match=said):
+        topology.parse(text)
+
+
+def test_a_network_joins_slices():
+    chip = topology.parse("2xv5e:2x2").chip
+    assert chip.wire(range(4)) == 4 * 45e9
+    assert chip.wire((0, 4)) == 3.125e9  # one chip of each slice
+    assert chip.wire(range(8)) == 4 * 3.125e9  # all four of each
