@@ -1,25 +1,14 @@
 """The committed plans are of the experiments as they are, and keep what is claimed of them."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from jaxlm.config.codec import what_hash
 from jaxlm.config.load import load_experiment
+from tests.experiments.scripts import EXPERIMENTS, load
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plans = load(EXPERIMENTS / "benchmarks/plans.py")
+plans = load("plans")
 COMMITTED = plans.committed()
 MFU = {
     "llama2_7b-v5p-64": 62.0,
