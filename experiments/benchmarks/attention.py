@@ -9,20 +9,23 @@ the row over 4 CPU devices of one process, which share this machine's cores: wha
 not what devices of their own would gain. Every (length, backend, pass) is a process of its own, jaxlm's with the
 allocator settings that the command line makes; the processes of a length take turns. Peak memory is the resident
 set that the operating system saw, the interpreter and compiling included. A program that by its compiler needs more
-than --limit GiB is not run, and the line says what it asks for. Results must agree at every length.
+than --limit GiB is not run, and the line says what it asks for. Results must agree at every length, with those of
+xla where it ran, else of chunked; `differs` is the largest difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
+import math
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +38,25 @@ PASSES = {"forward": ("output",), "gradient": ("output", "d query", "d key", "d 
 """Pass -> what it computes."""
 UNIT = 256
 """Lengths are multiples of this, so that every backend takes them."""
-TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
+TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2}
 """Largest difference between backends, as a share of the largest number; at least an absolute one."""
+NOT_JUDGED = ("torch", "bfloat16", "gradient")
+"""PyTorch adds the gradients of keys and values up in bfloat16: beside its own float32 they are off by 1 % at 4,096
+tokens and by more at more. The difference is only shown."""
 Side = Callable[[], Any]
 Saved = Callable[[Any], list[Any]]
 
 
-def arrays(length: int) -> list[Any]:
-    """Queries, keys, values and the output's gradient, [row, pos, heads, head], the same for all."""
+def arrays(length: int, passed: str) -> Iterator[Any]:
+    """Queries, keys, values and, for gradients, the output's, [row, pos, heads, head], the same for all.
+
+    One after the other, so that the peak of memory is not theirs.
+    """
     import numpy as np
 
-    return list(np.random.default_rng(0).standard_normal((4, 1, length, HEADS, HEAD)).astype(np.float32))
+    draw = np.random.default_rng(0)
+    for _ in range(3 if passed == "forward" else 4):
+        yield draw.standard_normal((1, length, HEADS, HEAD), dtype=np.float32)
 
 
 # --- the sides: (backend, length, precision, pass) -> (one turn, its result as numpy arrays, bytes it asks for) ---
@@ -68,23 +79,21 @@ def jaxlm_side(backend: str, length: int, precision: str, passed: str) -> tuple[
     call = Call(layout, attention=backend)
 
     def put(x: np.ndarray, axes: tuple[str, ...], dtype: str) -> jax.Array:
-        return jax.device_put(x[:, order].astype(jax.numpy.dtype(dtype)), layout.sharding(axes, x.shape))
+        return jax.device_put(x.astype(jax.numpy.dtype(dtype))[:, order], layout.sharding(axes, x.shape))
 
     positions = put(np.arange(length)[None], TOKENS, "int32")
     segments = put(np.ones((1, length)), TOKENS, "int32")
-    q, k, v, cotangent = (put(x, Q, precision) for x in arrays(length))
+    operands = (positions, segments, *(put(x, Q, precision) for x in arrays(length, passed)))
 
-    def forward(q: Any, k: Any, v: Any, positions: Any, segments: Any) -> tuple[Any, ...]:
+    def forward(positions: Any, segments: Any, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
         mask = Mask(positions, positions, segments, segments, aligned=True)
         return (attend(q, k, v, mask=mask, call=call),)
 
-    def gradient(q: Any, k: Any, v: Any, positions: Any, segments: Any, cotangent: Any) -> tuple[Any, ...]:
-        (output,), back = jax.vjp(lambda q, k, v: forward(q, k, v, positions, segments), q, k, v)
+    def gradient(positions: Any, segments: Any, q: Any, k: Any, v: Any, cotangent: Any) -> tuple[Any, ...]:
+        (output,), back = jax.vjp(functools.partial(forward, positions, segments), q, k, v)
         return output, *back((cotangent,))
 
-    operands = (q, k, v, positions, segments)
-    operands, function = (operands, forward) if passed == "forward" else ((*operands, cotangent), gradient)
-    compiled = jax.jit(function).lower(*operands).compile()
+    compiled = jax.jit(forward if passed == "forward" else gradient).lower(*operands).compile()
     memory = compiled.memory_analysis()
     asks = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
 
@@ -101,18 +110,22 @@ def torch_side(backend: str, length: int, precision: str, passed: str) -> tuple[
 
     dtype = getattr(torch, precision)
     # [row, heads, pos, head] as a view of what a projection computes.
-    q, k, v, cotangent = (torch.from_numpy(x).to(dtype).transpose(1, 2) for x in arrays(length))
+    given = [torch.from_numpy(x).to(dtype).transpose(1, 2) for x in arrays(length, passed)]
 
     def forward() -> tuple[Any, ...]:
         with torch.no_grad():
-            return (scaled_dot_product_attention(q, k, v, is_causal=True),)
+            return (scaled_dot_product_attention(*given, is_causal=True),)
 
     def gradient() -> tuple[Any, ...]:
+        *leaves, cotangent = given
         output = scaled_dot_product_attention(*leaves, is_causal=True)
         return output.detach(), *torch.autograd.grad(output, leaves, cotangent)
 
-    leaves = [x.requires_grad_() for x in (q, k, v)] if passed == "gradient" else []
-    turn = forward if passed == "forward" else gradient
+    turn = forward
+    if passed == "gradient":
+        turn = gradient
+        for leaf in given[:3]:
+            leaf.requires_grad_()
     return turn, lambda result: [x.float().transpose(1, 2).numpy() for x in result], None
 
 
@@ -127,6 +140,7 @@ def work(backend: str, length: int, precision: str, passed: str, limit: float, p
 
     def once() -> dict[str, float]:
         nonlocal result
+        result = None  # not two of them at a time
         start = time.perf_counter()
         result = turn()
         seconds = time.perf_counter() - start
@@ -188,32 +202,34 @@ def reference(found: dict[str, Any], preferred: tuple[str, ...]) -> str | None:
     return next((one for one in (*preferred, *ran) if one in ran), None)
 
 
-def cell(one: dict[str, Any], against: dict[str, Any] | None) -> str:
-    """Time, speed as a multiple of another's, and memory of one pass."""
+def cell(one: dict[str, Any], against: dict[str, Any] | None, differs: float) -> str:
+    """Time, speed as a multiple of another's, memory and difference of one pass."""
     if "seconds" not in one:
-        return f"{'not run: asks ' + format(one['asks'] / 2**30, '.1f') + ' GiB':^41}"
+        return f"{'not run: asks ' + format(one['asks'] / 2**30, '.1f') + ' GiB':^50}"
     ratio = ""
     if against is not None and "seconds" in against:
         ratio = "1" if one is against else spread([b / a for a, b in zip(one["seconds"], against["seconds"])])
-    return f"{1e3 * statistics.median(one['seconds']):10,.1f}  {ratio:18}{one['peak'] / 2**20:9,.0f}  "
+    milliseconds = 1e3 * statistics.median(one["seconds"])
+    return f"{milliseconds:10,.1f}  {ratio:18}{one['peak'] / 2**20:9,.0f}{differs:9.0e}  "
 
 
 def compare(length: int, options: argparse.Namespace) -> bool:
     """Prints the lines of one length; whether all results agree."""
-    found, differs = {}, dict.fromkeys(options.backends, 0.0)
+    cells: dict[str, str] = dict.fromkeys(options.backends, "")
+    agree = True
     for passed in PASSES:
         with tempfile.TemporaryDirectory() as folder:
-            one = found[passed] = measured(length, passed, options, Path(folder))
-        right = reference(one, ("xla", "chunked"))
-        for backend in (backend for backend in one if "arrays" in one[backend]):
-            pairs = [(one[backend]["arrays"][name], one[right]["arrays"][name]) for name in PASSES[passed]]
-            differs[backend] = max(differs[backend], *(difference(*pair) for pair in pairs))
-    for backend in options.backends:
-        cells = (cell(one[backend], one.get(options.against)) for one in found.values())
-        ran = any("seconds" in one[backend] for one in found.values())
-        shown = f"{differs[backend]:9.0e}" if ran else ""
-        print(f"{length:7,} {backend:11}{BACKENDS[backend]:7}{''.join(cells)}{shown}".rstrip(), flush=True)
-    return all(one <= TOLERANCE[options.precision] for one in differs.values())
+            found = measured(length, passed, options, Path(folder))
+        right = reference(found, ("xla", "chunked"))
+        for backend, one in found.items():
+            pairs = ((one["arrays"][name], found[right]["arrays"][name]) for name in one.get("arrays", ()))
+            differs = max((difference(*pair) for pair in pairs), default=0.0)
+            judged = (backend, options.precision, passed) != NOT_JUDGED
+            agree &= differs <= TOLERANCE[options.precision] or not judged
+            cells[backend] += cell(one, found.get(options.against), differs)
+    for backend, shown in cells.items():
+        print(f"{length:7,} {backend:11}{BACKENDS[backend]:7}{shown}".rstrip(), flush=True)
+    return agree
 
 
 def length_of(text: str) -> int:
@@ -224,6 +240,13 @@ def length_of(text: str) -> int:
     return length
 
 
+def gibibytes(text: str) -> float:
+    """A type for argparse."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size of memory")
+    return float(text)
+
+
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The command line; `against` is the backend that the others' speeds are ratios to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -232,7 +255,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backends", choices=BACKENDS, nargs="+", default=list(BACKENDS))
     parser.add_argument("--precision", choices=TOLERANCE, default="float32")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="counted turns of each process")
-    parser.add_argument("--limit", type=float, default=4.0, help="GiB that a program may ask for")
+    parser.add_argument("--limit", type=gibibytes, default=4.0, help="GiB that a program may ask for")
     parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     if importlib.util.find_spec("torch") is None and "torch" in options.backends:
@@ -253,9 +276,9 @@ def main() -> None:
         return
     shape = f"{options.precision}, one causal row, {HEADS} heads of {HEAD}"
     print(f"{shape}; a program that asks for more than {options.limit:g} GiB is not run")
-    print(f"{'':25}{'forward':^41}{'forward and gradients':^41}")
-    columns = f"{'ms':>10}  {'speed/' + options.against + ' (range)':18}{'peak MiB':>9}  "
-    print(f"{'length':>7} {'backend':11}{'devices':>7}{columns}{columns}{'differs':>9}", flush=True)
+    print(f"{'':25}{'forward':^50}{'forward and gradients':^50}")
+    columns = f"{'ms':>10}  {'speed/' + options.against + ' (range)':18}{'peak MiB':>9}{'differs':>9}  "
+    print(f"{'length':>7} {'backend':11}{'devices':>7}{columns}{columns}".rstrip(), flush=True)
     if not all([compare(length, options) for length in options.lengths]):
         sys.exit(f"the backends disagree: by more than {TOLERANCE[options.precision]:.0e}")
 

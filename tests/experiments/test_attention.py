@@ -28,7 +28,7 @@ def test_what_asks_for_too_much_is_not_run(tmp_path):
     options = attention.parse(["--backends", "xla", "--limit", "0.001"])
     found = attention.measured(512, "forward", options, tmp_path)
     assert found["xla"].keys() == {"asks"}
-    assert attention.cell({"asks": 17.25 * 2**30}, None).strip() == "not run: asks 17.2 GiB"
+    assert attention.cell({"asks": 17.25 * 2**30}, None, 0.0).strip() == "not run: asks 17.2 GiB"
 
 
 @pytest.fixture
@@ -56,12 +56,31 @@ def test_a_table_of_agreement_and_of_difference(fake, capsys):
     fake(0)
     assert attention.compare(256, options)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:7] == ["256", "xla", "1", "500.0", "1.00", "(0.50-2.00)", "1,024"]
-    assert lines[1].split()[:6] == ["256", "chunked", "1", "500.0", "1", "1,024"]
+    assert lines[0].split()[:8] == ["256", "xla", "1", "500.0", "1.00", "(0.50-2.00)", "1,024", "0e+00"]
+    assert lines[1].split()[:7] == ["256", "chunked", "1", "500.0", "1", "1,024", "0e+00"]
     assert lines[2].count("not run: asks 5.0 GiB") == 2
     fake(1e-5)
     assert attention.compare(256, options)
     fake(1e-3)
+    assert not attention.compare(256, options)
+
+
+def test_gradients_of_torch_in_bfloat16_are_only_shown(monkeypatch, capsys):
+    def measured(length, passed, options, folder):
+        ones = {name: np.ones((1, length, 4, 64), np.float32) for name in attention.PASSES[passed]}
+        apart = {name: value + np.float32(0.5 * (name not in exact)) for name, value in ones.items()}
+        one = {"asks": None, "seconds": [1.0], "peak": 2**30}
+        return {"xla": one | {"arrays": ones}, "torch": one | {"arrays": apart}}
+
+    monkeypatch.setattr(attention, "measured", measured)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    options = attention.parse(["--backends", "xla", "torch"])
+    exact = ("output",)
+    assert not attention.compare(256, options)
+    options.precision = "bfloat16"
+    assert attention.compare(256, options)
+    assert "5e-01" in capsys.readouterr().out
+    exact = ()
     assert not attention.compare(256, options)
 
 
@@ -80,6 +99,8 @@ def test_without_torch(monkeypatch, capsys):
         (["--lengths", "1000"], "1000 is no multiple of 256"),
         (["--lengths", "0"], "0 is no multiple of 256"),
         (["--backends", "flash"], "invalid choice: 'flash'"),
+        (["--limit", "0"], "0 is no size of memory"),
+        (["--limit", "nan"], "nan is no size of memory"),
         (["--rounds", "0"], "invalid whole number of at least 1 value: '0'"),
         (["--precision", "float16"], "invalid choice: 'float16'"),
     ],
