@@ -5,8 +5,9 @@
 `devices`: 1 to 8 CPU devices of one process; `processes`: 1 to 4 processes of one device each, which meet on this
 machine's loopback and sum by Gloo. One device uses all of this machine's cores already, and all devices share them:
 what can be seen is overhead, as tokens/s beside those of one device for the same rows, never what devices of their
-own would gain. The two take turns step by step. Weak scaling gives --rows to each device; strong scaling shares the
-rows of the largest weak one. `data` repeats parameters, `fsdp` shards them. Losses must agree.
+own would gain; a share above 1 says that one device leaves cores idle. The two take turns step by step. Weak
+scaling gives --rows to each device; strong scaling shares the rows of the largest weak one. `data` repeats
+parameters, `fsdp` shards them. Losses must agree.
 
 `plan`: LLaMA 2 7B on v5p chips, for each number of chips the best mesh, micro-batches and rematerialization of the
 closed form that `jaxlm plan --search` ranks by. It ranks; it predicts nothing: nothing is compiled, products reach

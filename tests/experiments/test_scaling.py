@@ -1,7 +1,9 @@
 """Scaling over processes runs and its losses agree; the closed form over chips is what it says."""
 
+import contextlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +34,30 @@ def test_two_processes_beside_one(monkeypatch):
     assert scaling.agreeing(losses + more, history)
     assert not scaling.agreeing(losses[1:], history)
     assert not scaling.agreeing([history[0] * (1 + 100 * scaling.TOLERANCE)], history)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-4])
+def test_the_table_and_its_verdict(monkeypatch, capsys, error):
+    """Steps that nobody took: one device needs 1 s, others as many as they are."""
+
+    def fake(mesh, rows, layers, devices=1, processes=1):
+        loss = 1.0 + error * (mesh == "fsdp" and devices == 4)
+        turn = {"seconds": float(devices), "loss": loss}
+        return contextlib.nullcontext(SimpleNamespace(turn=lambda: turn, facts={"compile": 2.0}))
+
+    monkeypatch.setattr(scaling, "start", fake)
+    assert scaling.scale("devices", SimpleNamespace(most=4, rows=2, layers=1, rounds=3)) == (error == 0)
+    found = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[:4] for line in found] == [
+        ["strong", "2", "data", "8"],
+        ["strong", "2", "fsdp", "8"],
+        ["both", "4", "data", "8"],
+        ["both", "4", "fsdp", "8"],
+        ["weak", "2", "data", "4"],
+        ["weak", "2", "fsdp", "4"],
+    ]
+    assert found[0][4:] == ["1,024", "2,048", "0.50", "(0.50-0.50)", "2.0"]
+    assert found[3][6] == "0.25"
 
 
 def test_a_process_that_fails_ends_the_comparison():
