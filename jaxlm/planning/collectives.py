@@ -88,8 +88,9 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
     found: list[Collective] = []
     for _, times, body in module.scheduled():
         open_: dict[str, int] = {}
+        received = {one.name: between[1] for one in body if one.op == "recv" and (between := _between_slices(one))}
         for one in body:
-            part = _part(module, one)
+            part = _part(module, one) or _part_between_slices(one, received)
             if part is not None and part.role == "done":
                 open_.pop(part.key, None)
             elif part is not None and part.role in ("sync", "start"):
@@ -134,6 +135,23 @@ def _part(module: Module, one: Instruction) -> _Part | None:
     return _Part(inner.op, role, inner.type, key, inner.attributes, "all-reduce-scatter" in called + one.name)
 
 
+def _between_slices(one: Instruction) -> tuple[str, str] | None:
+    """(Kind of collective, its key) of a send or receive by a host for slices that a network joins (Megascale)."""
+    if "xla_megascale_runtime" not in one.attributes:
+        return None
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.attributes)
+    key = re.search(r'_xla_host_transfer_rendezvous="([^"]+)"', one.attributes)
+    return (kind[1].lower().replace("_", "-"), key[1]) if kind and key else None
+
+
+def _part_between_slices(one: Instruction, received: Mapping[str, str]) -> _Part | None:
+    """What is sent is on its way until what comes back for it has been received; `received`: name -> key."""
+    if one.op == "recv-done" and one.operands[0] in received:
+        return _Part("", "done", "", received[one.operands[0]], "")
+    between = _between_slices(one) if one.op == "send" else None
+    return _Part(between[0], "start", elements(one.type)[0], between[1], one.attributes) if between else None
+
+
 def _result(kind: str, type_text: str) -> str:
     """The type of what a `-start` will give: the second of (operands, results, contexts); all of an all-reduce."""
     members = elements(type_text)
@@ -141,7 +159,10 @@ def _result(kind: str, type_text: str) -> str:
 
 
 def _costed(part: _Part, times: int, mesh: Mapping[str, int], devices: int) -> Collective:
-    members = group(part.attributes, devices)
+    slices = mesh.get("replica", 1)
+    # The host's transfers name no groups: a chip of each slice, which are the first axis of the mesh.
+    network = "xla_megascale_runtime" in part.attributes
+    members = tuple(range(0, devices, devices // slices)) if network else group(part.attributes, devices)
     n, amount = len(members), size(part.type)
     kind = "reduce-scatter" if part.scattered and part.kind == "all-reduce" else part.kind
     payload = amount * n if kind == "reduce-scatter" and not part.scattered else amount

@@ -1,8 +1,6 @@
 """The committed plans are of the experiments as they are, and keep what is claimed of them."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,18 +10,9 @@ from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.planning import topology
 from jaxlm.runs.plans import find
+from tests.experiments.scripts import EXPERIMENTS, load
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plans = load(EXPERIMENTS / "benchmarks/plans.py")
+plans = load("plans")
 COMMITTED = plans.committed()
 MFU = {
     "llama2_7b-v5p-64": 62.0,
