@@ -137,3 +137,26 @@ def test_in_a_loop_once_for_each_trip():
 """
     (found,) = step("%w = (s32[]) while(%t), condition=%condition, body=%body", others=others)
     assert (found.times, found.in_loop, found.step_wire) == (32, True, 32 * 24)
+
+
+MEGASCALE = (
+    'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+    '_xla_host_transfer_rendezvous="psum.1_0",_xla_megascale_transfer_type="ALL_REDUCE"}'
+)
+
+
+def test_what_hosts_send_between_slices():
+    mesh = {"replica": 2, "fsdp": 4}
+    text = (
+        "ENTRY %main (x: bf16[16]) -> bf16[16] {\n"
+        f"  %send.1 = (bf16[16], u32[], token[]) send(%x, %after), channel_id=4, is_host_transfer=true, {MEGASCALE}\n"
+        f"  %recv.1 = (bf16[16], u32[], token[]) recv(%after), channel_id=3, is_host_transfer=true, {MEGASCALE}\n"
+        "  %work = bf16[16] fusion(%x), kind=kOutput, calls=%other, " + CYCLES % 7 + "\n"
+        "  %send-done = token[] send-done(%send.1), channel_id=4\n"
+        "  %recv-done = (bf16[16], token[]) recv-done(%recv.1), channel_id=3\n"
+        "}\n"
+    )
+    (found,) = collectives(hlo.parse(text), mesh)
+    assert (found.kind, found.axes, found.group) == ("all-reduce", ("replica",), (0, 4))
+    assert found.wire == 2 * 32 / 2
+    assert (found.hidden, found.overlap) == (True, 7)
