@@ -169,6 +169,24 @@ def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, querie
         np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))
 
 
+def test_chunked_keeps_no_piece_where_it_is_recomputed():
+    """Under `jax.checkpoint`, in a loop over layers, memory grows with the length and not with its square."""
+
+    def bytes_of(length):
+        ones = jnp.ones((1, length), int)
+        mask = Mask(jnp.arange(length)[None], jnp.arange(length)[None], ones, ones, True, aligned=True)
+
+        def layers(x):
+            block = jax.checkpoint(lambda x: chunked.attend(x, x, x, mask, softcap=None, scale=0.5))
+            return jnp.sum(jax.lax.scan(lambda x, _: (x + block(x), None), x, length=2)[0])
+
+        x = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)
+        return jax.jit(jax.grad(layers)).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    short, long = bytes_of(1024), bytes_of(4096)
+    assert long - short < 4 * 8 * 512 * 512  # a few pieces of scores; all would be 60 more
+
+
 @pytest.mark.parametrize(
     ("backend", "mesh"),
     [

@@ -118,6 +118,8 @@ def no_gradient(mask: Mask) -> Mask:
 
 def add(running: Running, q: Queries, k: Keys, v: Keys, mask: Mask, softcap: float | None) -> Running:
     """The softmax after these keys too."""
+    # `jax.checkpoint` would compute what depends on the mask alone beforehand, and keep it for every piece.
+    q, k, v, mask = lax.optimization_barrier((q, k, v, mask))
 
     def piece(running: Running, queries: Any, keys: Any, seen: Array) -> Running:
         (q,), (k, v) = queries, keys
