@@ -20,7 +20,7 @@ STEPS = 3
 SEED = 1
 ROWS = row_data.training(documents(), Stream(), batch=16, length=32, seed=0)
 MESHES = {
-    "expert 4": (Mesh(expert=4), 2),
+    "replica 2, expert 4": (Mesh(replica=2, expert=4), 2),
     "fsdp 2, expert 2, context 2": (Mesh(fsdp=2, expert=2, context=2), 1),
     "expert 2, tensor 2": (Mesh(expert=2, tensor=2), 1),
 }
@@ -60,7 +60,7 @@ def one():
 
 @pytest.mark.parametrize(
     ("mesh", "dispatch"),
-    [*((mesh, Dropless()) for mesh in MESHES), ("expert 4", Capacity(1.0)), ("expert 2, tensor 2", Capacity(1.0))],
+    [*((mesh, Dropless()) for mesh in MESHES), ("replica 2, expert 4", Capacity(1.0)), ("expert 2, tensor 2", Capacity(1.0))],
 )
 def test_meshes_agree(one, mesh, dispatch):
     expected, gradients = one(dispatch)
