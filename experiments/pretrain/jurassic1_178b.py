@@ -34,7 +34,8 @@ def experiment() -> Experiment:
         precision="bfloat16",
         where=Where(
             mesh=Mesh(fsdp=128),
-            remat="query+key+value+attention",
+            micro_batches=3,
+            remat="query+key+value+attention+middle+gate+up",
             flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),

@@ -60,7 +60,11 @@ def one():
 
 @pytest.mark.parametrize(
     ("mesh", "dispatch"),
-    [*((mesh, Dropless()) for mesh in MESHES), ("replica 2, expert 4", Capacity(1.0)), ("expert 2, tensor 2", Capacity(1.0))],
+    [
+        *((mesh, Dropless()) for mesh in MESHES),
+        ("replica 2, expert 4", Capacity(1.0)),
+        ("expert 2, tensor 2", Capacity(1.0)),
+    ],
 )
 def test_meshes_agree(one, mesh, dispatch):
     expected, gradients = one(dispatch)

@@ -49,14 +49,25 @@ def attend(
 
     Heads are filled with zeros to whole vectors, as the matrix unit would.
     """
-    heads_first = functools.partial(jnp.transpose, axes=(0, 2, 1, 3))
-    queries = named("query", heads_first(q * jnp.asarray(scale, q.dtype)))
-    keys, values = named("key", heads_first(k)), named("value", heads_first(v))
+    queries = _kept("query", q * jnp.asarray(scale, q.dtype))
+    keys, values = _kept("key", k), _kept("value", v)
     filled = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, 0), (0, -q.shape[3] % LANES)))
     run = _kernel(q.shape[2], q.shape[1], mask.window, softcap, interpret)
     segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
     mixed = jax.vmap(run)(filled(queries), filled(keys), filled(values), segments)
-    return heads_first(mixed[..., : q.shape[3]])
+    return _swapped(mixed[..., : q.shape[3]])
+
+
+def _swapped(x: Float[Array, "row a b head"]) -> Float[Array, "row b a head"]:
+    """Heads before positions, or positions before heads."""
+    return jnp.transpose(x, (0, 2, 1, 3))
+
+
+def _kept(name: str, x: Float[Array, "row pos heads head"]) -> Float[Array, "row heads pos head"]:
+    """Heads first, named for `layers.remat` in a shape that a TPU keeps without filling vectors up."""
+    if x.shape[3] % LANES == 0:
+        return named(name, _swapped(x))
+    return _swapped(named(name, x.reshape(*x.shape[:2], -1)).reshape(x.shape))
 
 
 def _kernel(heads: int, length: int, window: int | None, softcap: float | None, interpret: bool):
