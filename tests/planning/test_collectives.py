@@ -149,8 +149,8 @@ def test_what_hosts_send_between_slices():
     mesh = {"replica": 2, "fsdp": 4}
     text = (
         "ENTRY %main (x: bf16[16]) -> bf16[16] {\n"
-        f"  %send.1 = (bf16[16], u32[], token[]) send(%x, %after), channel_id=4, is_host_transfer=true, {MEGASCALE}\n"
-        f"  %recv.1 = (bf16[16], u32[], token[]) recv(%after), channel_id=3, is_host_transfer=true, {MEGASCALE}\n"
+        f"  %send.1 = (bf16[16], u32[], token[]) send(%x, %after), channel_id=4, {MEGASCALE}\n"
+        f"  %recv.1 = (bf16[16], u32[], token[]) recv(%after), channel_id=3, {MEGASCALE}\n"
         "  %work = bf16[16] fusion(%x), kind=kOutput, calls=%other, " + CYCLES % 7 + "\n"
         "  %send-done = token[] send-done(%send.1), channel_id=4\n"
         "  %recv-done = (bf16[16], token[]) recv-done(%recv.1), channel_id=3\n"

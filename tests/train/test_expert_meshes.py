@@ -62,8 +62,7 @@ def one():
     ("mesh", "dispatch"),
     [
         *((mesh, Dropless()) for mesh in MESHES),
-        ("replica 2, expert 4", Capacity(1.0)),
-        ("expert 2, tensor 2", Capacity(1.0)),
+        *((mesh, Capacity(1.0)) for mesh in ("replica 2, expert 4", "expert 2, tensor 2")),
     ],
 )
 def test_meshes_agree(one, mesh, dispatch):
