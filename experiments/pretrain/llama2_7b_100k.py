@@ -38,7 +38,7 @@ def experiment() -> Experiment:
         train=Train(steps=10_000, batch=8, length=100_352),
         precision="bfloat16",
         where=Where(
-            mesh=Mesh(fsdp=8, context=8),
+            mesh=Mesh(context=8),
             attention="all_to_all",
             flags=("async_gathers",),
             remat="query+key+value+attention",

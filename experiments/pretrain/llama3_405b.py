@@ -33,9 +33,9 @@ def experiment() -> Experiment:
         train=Train(steps=238_419, batch=1024, length=4096),
         precision="bfloat16",
         where=Where(
-            mesh=Mesh(fsdp=256),
-            micro_batches=2,
-            remat="query+key+value+attention",
+            mesh=Mesh(fsdp=128, tensor=2),
+            micro_batches=4,
+            remat="query+key+value+attention+middle",
             flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),

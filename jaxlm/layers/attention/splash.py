@@ -20,7 +20,7 @@ LANES = 128
 """Rows and heads are made of vectors of so many numbers."""
 
 BLOCK = 1024
-"""Queries and keys of a block: the largest that fits the default scoped memory of a TPU core."""
+"""Queries and keys of a block of one vector's heads: the largest that fits the default scoped memory of a core."""
 
 
 def refusal(q: Float[Array, "row pos heads head"], mask: Mask, bias: Array | None) -> str:
@@ -52,7 +52,8 @@ def attend(
     queries = _kept("query", q * jnp.asarray(scale, q.dtype))
     keys, values = _kept("key", k), _kept("value", v)
     filled = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, 0), (0, -q.shape[3] % LANES)))
-    run = _kernel(q.shape[2], q.shape[1], mask.window, softcap, interpret)
+    vectors = -(-q.shape[3] // LANES)
+    run = _kernel(q.shape[2], q.shape[1], vectors, mask.window, softcap, interpret)
     segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
     mixed = jax.vmap(run)(filled(queries), filled(keys), filled(values), segments)
     return _swapped(mixed[..., : q.shape[3]])
@@ -70,14 +71,15 @@ def _kept(name: str, x: Float[Array, "row pos heads head"]) -> Float[Array, "row
     return _swapped(named(name, x.reshape(*x.shape[:2], -1)).reshape(x.shape))
 
 
-def _kernel(heads: int, length: int, window: int | None, softcap: float | None, interpret: bool):
-    """The kernel of one row; its result and normalizers are kept as "attention"."""
+def _kernel(heads: int, length: int, vectors: int, window: int | None, softcap: float | None, interpret: bool):
+    """The kernel of one row, its heads made of so many vectors; result and normalizers are kept as "attention"."""
     shape = (length, length)
     seen = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
-    block = next(size for size in (BLOCK, 512, 256, LANES) if length % size == 0)
+    sizes = (size for size in (BLOCK, 512, 256) if size * vectors <= BLOCK and length % size == 0)
+    block = next(sizes, LANES)
     # Separate kernels for the gradient of queries and for that of keys and values: one for both would leave a part
     # of the former for each block of keys, and summing those takes longer than the products saved.
-    sizes = kernels.BlockSizes(
+    blocks = kernels.BlockSizes(
         block_q=block,
         block_kv=block,
         block_kv_compute=block,
@@ -89,7 +91,7 @@ def _kernel(heads: int, length: int, window: int | None, softcap: float | None, 
     )
     return kernels.make_splash_mha(
         masks.MultiHeadMask([seen] * heads),
-        block_sizes=sizes,
+        block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=softcap,
