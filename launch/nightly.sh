@@ -21,5 +21,8 @@ part() { # part NAME COMMAND...: run it, keep its last lines
 printf 'commit %s, %s, %s\n' "$(git describe --always --dirty)" "$(date -u +%F)" "$(nproc) cores" >"$results"
 part "nightly tests" .venv-test/bin/python -m pytest -m nightly -n 2 -q
 part "training step beside PyTorch" .venv-test/bin/python experiments/benchmarks/train_step.py
+part "starting" .venv-test/bin/python experiments/benchmarks/startup.py
+part "scaling" .venv-test/bin/python experiments/benchmarks/scaling.py
+part "a row of 32,768 tokens" .venv-test/bin/python experiments/benchmarks/long_context.py --steps 1
 part "plans" .venv-test/bin/python experiments/benchmarks/plans.py --check
 exit "$failed"
