@@ -29,19 +29,14 @@ GPU = ("--where.flags",)
 ATTENTION = ("--where.remat", "query+key+value+attention")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),
-    "llama2_7b-v5p-64-vmem": ("llama2_7b.py", "--topology", "v5p:4x4x4", "--where.flags", "async_gathers", "vmem"),
     "llama2_7b-v5e-256": ("llama2_7b.py", "--topology", "v5e:16x16", *UP_AGAIN),
-    "llama2_7b-v6e-256": ("llama2_7b.py", "--topology", "v6e:16x16"),
     "llama2_7b-h100-8": (
         "llama2_7b.py", "--topology", "h100:8", "--where.mesh.fsdp", "8", "--train.batch", "32", *GPU
     ),
     "llama2_13b-v5p-64": ("llama2_13b.py", "--topology", "v5p:4x4x4"),
     "llama2_70b-v5p-512": ("llama2_70b.py", "--topology", "v5p:8x8x8"),
     "llama2_70b-h100-64": ("llama2_70b.py", "--topology", "h100:64", "--train.batch", "64", *ATTENTION, *GPU),
-    "llama3_8b-v6e-256": ("llama3_8b.py", "--topology", "v6e:16x16"),
-    "llama3_405b-v5p-512": ("llama3_405b.py", "--topology", "v5p:8x8x8"),
     "gpt3_175b-v5p-512": ("gpt3_175b.py", "--topology", "v5p:8x8x8"),
-    "jurassic1_178b-v5p-512": ("jurassic1_178b.py", "--topology", "v5p:8x8x8"),
     "mixtral_8x7b-v5p-64": ("mixtral_8x7b.py", "--topology", "v5p:4x4x4"),
     "llama2_7b_100k-v5p-64": ("llama2_7b_100k.py", "--topology", "v5p:4x4x4"),
     "llama2_7b_100k-h100-64": ("llama2_7b_100k.py", "--topology", "h100:64", *GPU),

@@ -33,9 +33,9 @@ def experiment() -> Experiment:
         train=Train(steps=95_367, batch=1536, length=2048),
         precision="bfloat16",
         where=Where(
-            mesh=Mesh(fsdp=128),
+            mesh=Mesh(fsdp=64),
             micro_batches=3,
-            remat="query+key+value+attention+middle+gate+up",
+            remat="query+key+value+attention",
             flags=("async_gathers",),
             every=Every(evaluate=5000, checkpoint=1000),
         ),

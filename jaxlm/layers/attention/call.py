@@ -25,9 +25,10 @@ WHOLE_ROWS = "where.mesh.context spreads rows over devices"
 def refusals(
     layout: Layout,
     q: Float[Array, "row query heads head"],
+    k: Float[Array, "row key kv_heads head"],
     mask: Mask,
     bias: Array | None,
-    softcap: float | None = None,
+    softcap: float | None,
 ) -> dict[str, str]:
     """Each backend, the fastest first, with why it does not take this attention, or nothing."""
     spread = layout.shards("pos") > 1
@@ -36,8 +37,8 @@ def refusals(
     pieces = chunked.refusal(mask.q_positions.shape[1] // own, mask.k_positions.shape[1] // own, bias)
     alone = "" if spread else "it is for where.mesh.context > 1"
     found = {
+        "all_to_all": alone or _undivided(layout, q, k) or ("" if bias is None else "it takes no bias"),
         "ring": alone or pieces,
-        "all_to_all": alone or ("" if bias is None else "it takes no bias"),
         "splash": "it runs on TPUs only" if layout.platform != "tpu" else splash.refusal(q, mask, bias),
         "cudnn": "it runs on GPUs only" if layout.platform != "gpu" else cudnn.refusal(q, mask, bias, softcap),
         "blocks": "" if blocks.takes(mask) else OWN_ROW,
@@ -49,16 +50,26 @@ def refusals(
     return {name: why if name in ("ring", "all_to_all") else WHOLE_ROWS for name, why in found.items()}
 
 
+def _undivided(layout: Layout, q: Array, k: Array) -> str:
+    """Why heads cannot be dealt out among the devices that share a row, or nothing."""
+    shards, own = layout.shards("pos"), layout.shards("heads") // layout.parts("heads")
+    for name, x in (("heads", q), ("kv_heads", k)):
+        if x.shape[2] // own % shards:
+            return f"{x.shape[2] // own} {name} of each device do not divide among {shards} shards of positions"
+    return ""
+
+
 def backend(
     name: str,
     layout: Layout,
     q: Float[Array, "row query heads head"],
+    k: Float[Array, "row key kv_heads head"],
     mask: Mask,
     bias: Array | None,
-    softcap: float | None = None,
+    softcap: float | None,
 ) -> str:
     """The backend of this name; "auto" is the fastest that takes this attention. Raises UsageError."""
-    found = refusals(layout, q, mask, bias, softcap)
+    found = refusals(layout, q, k, mask, bias, softcap)
     if name == "auto":
         taking = [one for one, why in found.items() if not why]
         if not taking:
@@ -88,7 +99,7 @@ def attend(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     more, layout = {"softcap": softcap, "scale": scale}, call.layout
     with jax.named_scope("attention"):
-        match backend(call.attention, layout, q, mask, bias, softcap):
+        match backend(call.attention, layout, q, k, mask, bias, softcap):
             case "xla":
                 return xla.attend(q, k, v, mask=mask, bias=bias, **more)
             case "blocks":

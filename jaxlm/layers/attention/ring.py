@@ -16,7 +16,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
-from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention import chunked
 from jaxlm.layers.attention.chunked import Gradients, Running
 from jaxlm.layers.attention.heads import Keys, Queries, heads_first, heads_last
@@ -116,15 +115,9 @@ def exchanged(
 ) -> Float[Array, "row pos heads head"]:
     """`attend(q, k, v, mask)` on whole rows with some of the heads (all-to-all, also called Ulysses).
 
-    Raises UsageError when heads do not divide.
+    Heads of both kinds divide among the devices of a row.
     """
     shards = layout.shards("pos")
-    for name, x in (("heads", q), ("kv_heads", k)):
-        if x.shape[2] % shards:
-            raise UsageError(
-                f"where.attention='all_to_all': {x.shape[2]} {name} (of each device) do not divide among "
-                f"{shards} shards of positions: use where.attention ring, or fewer shards"
-            )
     order = layout.order(2 * shards)
     back = np.argsort(order)
 
