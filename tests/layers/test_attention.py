@@ -93,7 +93,7 @@ def test_a_given_scale_replaces_the_default():
 def test_an_unknown_backend_is_refused_with_the_choices():
     q, k, v, q_pos, k_pos = (jnp.asarray(x) for x in arrays(4))
     mask = Mask(q_pos, k_pos, jnp.ones_like(q_pos), jnp.ones_like(k_pos))
-    with pytest.raises(UsageError, match=r"'flash': choose one of auto, ring, .*, xla"):
+    with pytest.raises(UsageError, match=r"'flash': choose one of auto, all_to_all, .*, xla"):
         attend(q, k, v, mask=mask, call=Call(single_device(), attention="flash"))
 
 
