@@ -33,7 +33,7 @@ def experiment() -> Experiment:
         train=Train(steps=95_367, batch=1536, length=2048),
         precision="bfloat16",
         where=Where(
-            mesh=Mesh(fsdp=64),
+            mesh=Mesh(fsdp=64, tensor=2),
             micro_batches=3,
             remat="query+key+value+attention",
             flags=("async_gathers",),

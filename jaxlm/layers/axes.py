@@ -65,8 +65,8 @@ def fitted(layout: Layout, model: PyTree) -> Layout:
     for named, leaf in zip(jax.tree.leaves(logical_axes(model)), jax.tree.leaves(model), strict=True):
         for axis, size in zip(named.axes, leaf.shape[leaf.ndim - len(named.axes) :], strict=True):
             sizes.setdefault(axis, set()).add(size)
-    shards = layout.size(layout.storage)
-    divides = tuple(axis for axis in MAJOR if all(size % shards == 0 for size in sizes.get(axis, ())))
+    shards = {axis: layout.size(layout.storage) * layout.shards(axis) for axis in MAJOR}
+    divides = tuple(axis for axis in MAJOR if all(size % shards[axis] == 0 for size in sizes.get(axis, ())))
     return dataclasses.replace(layout, stored=(*layout.stored, *divides))
 
 

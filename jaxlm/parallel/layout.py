@@ -73,7 +73,7 @@ class Layout:
     table: tuple[tuple[str, Axes], ...] = TABLE
     storage: Axes = STORAGE
     stored: Axes = ("embed",)
-    """Logical axes that can be sharded over `storage`: of a matrix, the first of these that nothing else shards.
+    """Logical axes that can be sharded over `storage`, beside what shards them in use: of a matrix, the first.
 
     The first is the best: XLA:TPU reduce-scatters gradients along major dimensions, and all-reduces them along
     narrow minor ones. See `layers.axes.fitted`.
@@ -108,9 +108,9 @@ class Layout:
     def _in_storage(self, axes: Axes) -> list[Axes]:
         split = self._in_use(axes)
         # Vectors stay whole: sharding them saves nothing and costs a gather.
-        free = [i for i, axis in enumerate(axes) if axis in self.stored and self.size(split[i]) == 1]
-        if len(axes) > 1 and free:
-            split[free[0]] += tuple(a for a in self.storage if a in self.mesh.shape)
+        first = next((i for i, axis in enumerate(axes) if axis in self.stored), None)
+        if len(axes) > 1 and first is not None:
+            split[first] += tuple(a for a in self.storage if a in self.mesh.shape)
         return split
 
     def _checked(self, split: list[Axes], axes: Axes, shape: tuple[int, ...]) -> PartitionSpec:

@@ -40,7 +40,7 @@ EVERYTHING = ("embed", "heads", "mlp", "vocab")
     [
         ({"fsdp": 2, "tensor": 2}, ("embed",), ("embed", "mlp"), PartitionSpec(STORE, "tensor")),
         ({"fsdp": 2, "tensor": 2}, ("embed",), ("mlp", "embed"), PartitionSpec("tensor", STORE)),
-        ({"fsdp": 2, "tensor": 2}, EVERYTHING, ("mlp", "embed"), PartitionSpec("tensor", STORE)),
+        ({"fsdp": 2, "tensor": 2}, EVERYTHING, ("mlp", "embed"), PartitionSpec(("tensor", *STORE), None)),
         ({"fsdp": 8}, EVERYTHING, ("mlp", "embed"), PartitionSpec(("tensor", *STORE), None)),
         ({"fsdp": 8}, ("embed",), ("mlp", "embed"), PartitionSpec("tensor", STORE)),
         ({"fsdp": 2}, EVERYTHING, ("embed",), PartitionSpec(None)),
@@ -48,7 +48,7 @@ EVERYTHING = ("embed", "heads", "mlp", "vocab")
     ],
 )
 def test_spec_in_storage(mesh, stored, axes, spec):
-    """The first dimension that may and that nothing else shards; never a vector's."""
+    """The first dimension that may, beside what shards it in use; never a vector's."""
     where = dataclasses.replace(layout(**mesh), stored=stored)
     assert where.stored_spec(axes, (16, 32)[: len(axes)]) == spec
 
