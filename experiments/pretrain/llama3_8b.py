@@ -3,7 +3,9 @@
     jaxlm plan experiments/pretrain/llama3_8b.py --topology v6e:16x16
     jaxlm run experiments/pretrain/llama3_8b.py                    # on the slice itself
 
-Rows of 4096, 512 rows a step, 1 T of the paper's 15 T tokens.
+Rows of 4096, 512 rows a step, 1 T of the paper's 15 T tokens. By the compiler's estimate a step takes 1.02 s, 42 %
+of the chips' peak, and the run 35,000 chip-hours (experiments/benchmarks/plans.py). MaxText has measured 45.5 %
+with rows of 8192; the paper reports no training loss.
 """
 
 from jaxlm.config import (
