@@ -159,13 +159,13 @@ class Checkpoints:
     def _remove_half_written(self) -> None:
         """A half-written step would keep a full disk full; what cannot be removed is, by the next attempt."""
         for path in self.directory.iterdir():
-            # Other threads may still be writing there.
-            for _ in range(20 if ocp.utils.is_tmp_checkpoint(path) else 0):
-                try:
+            # Other threads may still be writing there, and make it again.
+            for _ in range(100 if ocp.utils.is_tmp_checkpoint(path) else 0):
+                with contextlib.suppress(OSError):
                     path.rmtree(missing_ok=True)
+                time.sleep(0.1)
+                if not path.exists():
                     break
-                except OSError:
-                    time.sleep(0.1)
 
     # --- reading -------------------------------------------------------------------------------------------
 
