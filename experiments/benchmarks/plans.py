@@ -29,6 +29,7 @@ GPU = ("--where.flags",)
 ATTENTION = ("--where.remat", "query+key+value+attention")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),
+    "llama2_7b-v5p-64-vmem": ("llama2_7b.py", "--topology", "v5p:4x4x4", "--where.flags", "async_gathers", "vmem"),
     "llama2_7b-v5e-256": ("llama2_7b.py", "--topology", "v5e:16x16", *UP_AGAIN),
     "llama2_7b-h100-8": (
         "llama2_7b.py", "--topology", "h100:8", "--where.mesh.fsdp", "8", "--train.batch", "32", *GPU
