@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # The test suite in an environment of its own, with the minutes of each part at the end.
 #
-#   launch/test.sh [--parity] [--compilers] [arguments of pytest]
+#   launch/test.sh [--parity] [--compiler] [arguments of pytest]
 #
-# --parity adds torch and transformers, the references that layers and models are compared with; --compilers adds
-# the compilers for TPUs and GPUs, for which two small steps are planned.
+# --parity adds torch and transformers, the references that layers and models are compared with; --compiler adds the
+# one for TPUs, for which two small steps are planned. (That for GPUs warns of missing drivers in every process.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 extras=report,test
 if [ "${1:-}" = --parity ]; then extras=$extras,parity; shift; fi
-if [ "${1:-}" = --compilers ]; then extras=$extras,tpu,cuda; shift; fi
+if [ "${1:-}" = --compiler ]; then extras=$extras,tpu; shift; fi
 start=$SECONDS
 make_environment .venv-test "$extras"
 installed=$SECONDS
