@@ -46,7 +46,10 @@ EIGHT = {
     "replica 2, fsdp 4": ("--where.mesh.replica", "2", "--where.mesh.fsdp", "4"),
     "data 2, fsdp 2, tensor 2": ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2"),
     "fsdp 2, context 4": ("--where.mesh.fsdp", "2", "--where.mesh.context", "4"),
-    "pipeline 2, fsdp 4": ("--where.mesh.pipeline", "2", "--where.mesh.fsdp", "4", "--model.layers", "4"),
+    "pipeline 2, fsdp 4": (
+        *("--where.mesh.pipeline", "2", "--where.mesh.fsdp", "4", "--where.pipeline.micro_batches", "4"),
+        *("--model.layers", "4"),
+    ),
 }
 
 
