@@ -83,8 +83,8 @@ def _passes(segments: Segments) -> Int[Array, ""]:
 
 
 def _taken(segments: Segments, passed: Int[Array, ""]) -> Bool[Array, "row pos 1 1"]:
-    """Whether a token is in one of the documents of a pass; what the kernel leaves for others is not defined."""
-    return ((segments > 0) & ((segments - 1) // DOCUMENTS == passed))[..., None, None]
+    """Whether a token is in one of the documents of a pass (padding is in none); elsewhere the kernel leaves anything."""
+    return ((segments - 1) // DOCUMENTS == passed)[..., None, None]
 
 
 def _kernel(
