@@ -83,7 +83,7 @@ def _passes(segments: Segments) -> Int[Array, ""]:
 
 
 def _taken(segments: Segments, passed: Int[Array, ""]) -> Bool[Array, "row pos 1 1"]:
-    """Whether a token is in one of the documents of a pass (padding is in none); elsewhere the kernel leaves anything."""
+    """Whether a token is in one of a pass's documents; padding is in none. Elsewhere the kernel leaves anything."""
     return ((segments - 1) // DOCUMENTS == passed)[..., None, None]
 
 
