@@ -4,7 +4,7 @@
     jaxlm run experiments/pretrain/jurassic1_178b.py        # on the slice itself
 
 300 B tokens in rows of 2048, 1536 rows a step (3.2 M tokens, as the paper). By the compiler's estimate a step takes
-26.8 s, 54 % of the chips' peak, and the run 363,000 chip-hours (experiments/benchmarks/plans.py). The paper reports
+26.4 s, 55 % of the chips' peak, and the run 359,000 chip-hours (experiments/benchmarks/plans.py). The paper reports
 no training loss.
 """
 

@@ -45,7 +45,7 @@ class Mesh:
     fsdp: int = 1
     """Shards of parameters, which are gathered before use, and of rows."""
     tensor: int = 1
-    """Shards of heads, MLP features and vocabulary."""
+    """Shards of heads, MLP features and vocabulary, and in between of a row's positions."""
     context: int = 1
     """Shards of a row's positions, and of parameters."""
     expert: int = 1

@@ -221,9 +221,9 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     """Bytes a device needs for a training step by cause, and their `total`.
 
     Parameters and what has their shape are spread over fsdp, context and tensor, layers over pipeline, experts
-    over expert; rows over replica, data, fsdp, expert and pipeline, positions over context. A stage keeps as much
-    when it idles as when it works, and holds the stream of all rows that stages share twice. Activations and logits
-    are estimates: kernels' scratch and the compiler's choices are not modelled.
+    over expert; rows over replica, data, fsdp, expert and pipeline, positions over context, positions or features
+    over tensor. A stage keeps as much when it idles as when it works, and holds the stream of all rows that stages
+    share twice. Activations and logits are estimates: kernels' scratch and the compiler's choices are not modelled.
     """
     mesh = shape_of_mesh(experiment, devices)
     p = PRECISIONS[experiment.precision]
@@ -258,7 +258,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
         "gradients": count * BYTES[p.accumulation] // shards,
         "optimizer": state // shards,
         "average": count * 4 // shards if experiment.train.ema is not None else 0,
-        "activations": tokens * (saved // mesh["tensor"] + stream) * BYTES[p.compute],
+        "activations": tokens * (saved + stream) // mesh["tensor"] * BYTES[p.compute],
         "logits": 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
     }
     return found | {"total": sum(found.values())}

@@ -56,7 +56,7 @@ def specs(model: PyTree, layout: Layout) -> PyTree:
 
 def batch_specs(batch: PyTree, layout: Layout) -> PyTree:
     """The PartitionSpec of each array of a batch: rows, and of two dimensions positions."""
-    return jax.tree.map(lambda x: layout.spec(("row", "pos")[: x.ndim], x.shape[: min(x.ndim, 2)]), batch)
+    return jax.tree.map(lambda x: layout.spec(("row", "tokens")[: x.ndim], x.shape[: min(x.ndim, 2)]), batch)
 
 
 def fitted(layout: Layout, model: PyTree) -> Layout:

@@ -30,19 +30,35 @@ class Context:
 
     tokens: Tokens
     position: Position
-    memory: Memory | None = None
-    lengths: Array | None = None
+    memory: Memory | None
+    lengths: Array | None
     """Tokens of each row already in the cache."""
+    joined: Tokens
+    """The tokens of all devices that attend together, and in `memory` theirs too."""
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Tokens,
+        position: Position,
+        call: Call,
+        *,
+        memory: Memory | None = None,
+        lengths: Array | None = None,
+    ) -> Context:
+        """Of a device's own tokens and memory."""
+        if memory is not None:
+            memory = call.layout.enter(dataclasses.replace(memory, terms={}))
+        return cls(tokens, position, memory, lengths, call.layout.enter(tokens))
 
     def by_row(self) -> PyTree:
         """The arrays that begin with the rows."""
-        memory = None if self.memory is None else dataclasses.replace(self.memory, terms={})
-        return self.tokens, memory, self.lengths
+        return self.tokens, self.memory, self.lengths, self.joined
 
     def of_rows(self, rows: PyTree) -> Context:
         """The context of some rows, given what `by_row` returns for them."""
-        tokens, memory, lengths = rows
-        return dataclasses.replace(self, tokens=tokens, memory=memory, lengths=lengths)
+        tokens, memory, lengths, joined = rows
+        return dataclasses.replace(self, tokens=tokens, memory=memory, lengths=lengths, joined=joined)
 
 
 @struct.dataclass
@@ -69,7 +85,7 @@ class Block:
         def attention(y: Hidden) -> Hidden:
             y, new["attention"] = self.attention(
                 y,
-                tokens,
+                context.joined,
                 context.position,
                 call,
                 causal=self.causal,
@@ -82,7 +98,7 @@ class Block:
 
         def cross(y: Hidden) -> Hidden:
             y, new["cross"] = self.cross.cross(
-                y, tokens, context.memory, call, cache=saved.cross, key=at(key, "cross")
+                y, context.joined, context.memory, call, cache=saved.cross, key=at(key, "cross")
             )
             taps.update(tapped(call, cross=y))
             return dropout(y, self.dropout, at(key, "cross.dropout"), call.layout)

@@ -18,12 +18,13 @@ VOCAB = "vocab"
 
 
 def log_probability(
-    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout
+    logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """Each target's log-probability in nats, and logsumexp(logits), both float32.
 
     Targets outside [0, vocab) give NaN. Where the layout spreads the vocabulary within `Layout.spmd`, logits are a
-    device's own, as `Model.logits` returns them there.
+    device's part of them for the tokens of all devices it joins, as `Model.logits` returns them there; targets and
+    results are for its own tokens.
     """
     logits = logits.astype(jnp.float32)
     if layout.parts(VOCAB) > 1:
@@ -33,16 +34,16 @@ def log_probability(
 
 
 def _spread(
-    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"], layout: Layout
+    logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    size, parts = logits.shape[-1], layout.parts(VOCAB)
-    highest = layout.maximum(jnp.max(logits, axis=-1), VOCAB)
-    weights = jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)
-    normalizer = highest + jnp.log(layout.reduce(weights, (VOCAB,)))
-    own = targets - layout.index(VOCAB) * size
+    """A device scores its part of the vocabulary for all joined tokens, and hears of its own from the others."""
+    size, last = logits.shape[-1], targets.ndim - 1
+    each = jax.nn.logsumexp(logits, axis=-1)[None]
+    normalizer = jax.nn.logsumexp(layout.exchange(each, VOCAB, split=last + 1, join=0), axis=0)
+    own = layout.enter(targets, last) - layout.index(VOCAB) * size
     here = (own >= 0) & (own < size)
-    chosen = layout.reduce(jnp.where(here, _chosen(logits, jnp.where(here, own, 0)), 0.0), (VOCAB,))
-    known = (targets >= 0) & (targets < size * parts)
+    chosen = layout.reduce(jnp.where(here, _chosen(logits, jnp.where(here, own, 0)), 0.0), (VOCAB,), last)
+    known = (targets >= 0) & (targets < size * layout.parts(VOCAB))
     return jnp.where(known, chosen, jnp.nan) - normalizer, normalizer
 
 

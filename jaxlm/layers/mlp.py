@@ -49,7 +49,7 @@ class Gated:
         adapters: Array | None = None,
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
-        more = {"key": key, "adapters": adapters}
+        more, x = {"key": key, "adapters": adapters}, call.layout.enter(x)
         gate = call.layout.row_major(named("gate", project(self.gate, x, "rpe,em->rpm", call, **more)))
         up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, gate, up), ("row", "pos", "mlp"))
@@ -73,7 +73,7 @@ class Plain:
         adapters: Array | None = None,
     ) -> Float[Array, "row pos embed"]:
         """Each position by itself."""
-        more = {"key": key, "adapters": adapters}
+        more, x = {"key": key, "adapters": adapters}, call.layout.enter(x)
         up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, up), ("row", "pos", "mlp"))
         return project(self.down, hidden, "rpm,me->rpe", call, **more)

@@ -84,9 +84,9 @@ class Dense:
 
 def product(x: Float[Array, "..."], kernel: Array, axes: Axes, spec: str, call: Call) -> Float[Array, "..."]:
     """`einsum(spec, x, kernel)` in x's dtype, whichever dimensions of the kernel are spread over devices."""
-    layout, (contracted, outputs) = call.layout, sides(spec, axes)
-    kernel = layout.gather(kernel.astype(x.dtype), axes)
-    return layout.reduce(contract(layout.enter(x, outputs), kernel, spec), contracted)
+    contracted, outputs = sides(spec, axes)
+    y = contract(x, call.layout.gather(kernel.astype(x.dtype), axes), spec)
+    return call.layout.reduce(y, contracted, y.ndim - len(outputs) - 1)
 
 
 def gathered(weight: Weight, call: Call) -> Weight:
@@ -128,6 +128,6 @@ def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, 
     if layout.parts(vocab) == 1:
         return jnp.take(table, ids, axis=0)
     # A device has some of the rows, and zeros for the others.
-    own = ids - layout.index(vocab) * table.shape[0]
+    own = layout.enter(ids) - layout.index(vocab) * table.shape[0]
     own = jnp.where((own >= 0) & (own < table.shape[0]), own, table.shape[0])
     return layout.reduce(jnp.take(table, own, axis=0, mode="fill", fill_value=0), (vocab,))

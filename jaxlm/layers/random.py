@@ -43,7 +43,7 @@ def dropout(
     """
     if keys is None or rate == 0.0:
         return x
-    length = x.shape[1] * layout.parts("pos")
+    length = x.shape[1] * layout.parts("tokens")
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, (length, x.shape[2])))(keys)
-    keep = layout.own(keep, "pos", 1)
+    keep = layout.own(keep, "tokens", 1)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)

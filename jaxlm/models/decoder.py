@@ -51,7 +51,8 @@ class Decoder:
         x = self.position.embed(x, inputs.positions, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
-        context = Context(inputs, self.position, memory, None if cache is None else cache.lengths)
+        lengths = None if cache is None else cache.lengths
+        context = Context.of(inputs, self.position, call, memory=memory, lengths=lengths)
         layers = None if cache is None else cache.layers
         x, layers, report = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)

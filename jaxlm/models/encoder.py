@@ -46,7 +46,7 @@ class Encoder:
         x = self.position.embed(x, inputs.positions, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
-        x, _, report = self.blocks(x, Context(inputs, self.position), call, key=at(key, "blocks"))
+        x, _, report = self.blocks(x, Context.of(inputs, self.position, call), call, key=at(key, "blocks"))
         return Output(self.norm(x), terms=report.terms, taps=report.taps)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:

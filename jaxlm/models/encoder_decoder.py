@@ -47,7 +47,7 @@ class EncoderDecoder:
         x = self.decoder.position.embed(x, source.positions, call)
         x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
-        context = Context(source, self.decoder.position)
+        context = Context.of(source, self.decoder.position, call)
         x, _, report = self.encoder(x, context, call, key=at(key, "encoder"))
         return Memory(self.encoder_norm(x), source.segments, source.positions, report.terms)
 

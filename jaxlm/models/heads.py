@@ -42,6 +42,7 @@ def scorer(embedding: Weight, head: Weight | None, kind: config.Tied | config.Un
 
     def scores(hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
         with jax.named_scope("head"):
+            hidden = call.layout.enter(hidden, hidden.ndim - 2)
             flat = hidden.reshape(-1, hidden.shape[-1])
             scores = project(weight, flat, spec, inside).astype(call.precision.logits)
             if kind.softcap is not None:

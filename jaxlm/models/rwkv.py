@@ -25,6 +25,7 @@ from jaxlm.models import heads
 from jaxlm.parallel.layout import Axes
 
 Hidden = Float[Array, "row pos embed"]
+Joined = Float[Array, "row joined embed"]
 
 
 @struct.dataclass
@@ -47,12 +48,12 @@ class Shift:
 class Decay:
     """The recurrence's rates: exp(log_decay) is forgotten at each token, `bonus` favors the current one."""
 
-    log_decay: Float[Array, "embed"]
-    bonus: Float[Array, "embed"]
+    log_decay: Float[Array, "heads"]
+    bonus: Float[Array, "heads"]
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
-        return {"log_decay": ("features",), "bonus": ("features",)}
+        return {"log_decay": ("heads",), "bonus": ("heads",)}
 
 
 @struct.dataclass
@@ -79,13 +80,13 @@ class Layer:
     def __call__(
         self, x: Hidden, tokens: Tokens, call: Call, cache: caches.Wkv4 | None, key: RowKeys | None
     ) -> tuple[Hidden, caches.Wkv4 | None, Report]:
-        """The residual stream after this layer, the new state, and taps."""
+        """The residual stream after this layer, the new state, and taps; `tokens` of all joined devices."""
         state = cache or self.empty_cache(x.shape[0], 0, x.dtype)
         starts = _starts(tokens.segments, state.segment)
-        normed = self.time_norm(x)
+        normed = call.layout.enter(self.time_norm(x))
         y, wkv = self._time_mix(normed, starts, tokens, state, call)
         x = x + dropout(y, self.dropout, at(key, "time.dropout"), call.layout)
-        channel = self.channel_norm(x)
+        channel = call.layout.enter(self.channel_norm(x))
         z = self._channel_mix(channel, _before(channel, state.channel_input, starts), call)
         x = x + dropout(z, self.dropout, at(key, "channel.dropout"), call.layout)
         report = Report(tapped(call, attention=y, mlp=z, residual=x))
@@ -94,7 +95,7 @@ class Layer:
         return x, _remember(state, normed, channel, wkv, tokens.segments), report
 
     def _time_mix(
-        self, x: Hidden, starts: Array, tokens: Tokens, state: caches.Wkv4, call: Call
+        self, x: Joined, starts: Array, tokens: Tokens, state: caches.Wkv4, call: Call
     ) -> tuple[Hidden, WkvState]:
         before = _before(x, state.time_input, starts)
         receptance = jax.nn.sigmoid(project(self.receptance, self.receptance_shift(x, before), "rpe,ef->rpf", call))
@@ -105,18 +106,20 @@ class Layer:
         mixed, past = wkv4(decay, bonus, k, v, starts, tokens.segments == 0, past)
         return project(self.out, receptance * mixed.astype(x.dtype), "rpf,fe->rpe", call), past
 
-    def _channel_mix(self, x: Hidden, before: Hidden, call: Call) -> Hidden:
+    def _channel_mix(self, x: Joined, before: Joined, call: Call) -> Hidden:
         shifted = self.channel_receptance_shift(x, before)
         receptance = jax.nn.sigmoid(project(self.channel_receptance, shifted, "rpe,ef->rpf", call))
         hidden = project(self.up, self.channel_key_shift(x, before), "rpe,em->rpm", call)
         hidden = call.layout.constrain(jnp.square(jax.nn.relu(hidden)), ("row", "pos", "mlp"))
+        # some features of all tokens for all features of some
+        receptance = call.layout.exchange(receptance, "heads", split=1, join=2)
         return receptance * project(self.down, hidden, "rpm,me->rpe", call)
 
     def empty_cache(self, rows: int, length: int, dtype: Any) -> caches.Wkv4:
         """No tokens yet; the state's size does not depend on `length`."""
-        embed = self.decay.bonus.shape[-1]
+        embed = self.key_shift.mix.shape[-1]
         inputs = (jnp.zeros((rows, embed), dtype), jnp.zeros((rows, embed), dtype))
-        empty, segment = WkvState.empty(rows, embed), jnp.zeros(rows, jnp.int32)
+        empty, segment = WkvState.empty(rows, self.decay.bonus.shape[-1]), jnp.zeros(rows, jnp.int32)
         return caches.Wkv4(*inputs, empty.numerator, empty.denominator, empty.exponent, segment)
 
 
@@ -178,7 +181,7 @@ class Rwkv:
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         layers = None if cache is None else cache.layers
-        x, layers, report = self.blocks(x, inputs, call, caches=layers, key=at(key, "blocks"))
+        x, layers, report = self.blocks(x, call.layout.enter(inputs), call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
         return Output(self.norm(x), cache, taps=report.taps)
 

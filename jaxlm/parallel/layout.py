@@ -2,9 +2,10 @@
 
 Model code names what a dimension *is* ("heads", "mlp", "row"); a `Layout` says where it lives. The training step
 runs one program on each device (`spmd`): there, batches are a device's own rows and positions, and parameters are
-its own shards, gathered when they are used. Along the tensor axis devices share their tokens: each has some of the
-heads, features and tokens of the vocabulary, and what they compute is summed (`enter`, `reduce`). Outside of `spmd`
-the compiler places arrays as `constrain` says. On a single device every method here is the identity.
+its own shards, gathered when they are used. Along the tensor axis devices join for what is wide: each computes some
+of the heads, features or scores of all their tokens, and is left with the sums for its own (`enter`, `reduce`).
+Outside of `spmd` the compiler places arrays as `constrain` says. On a single device every method here is the
+identity.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 import jax
@@ -44,10 +45,14 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     ("layers", ("pipeline",)),
     # activations
     ("row", ("replica", "data", "fsdp", "expert", "pipeline")),
+    ("tokens", ("context", "tensor")),
     ("pos", ("context",)),
     ("features", ()),
 )
-"""Logical axis -> mesh axes of an array in use."""
+"""Logical axis -> mesh axes of an array in use.
+
+Positions of a row are `tokens` in batches and in the residual stream, and `pos` where devices have joined theirs.
+"""
 
 STORAGE = ("fsdp", "context")
 """Mesh axes that also shard parameters where they are stored: over them a parameter is gathered before use."""
@@ -58,8 +63,8 @@ STACKED = "layers"
 SLICES = "replica"
 """The mesh axis along which only a network joins devices."""
 
-SHARED = ("tensor",)
-"""Mesh axes along which devices have the same tokens: what they all compute counts once."""
+JOINED = ("tensor",)
+"""Mesh axes along which devices join their tokens to compute some features of each: in `tokens`, not in `pos`."""
 
 GATHERED = "gathered"
 """The name of gathered parameters for `jax.checkpoint`: no backward pass should find them kept."""
@@ -149,13 +154,15 @@ class Layout:
         Llama 3, arXiv:2407.21783, section 3.3.2). Raises UsageError when the parts do not divide.
         """
         shards = self.shards("pos")
+        pieces = lcm(2 * shards if shards > 1 else 1, self.shards("tokens"))
+        if length % pieces:
+            axes = " and ".join(f"where.mesh.{axis}={self.size((axis,))}" for axis in dict(self.table)["tokens"])
+            raise UsageError(
+                f"train.length={length} does not divide into the {pieces} pieces that {axes} ask for: use "
+                f"{nearest_multiples(length, pieces)}, or fewer shards"
+            )
         if shards == 1:
             return np.arange(length)
-        if length % (2 * shards):
-            raise UsageError(
-                f"train.length={length} does not divide into {2 * shards} parts, two for each of "
-                f"where.mesh.context={shards}: use {nearest_multiples(length, 2 * shards)}, or fewer shards"
-            )
         parts = np.arange(length).reshape(2 * shards, -1)
         return np.concatenate([np.concatenate([parts[i], parts[-1 - i]]) for i in range(shards)])
 
@@ -251,26 +258,30 @@ class Layout:
         specs = functools.partial(jax.tree.map, spec, is_leaf=_is_axes)
         return jax.shard_map(f, mesh=self.mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
 
-    def enter(self, x: Array, axes: Axes) -> Array:
-        """Within `spmd`: tokens, before devices that share them compute different features of these logical axes.
+    def enter(self, x: PyTree, dim: int = 1) -> PyTree:
+        """Within `spmd`: a device's own tokens, joined with those of the devices that have other features of them.
 
-        The identity, whose gradient is summed over those devices (f of Megatron-LM, arXiv:1909.08053, section 3).
+        Along dimension `dim` of each array that has it. Gradients come back as their sum over those devices, each
+        its own tokens' (Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2: g).
         """
-        shared = self._shared(axes)
-        return _enter(x, shared) if shared else x
+        axes = self._joined("tokens")
+        if not axes:
+            return x
 
-    def reduce(self, x: Array, axes: Axes) -> Array:
-        """Within `spmd`: the sum of what devices that share tokens added up over their own parts of these axes.
+        def joined(x: Array, dim: int) -> Array:
+            return jax.lax.all_gather(x, axes, axis=dim, tiled=True)
 
-        Its gradient is the same on each of them (g of Megatron-LM, arXiv:1909.08053, section 3).
+        return jax.tree.map(lambda x: _in_front(joined, x, dim) if x.ndim > dim else x, x)
+
+    def reduce(self, x: Array, axes: Axes, dim: int = 1) -> Array:
+        """Within `spmd`: where joined devices added up over their own parts of these logical axes, the sum.
+
+        Of its dimension `dim` the device's own tokens; the way back from `enter` (the same paper: g bar).
         """
-        shared = self._shared(axes)
-        return _reduce(x, shared) if shared else x
-
-    def maximum(self, x: Array, axis: str) -> Array:
-        """Within `spmd`: the largest of what devices along a logical axis hold; no gradient."""
-        mesh_axes = self._held(axis)
-        return jax.lax.pmax(jax.lax.stop_gradient(x), mesh_axes) if mesh_axes else x
+        joined = tuple(a for axis in axes for a in self._joined(axis))
+        if not joined:
+            return x
+        return _in_front(lambda x, dim: jax.lax.psum_scatter(x, joined, scatter_dimension=dim, tiled=True), x, dim)
 
     def sum(self, x: PyTree, axis: str) -> PyTree:
         """Within `manual` or `spmd`: the sum over the devices along a logical axis."""
@@ -283,19 +294,17 @@ class Layout:
         return jax.lax.psum_scatter(x, mesh_axes, scatter_dimension=0, tiled=True) if mesh_axes else x
 
     def total(self, x: PyTree) -> PyTree:
-        """Within `spmd`: the sum over all devices' own values, those of the same tokens counted once."""
-        mesh_axes = tuple(axis for axis in _manual() if axis not in SHARED)
+        """Within `spmd`: the sum over all devices' own values."""
+        mesh_axes = _manual()
         return jax.lax.psum(x, mesh_axes) if mesh_axes else x
 
     def total_gradient(self, x: Array, spec: PartitionSpec, dtype: str) -> Array:
         """Within `spmd`: a gradient summed over the devices that hold copies of the parameter, which has `spec`.
 
         What has been reduce-scattered in `dtype` is summed in it too; the rest is small, and summed as it is.
-        Devices that share tokens have found the same.
         """
         sharded = {axis for dim in spec for axis in _names(dim) if self.mesh.shape[axis] > 1}
-        differ = (axis for axis in _manual() if axis not in SHARED and self.mesh.shape[axis] > 1)
-        copies = tuple(axis for axis in differ if axis not in sharded)
+        copies = tuple(axis for axis in _manual() if self.mesh.shape[axis] > 1 and axis not in sharded)
         if not copies:
             return x
         scattered = not sharded.isdisjoint(self.storage)
@@ -309,10 +318,8 @@ class Layout:
         return total.astype(x.dtype)
 
     def parts(self, axis: str | None = None) -> int:
-        """Devices that have tokens of their own, or parts of a logical axis: 1 outside `spmd`."""
-        if axis is not None:
-            return self.size(self._held(axis))
-        return self.size(tuple(axis for axis in _manual() if axis not in SHARED))
+        """Devices, or those along a logical axis: 1 outside `spmd`."""
+        return self.size(_manual() if axis is None else self._held(axis))
 
     def whole(self) -> bool:
         """Whether nothing of this program is split by the compiler, so that it may hold kernels of its own."""
@@ -355,8 +362,8 @@ class Layout:
         mesh_axes = self._held(axis)
         return jax.lax.all_to_all(x, mesh_axes, split, join, tiled=True) if mesh_axes else x
 
-    def _shared(self, axes: Axes) -> Axes:
-        return tuple(a for axis in axes for a in self._held(axis) if a in SHARED)
+    def _joined(self, axis: str) -> Axes:
+        return tuple(a for a in self._held(axis) if a in JOINED)
 
     def _held(self, axis: str) -> Axes:
         """The manual mesh axes of more than one device along a logical axis."""
@@ -372,6 +379,17 @@ def is_gather(primitive: Any, parameters: dict[str, Any]) -> bool:
 def _manual() -> Axes:
     """Mesh axes along which the present program sees only a device's own shards."""
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _in_front(f: Callable[[Array, int], Array], x: Array, dim: int) -> Array:
+    """f(x, dim), a dimension behind a single row brought to the front.
+
+    XLA:TPU would sum the whole of it on all devices instead of scattering the sum.
+    """
+    if dim == 0 or prod(x.shape[:dim]) != 1:
+        return f(x, dim)
+    y = f(x.reshape(x.shape[dim:]), 0)
+    return y.reshape(*x.shape[:dim], *y.shape)
 
 
 def _names(dim: str | Axes | None) -> Axes:
@@ -397,22 +415,6 @@ def _gather_backward(layout: Layout, axes: Axes, _: None, cotangent: Array) -> t
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _enter(x: Array, mesh_axes: Axes) -> Array:
-    return x
-
-
-_enter.defvjp(lambda x, mesh_axes: (x, None), lambda mesh_axes, _, g: (jax.lax.psum(g, mesh_axes),))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _reduce(x: Array, mesh_axes: Axes) -> Array:
-    return jax.lax.psum(x, mesh_axes)
-
-
-_reduce.defvjp(lambda x, mesh_axes: (_reduce(x, mesh_axes), None), lambda mesh_axes, _, g: (g,))
 
 
 def single_device() -> Layout:

@@ -68,12 +68,12 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
         return jax.ShapeDtypeStruct(dims, dtype, sharding=layout.sharding(axes, dims))
 
     def tokens() -> jax.ShapeDtypeStruct:
-        return array(jnp.int32, "row", "pos")
+        return array(jnp.int32, "row", "tokens")
 
     return Batch(
         inputs=Tokens(tokens(), tokens(), tokens()),
         targets=tokens(),
-        weights=array(jnp.float32, "row", "pos"),
+        weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
     )

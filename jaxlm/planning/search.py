@@ -1,7 +1,7 @@
 """Which mesh, micro-batches and rematerialization are best: all by closed forms, the best few by the compiler.
 
 The closed form knows what the compiler's estimate is made of, roughly: products at a stated share of peak, weights
-gathered over fsdp behind compute, gradients scattered in front of it, activations reduced along tensor. It ranks;
+gathered over fsdp behind compute, gradients scattered in front of it, activations joined along tensor. It ranks;
 it predicts nothing.
 """
 
@@ -116,13 +116,14 @@ def ranked(some: Sequence[Compiled]) -> list[Compiled]:
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[dict[str, int | str]]:
     embed, rows = experiment.model.embed, experiment.train.batch
-    narrow = [leaf.value for path, leaf in leaves(experiment.model).items() if _is_cut(path)]
+    cut = [leaf.value for path, leaf in leaves(experiment.model).items() if _is_cut(path)]
+    cut += [experiment.model.vocab, experiment.train.length]
     replica = experiment.where.mesh.replica
     if devices % replica:
         return
     devices, rows = devices // replica, rows // replica if rows % replica == 0 else 0
     for tensor in divisors(devices) if rows else ():
-        if tensor > WIDEST_TENSOR or any(width % tensor for width in [*narrow, experiment.model.vocab]):
+        if tensor > WIDEST_TENSOR or any(width % tensor for width in cut):
             continue
         for fsdp in divisors(devices // tensor):
             if embed % fsdp:
@@ -160,7 +161,7 @@ def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     between = 2 * weights / fsdp * (slices - 1) / slices / chip.network if slices > 1 else 0.0
     layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
     activations = tokens / (slices * data * fsdp) * model.embed * wide
-    # attention and MLP each sum their result forward and their input's gradient backward
+    # attention and MLP each join their tokens and scatter their sums, forward and backward
     sums = (4 + 2 * again) * layers * activations * 2 * (tensor - 1) / tensor
     wire = chip.wire()
     hidden = max(0.0, gathers / wire - compute)

@@ -29,7 +29,7 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
 
     def array(name: str) -> jax.Array:
         shape = (rows.size,) if name == "rows" else (rows.size, rows.length)
-        sharding = layout.sharding(("row", "pos")[: len(shape)], shape)
+        sharding = layout.sharding(("row", "tokens")[: len(shape)], shape)
         return jax.make_array_from_callback(shape, sharding, lambda index: piece(name, index))
 
     arrays = {name: array(name) for name in FIELDS}

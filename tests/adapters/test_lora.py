@@ -1,5 +1,7 @@
 """LoRA starts as the identity, computes what its merged matrix computes, and trains nothing else."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +14,16 @@ from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import combine, flatten, map_named, partition
 from jaxlm.layers.projection import Dense, project
 from jaxlm.layers.weights import map_weights
+from jaxlm.objectives.autoregressive import Autoregressive
 from jaxlm.quantize.int8 import Int8, int8, quantized
+from jaxlm.train.step import make_gradient
 from tests.tiny import (
     CALL,
     GLOBAL,
     KINDS,
     LOCAL,
     SIZES,
+    close,
     layout,
     packed_batch,
     random_ids,
@@ -47,6 +52,21 @@ def merged(model):
 @jax.jit
 def run(model):
     return model.logits(model(tokens(random_ids(2, 6)), CALL).hidden, CALL)
+
+
+def test_adapters_on_devices_that_join_their_tokens():
+    """Gradients of `a` and `b` in a program a device, whichever of their sides is spread."""
+    model = lora(random_model(KINDS["decoder"], std=0.1), KEY, alpha=1.0)
+    model, batch = trained(model), packed_batch(KINDS["decoder"])
+    halves, objective = partition(model, is_adapter), Autoregressive(chunks=2)
+
+    def gradient(where):
+        found = make_gradient(objective, dataclasses.replace(CALL, layout=where))
+        return jax.jit(found)(halves[0], {"model": halves[1]}, batch, objective.weights(batch), KEY)
+
+    (gradients, (value, _)), (wanted, (loss, _)) = gradient(layout(fsdp=2, tensor=2)), gradient(CALL.layout)
+    np.testing.assert_allclose(value, loss, rtol=2e-6)
+    close(gradients, wanted)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,13 @@ def test_full_disk(ground, straight):
     (run / "DONE").unlink()
     shutil.rmtree(run / "checkpoints/60")
     process = ground.train("full")
-    wait_for(process, lambda: (run / "manifests/0002.json").exists() and ground.manifest("full", 2)["lowered_step"])
+
+    def about_to_train():
+        """The manifest is not written again."""
+        last = ground.manifest("full")
+        return last["attempt"] == 2 and last["lowered_step"]
+
+    wait_for(process, about_to_train)
     free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (12_000, free[1]))
     failed = end(process).expect(1)

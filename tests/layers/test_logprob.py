@@ -79,20 +79,20 @@ def test_a_vocabulary_spread_over_devices():
     targets = jnp.asarray(RNG.integers(0, 16, (3, 4)))
     weights = jnp.asarray(RNG.standard_normal((2, 3, 4)), jnp.float32)
 
-    def loss(logits, targets, on):
+    def loss(logits, targets, weights, on):
         log_p, normalizer = log_probability(logits, targets, on)
         return jnp.sum(weights[0] * log_p + weights[1] * normalizer), (log_p, normalizer)
 
-    def of_a_device(logits, targets):
-        return jax.value_and_grad(loss, has_aux=True)(logits, targets, where)
+    def of_a_device(logits, targets, weights):
+        return jax.value_and_grad(loss, has_aux=True)(logits, targets, weights, where)
 
-    vocab, whole = PartitionSpec(None, None, "tensor"), PartitionSpec()
-    run = where.spmd(of_a_device, (vocab, whole), ((whole, (whole, whole)), vocab))
-    (_, wanted), gradient = jax.value_and_grad(loss, has_aux=True)(logits, targets, ONE)
-    (_, got), other = jax.jit(run)(logits, targets)
+    vocab, own, each = (PartitionSpec(*(None,) * n, "tensor") for n in (2, 1, 2))
+    run = jax.jit(where.spmd(of_a_device, (vocab, own, each), ((PartitionSpec(), (own, own)), vocab)))
+    (_, wanted), gradient = jax.value_and_grad(loss, has_aux=True)(logits, targets, weights, ONE)
+    (_, got), other = run(logits, targets, weights)
     for one, two in zip((*wanted, gradient), (*got, other), strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
-    log_p = jax.jit(run)(logits, targets.at[0, 0].set(16).at[1, 1].set(-1))[0][1][0]
+    log_p = run(logits, targets.at[0, 0].set(16).at[1, 1].set(-1), weights)[0][1][0]
     assert np.isnan(log_p[0, 0])
     assert np.isnan(log_p[1, 1])
     assert np.isnan(log_p).sum() == 2

@@ -9,8 +9,9 @@ import pytest
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.axes import shardings
-from jaxlm.layers.names import flatten
+from jaxlm.layers.names import flatten, partition
 from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.train.step import make_gradient
 from tests.tiny import CALL, KINDS, close, layout, packed_batch, random_model
 
 OBJECTIVE = Autoregressive(chunks=5)
@@ -82,6 +83,20 @@ def test_eight_devices(name, mesh):
             assert gradient.addressable_shards[0].data.shape == wanted, (
                 f"{key} came back as {gradient.sharding.spec}"
             )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_program_a_device(name):
+    """As in training: devices join their tokens for heads, features and scores, and sum gradients themselves."""
+    model, batch = arguments(name)
+    where = layout(fsdp=2, tensor=2)
+    trained, frozen = partition(model, lambda *_: True)
+    gradient = jax.jit(make_gradient(OBJECTIVE, dataclasses.replace(CALL, layout=where)))
+    key = jax.random.key(0)
+    gradients, (value, _) = gradient(trained, {"model": frozen}, batch, OBJECTIVE.weights(batch), key)
+    (wanted, _), wanted_gradients = reference(name)
+    np.testing.assert_allclose(value, wanted, rtol=2e-6)
+    close(gradients, wanted_gradients)
 
 
 def test_op_by_op():

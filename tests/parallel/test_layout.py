@@ -23,6 +23,7 @@ CUBE = layout(fsdp=2, tensor=2)
         (("embed", "heads", "head"), (16, 4, 8), PartitionSpec(None, "tensor", None)),
         (("embed", "mlp"), (3, 16, 32), PartitionSpec(None, None, "tensor")),
         (("row", "pos", "features"), (8, 5, 3), PartitionSpec(ROW, "context", None)),
+        (("row", "tokens"), (8, 6), PartitionSpec(ROW, ("context", "tensor"))),
         (("vocab", "embed"), (64, 16), PartitionSpec("tensor", None)),
         ((), (7,), PartitionSpec(None)),
     ],
@@ -154,16 +155,16 @@ MESHES = [
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_one_program_a_device_has_the_gradient_of_the_sum(mesh):
-    """Gathered parameters, copies, and tokens that devices share: each gradient is that of the whole batch."""
+    """Gathered parameters, copies, and tokens that devices join: each gradient is that of the whole batch."""
     where = layout(**mesh)
     draw = np.random.default_rng(0)
     axes = (("embed", "mlp"), ("mlp", "embed"), ("features",))
     parameters = [jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((8, 4), (4, 8), (8,))]
-    x = jnp.asarray(draw.normal(size=(8, 12, 8)), jnp.float32)
+    x = jnp.asarray(draw.normal(size=(8, 16, 8)), jnp.float32)
 
     def loss(parameters, x, on):
         up, down, scale = parameters
-        hidden = jnp.tanh(on.enter(x * scale[None, None], ("mlp",)) @ on.gather(up, axes[0]))
+        hidden = jnp.tanh(on.enter(x * scale[None, None]) @ on.gather(up, axes[0]))
         y = on.reduce(hidden @ on.gather(down, axes[1]), ("mlp",))
         return jnp.sum((x + y) ** 2)
 
@@ -171,11 +172,11 @@ def test_one_program_a_device_has_the_gradient_of_the_sum(mesh):
     total = functools.partial(where.total_gradient, dtype="float32")
 
     def of_a_device(parameters, x):
-        assert x.shape == (8 // where.shards("row"), 12 // where.shards("pos"), 8)
+        assert x.shape == (8 // where.shards("row"), 16 // where.shards("tokens"), 8)
         value, gradients = jax.value_and_grad(loss)(parameters, x, where)
         return where.total(value), jax.tree.map(total, gradients, specs)
 
-    given = (specs, where.spec(("row", "pos"), x.shape[:2]))
+    given = (specs, where.spec(("row", "tokens"), x.shape[:2]))
     run = jax.jit(where.spmd(of_a_device, given, (PartitionSpec(), specs)))
     wanted, gradients = jax.value_and_grad(loss)(parameters, x, single_device())
     got, others = run(parameters, x)

@@ -48,6 +48,21 @@ def test_parameters_are_gathered_as_counted_and_gradients_scattered(remat, mesh)
     assert bytes_of("all-reduce", in_loop=True) == 0
 
 
+def test_tokens_are_joined_and_sums_scattered_along_tensor():
+    """Twice a layer, forward and backward; of its recomputation the last sum is left out."""
+    tree, some = sent("full", {"fsdp": 4, "tensor": 2})
+    rows, numbers = tree.train.batch // 4, tree.train.length * tree.model.embed
+    half = rows * numbers * 4 / 2
+    layers = tree.model.layers
+
+    def bytes_of(kind):
+        return sum(one.step_wire for one in some if one.kind == kind and one.axes == ("tensor",) and one.in_loop)
+
+    assert bytes_of("all-gather") == pytest.approx(6 * layers * half, rel=0.02)
+    assert bytes_of("reduce-scatter") == pytest.approx(5 * layers * half, rel=0.02)
+    assert bytes_of("all-reduce") == 0
+
+
 def test_a_head_that_is_tied_is_gathered_for_both_uses():
     tree = experiment()
     tied = dataclasses.replace(tree, model=dataclasses.replace(tree.model, head=Tied()))

@@ -215,6 +215,6 @@ def test_memory_in_closed_form():
     held, rows = bytes_per_device(tiny, 8), dataclasses.replace(tiny.where, mesh=Mesh(data=4, tensor=2))
     assert held["parameters"] == 4 * (whole - layers + layers // 4) // 2
     other = bytes_per_device(dataclasses.replace(tiny, where=rows), 8)
-    stream = 2 * 16 * 32 * tiny.model.embed * 4
+    stream = 2 * 16 * 32 * tiny.model.embed * 4 // 2
     assert held["activations"] - stream == pytest.approx(other["activations"] * 11 / 8, rel=1e-3)
     assert held["logits"] == other["logits"]

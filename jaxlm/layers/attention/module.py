@@ -40,8 +40,11 @@ class Attention:
         lengths: Array | None = None,
         key: RowKeys | None = None,
     ) -> tuple[Hidden, caches.KeyValues | None]:
-        """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them."""
-        more = {"key": key, "adapters": tokens.adapters}
+        """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them.
+
+        `tokens` are those of all devices that are joined, as in `layers.block.Context`; x is of a device's own.
+        """
+        more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
         q = self._heads(self.query, x, call, "heads", **more)
         k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
         q, k = position.rotate(q, tokens.positions), position.rotate(k, tokens.positions)
@@ -72,7 +75,7 @@ class Attention:
         key: RowKeys | None = None,
     ) -> tuple[Hidden, caches.KeyValues]:
         """Attend to the whole memory of the row; its keys and values, computed once, are the cache."""
-        more = {"key": key, "adapters": tokens.adapters}
+        more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
         q = self._heads(self.query, x, call, "heads", **more)
         if cache is None:
             k, v = (
@@ -91,7 +94,7 @@ class Attention:
 
     def _mix(
         self,
-        q: Float[Array, "row pos heads head"],
+        q: Float[Array, "row joined heads head"],
         seen: caches.View,
         mask: Mask,
         bias: Array | None,

@@ -27,17 +27,17 @@ def load_balance(
     chosen = routing.chosen().astype(jnp.float32)
     real = routing.real.astype(jnp.float32)
     if over == "document":
-        rows, most = segments.shape[0], segments.shape[1] * layout.parts("pos")
+        rows, most = segments.shape[0], segments.shape[1] * layout.parts("tokens")
         row = jnp.arange(rows)[:, None]
 
         def of_document(x: Array) -> Array:
             sums = jnp.zeros((rows, most + 1, *x.shape[2:])).at[row, segments].add(x, mode="drop")
-            return layout.sum(sums, "pos")[row, segments]
+            return layout.sum(sums, "tokens")[row, segments]
 
         counts, tokens = of_document(chosen), of_document(real)
     else:
         sums = jnp.sum(chosen, axis=(0, 1), keepdims=True), jnp.sum(real, keepdims=True)
-        counts, tokens = layout.sum(layout.sum(sums, "row"), "pos")
+        counts, tokens = layout.sum(layout.sum(sums, "row"), "tokens")
     experts, k = chosen.shape[-1], routing.choices.shape[-1]
     f = counts / (k * jnp.maximum(tokens, 1.0))[..., None]
     share = real[..., None] * experts * f / jnp.maximum(tokens, 1.0)[..., None]

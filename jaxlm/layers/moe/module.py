@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from flax import struct
 from jaxtyping import Array, Float
@@ -49,15 +47,15 @@ class Moe:
         kind = self.config
         with jax.named_scope("moe"):
             routing = route(self.router, x, tokens.segments, kind, call)
-            enter = functools.partial(call.layout.enter, axes=("mlp",))
-            flat = (enter(x), routing.choices, enter(routing.weights), routing.real)
-            flat = (one.reshape(-1, *one.shape[2:]) for one in flat)
-            y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, x.shape[1], call.layout)
-            y = call.layout.reduce(y.reshape(x.shape), ("mlp",))
+            joined = call.layout.enter((x, routing.choices, routing.weights, routing.real))
+            shape, flat = joined[0].shape, (one.reshape(-1, *one.shape[2:]) for one in joined)
+            y, dropped = mix(*flat, self.experts.gathered(x.dtype, call), kind, shape[1], call.layout)
+            y = call.layout.reduce(y.reshape(shape), ("mlp",))
             terms = {
                 "load_balance": load_balance(routing, tokens.segments, kind.balance.over, call.layout),
                 "router_z": router_z(routing),
-                "dropped": dropped / kind.top_k,
+                # each of the joined devices has counted all
+                "dropped": dropped / (kind.top_k * call.layout.parts("mlp")),
             }
         if self.shared is not None:
             y = y + self.shared(x, call, key=at(key, "shared"), adapters=adapters)

@@ -19,7 +19,14 @@ from tests.layers.moe.test_moe import EMBED, having, loss, mixture, towards
 from tests.tiny import CALL, close, tokens
 
 KIND = Moe(experts=8, top_k=2, width=12)
-AXES = {"experts": ("expert",), "row": ("data", "expert"), "mlp": (), "embed": (), "pos": ("context",)}
+AXES = {
+    "experts": ("expert",),
+    "row": ("data", "expert"),
+    "mlp": (),
+    "embed": (),
+    "tokens": ("context",),
+    "pos": ("context",),
+}
 ROWS, LENGTH = 16, 6
 
 
