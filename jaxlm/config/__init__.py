@@ -13,6 +13,7 @@ from jaxlm.config.data import (
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, Pipeline, Samples, Train, Where
 from jaxlm.config.model import (
+    Alibi,
     Attention,
     Balance,
     Block,
@@ -22,8 +23,10 @@ from jaxlm.config.model import (
     Encoder,
     EncoderDecoder,
     Gated,
+    Interpolated,
     LayerNorm,
     Learned,
+    Llama3,
     Moe,
     NoPosition,
     Pattern,
@@ -33,8 +36,11 @@ from jaxlm.config.model import (
     RMSNorm,
     Rope,
     Rwkv4,
+    Sinusoidal,
     Tied,
+    Unscaled,
     Untied,
+    Yarn,
 )
 from jaxlm.config.objective import Autoregressive, Custom
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay

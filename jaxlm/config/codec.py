@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.experiment import Experiment
+from jaxlm.config.experiment import Experiment, Where
 from jaxlm.config.objective import Custom
 from jaxlm.config.paths import alternatives, children, classes, element, hints, misfits, type_name
 
@@ -27,12 +27,17 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return _encode(Experiment, experiment)
 
 
-def _encode(hint: Any, value: Any) -> Any:
+def _encode(hint: Any, value: Any, *, defaults: bool = True) -> Any:
     if dataclasses.is_dataclass(value):
         named = {CLASS: type(value).__name__} if len(alternatives(hint)) > 1 else {}
-        return named | {name: _encode(inner, each) for name, inner, each in children(value)}
+        usual = {} if defaults else {field.name: field.default for field in dataclasses.fields(value)}
+        return named | {
+            name: _encode(inner, each, defaults=defaults)
+            for name, inner, each in children(value)
+            if defaults or usual[name] != each
+        }
     if isinstance(value, tuple):
-        return [_encode(element(hint), each) for each in value]
+        return [_encode(element(hint), each, defaults=defaults) for each in value]
     # 500_000 in a field of floats is the same experiment as 500_000.0
     return float(value) if type(value) is int and float in alternatives(hint) else value
 
@@ -74,11 +79,11 @@ def _decode(hint: Any, value: Any, path: str) -> Any:
 def what(experiment: Experiment) -> dict[str, Any]:
     """All that decides what is computed: the experiment without `where`, and the hash of its own code.
 
+    Fields at their defaults are left out, so that a new field changes no hash; defaults themselves may not change.
     Of `initial` it is the digest where there is one: the same parameters may lie anywhere.
     """
-    tree = to_json(experiment)
-    del tree["where"]
-    tree["initial"] = initial(experiment)[1] or tree["initial"]
+    tree = _encode(Experiment, dataclasses.replace(experiment, where=Where()), defaults=False)
+    tree["initial"] = initial(experiment)[1] or experiment.initial
     return {"experiment": tree, "sources": sources(experiment)}
 
 

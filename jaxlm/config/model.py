@@ -13,6 +13,51 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class Unscaled:
+    """Planes turn as they were trained."""
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Every plane turns `factor` times slower: positions are interpolated (Chen et al. 2023, arXiv:2306.15595)."""
+
+    factor: float = 8.0
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Planes of few turns in `length` are interpolated, the others not (Peng et al. 2023, arXiv:2309.00071).
+
+    Queries and keys also grow by 0.1 ln(factor) + 1, their scores by its square.
+    """
+
+    factor: float = 8.0
+    length: int = 4096
+    """Positions that the model was trained on."""
+    fast: float = 32.0
+    """Planes of at least as many turns in `length` are left alone."""
+    slow: float = 1.0
+    """Planes of at most as many turns in `length` are interpolated whole; in between, in part."""
+
+
+@dataclass(frozen=True)
+class Llama3:
+    """As Yarn, with a ramp in the number of turns, and scores as they were (Llama 3.1, its released code)."""
+
+    factor: float = 8.0
+    length: int = 8192
+    """Positions that the model was trained on."""
+    fast: float = 4.0
+    """Planes of at least as many turns in `length` are left alone."""
+    slow: float = 1.0
+    """Planes of at most as many turns in `length` are interpolated whole; in between, in part."""
+
+
+Scaling = Unscaled | Interpolated | Yarn | Llama3
+"""How the planes of a trained model turn in rows longer than it was trained on."""
+
+
+@dataclass(frozen=True)
 class Rope:
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
 
@@ -22,6 +67,25 @@ class Rope:
     """Share of each head's features that is rotated; the rest passes unchanged."""
     pairs: Literal["halves", "interleaved"] = "halves"
     """Which features form a plane: (i, i + d/2) as in LLaMA, or (2i, 2i + 1) as in the paper."""
+    scaling: Scaling = Unscaled()
+
+
+@dataclass(frozen=True)
+class Sinusoidal:
+    """Sines and cosines of the position are added to the token embedding (Vaswani et al. 2017, section 3.5)."""
+
+    theta: float = 10_000.0
+    """Base of the geometric series of wavelengths."""
+    pairs: Literal["halves", "interleaved"] = "interleaved"
+    """Where the cosine of a sine lies: half of the features after it, or next to it as in the paper."""
+
+
+@dataclass(frozen=True)
+class Alibi:
+    """Scores fall with distance, by a slope for each head (Press et al. 2021, arXiv:2108.12409).
+
+    In an encoder they fall on both sides alike.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,7 +101,7 @@ class NoPosition:
     """No position information beyond the causal mask (Kazemnejad et al. 2023, arXiv:2305.19466)."""
 
 
-Position = Rope | Learned | NoPosition
+Position = Rope | Sinusoidal | Learned | Alibi | NoPosition
 
 # --- parts of a block --------------------------------------------------------------------------------------
 

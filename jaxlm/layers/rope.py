@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -10,17 +11,46 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxlm import config
+
 Heads = Float[Array, "row pos heads rotated"]
 Turns = Float[Array, "row pos 1 planes"]
 
 
-def frequencies(theta: float, rotated: int) -> np.ndarray:
-    """Radians a position for each plane: theta ** (-2 i / rotated), i < rotated / 2 (section 3.2.2).
+def frequencies(
+    theta: float, rotated: int, scaling: config.model.Scaling = config.Unscaled()
+) -> Float[np.ndarray, "planes"]:
+    """Radians a position for each plane: theta ** (-2 i / rotated), i < rotated / 2 (section 3.2.2), and scaled.
 
     Computed in float64 and rounded once to float32.
     """
     planes = np.arange(rotated // 2, dtype=np.float64)
-    return (theta ** (-2.0 * planes / rotated)).astype(np.float32)
+    radians = theta ** (-2.0 * planes / rotated)
+    match scaling:
+        case config.Interpolated(factor):
+            radians = radians / factor
+        case config.Yarn(factor):
+            kept = _left_alone(scaling, theta, rotated)
+            radians = radians * (kept + (1 - kept) / factor)
+        case config.Llama3(factor, length, fast, slow):
+            kept = np.clip((length * radians / (2 * np.pi) - slow) / (fast - slow), 0.0, 1.0)
+            radians = radians * (kept + (1 - kept) / factor)
+    return radians.astype(np.float32)
+
+
+def _left_alone(yarn: config.Yarn, theta: float, rotated: int) -> Float[np.ndarray, "planes"]:
+    """How much of each plane is not interpolated: a ramp in the plane's number, as in the paper's released code."""
+
+    def plane_of(turns: float) -> float:
+        return rotated * math.log(yarn.length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = max(math.floor(plane_of(yarn.fast)), 0), min(math.ceil(plane_of(yarn.slow)), rotated - 1)
+    return 1 - np.clip((np.arange(rotated // 2) - low) / max(high - low, 1e-3), 0.0, 1.0)
+
+
+def magnitude(scaling: config.model.Scaling) -> float:
+    """What queries and keys grow by as they are turned."""
+    return 0.1 * math.log(scaling.factor) + 1 if isinstance(scaling, config.Yarn) and scaling.factor > 1 else 1.0
 
 
 def rotate(
@@ -28,13 +58,15 @@ def rotate(
     positions: Int[Array, "row pos"],
     radians: Float[np.ndarray, "planes"],
     pairs: Literal["halves", "interleaved"] = "halves",
+    magnitude: float = 1.0,
 ) -> Float[Array, "row pos heads head"]:
     """Turn each plane of the first 2 * planes features by position * radians (equation 34); the rest pass.
 
-    `pairs` says which features form a plane: (i, i + planes), or (2 i, 2 i + 1). Angles are float32.
+    `pairs` says which features form a plane: (i, i + planes), or (2 i, 2 i + 1). Angles are float32. What is turned
+    is multiplied by `magnitude`.
     """
     rotated = 2 * radians.shape[0]
-    cos, sin = jnp.split(_turns(positions, radians)[:, :, None], 2, axis=-1)
+    cos, sin = jnp.split(magnitude * _turns(positions, radians)[:, :, None], 2, axis=-1)
     result = _turned(x[..., :rotated], cos, sin, pairs)
     return result if rotated == x.shape[-1] else jnp.concatenate([result, x[..., rotated:]], axis=-1)
 

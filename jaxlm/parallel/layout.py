@@ -66,6 +66,9 @@ SLICES = "replica"
 JOINED = ("tensor",)
 """Mesh axes along which devices join their tokens to compute some features of each: in `tokens`, not in `pos`."""
 
+POSITIONS = ("tokens", "pos")
+"""Logical axes of a row's positions, which devices hold in an order of their own."""
+
 GATHERED = "gathered"
 """The name of gathered parameters for `jax.checkpoint`: no backward pass should find them kept."""
 
@@ -327,13 +330,13 @@ class Layout:
         return self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1
 
     def own(self, x: Array, axis: str, dim: int) -> Array:
-        """This device's part of a dimension that is whole and in the row's order.
+        """This device's part of a dimension that is whole, positions in the row's order.
 
-        Outside `spmd` all of it, in the devices' order.
+        Outside `spmd` all of it, positions in the devices' order.
         """
         if self.shards(axis) == 1:
             return x
-        order = self.order(x.shape[dim])
+        order = self.order(x.shape[dim]) if axis in POSITIONS else np.arange(x.shape[dim])
         mine = jax.numpy.asarray(order.reshape(self.parts(axis), -1))[self.index(axis)]
         return jax.numpy.take(x, mine, axis=dim)
 

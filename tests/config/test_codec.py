@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxlm import config as c
 from jaxlm.config import paths
-from jaxlm.config.codec import difference, from_json, sources, to_json, what_hash, whole_hash
+from jaxlm.config.codec import difference, from_json, sources, to_json, what, what_hash, whole_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.load import load_experiment
 from tests.base import experiment
@@ -55,8 +55,18 @@ def test_union_members_carry_their_class():
         "theta": 10000.0,
         "fraction": 1.0,
         "pairs": "halves",
+        "scaling": {"class": "Unscaled"},
     }
     assert "class" not in tree["train"]
+
+
+def test_a_field_that_is_new_changes_no_hash():
+    """Fields at their defaults are left out, at every depth; a member that is not the usual one is named."""
+    tree = dataclasses.replace(BASE, model=c.Decoder(position=c.Rope(theta=5.0), norm=c.LayerNorm()))
+    told = what(tree)["experiment"]
+    norm, position = {"class": "LayerNorm"}, {"class": "Rope", "theta": 5.0}
+    assert told["model"] == {"class": "Decoder", "position": position, "norm": norm}
+    assert "where" not in told
 
 
 def test_the_hash_sees_everything_outside_where_and_nothing_inside():

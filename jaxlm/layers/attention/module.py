@@ -61,7 +61,7 @@ class Attention:
             self.config.window,
             aligned=cache is None,
         )
-        bias = position.bias(tokens.positions, seen.positions)
+        bias = position.bias(tokens.positions, seen.positions, self.config.heads, call)
         return self._mix(q, seen, mask, bias, call, **more), cache
 
     def cross(
