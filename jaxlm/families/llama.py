@@ -1,8 +1,31 @@
-"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783) and Mixtral (arXiv:2401.04088): sizes."""
+"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783), Mistral and Mixtral (arXiv:2401.04088)."""
 
 from __future__ import annotations
 
-from jaxlm.config.model import Attention, Block, Decoder, Gated, Moe, RMSNorm, Rope, Untied
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.model import (
+    Attention,
+    Block,
+    Decoder,
+    Gated,
+    Interpolated,
+    Llama3,
+    Moe,
+    RMSNorm,
+    Rope,
+    Scaling,
+    Tied,
+    Unscaled,
+    Untied,
+    Yarn,
+)
+from jaxlm.families.settings import Settings
+from jaxlm.families.table import Table, entry
+
+MODEL_TYPES = ("llama", "mistral")
 
 LLAMA2 = {"7b": (32, 4096, 32, 32, 11_008), "13b": (40, 5120, 40, 40, 13_824), "70b": (80, 8192, 64, 8, 28_672)}
 LLAMA3 = {"8b": (32, 4096, 32, 8, 14_336), "70b": (80, 8192, 64, 8, 28_672), "405b": (126, 16_384, 128, 8, 53_248)}
@@ -48,3 +71,140 @@ def _decoder(
         norm=RMSNorm(1e-5),
         head=Untied(),
     )
+
+
+def read(settings: Mapping[str, Any]) -> Decoder:
+    """The model of a config.json. Raises Failure for settings that are missing or not known."""
+    told = Settings(settings)
+    embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
+    attention = Attention(
+        heads=heads,
+        kv_heads=told.take("num_key_value_heads", heads),
+        head=told.take("head_dim", embed // heads),
+        bias="all" if told.take("attention_bias", False) else "none",
+        window=told.take("sliding_window", None),
+    )
+    mlp = Gated(told.take("intermediate_size"), bias="all" if told.take("mlp_bias", False) else "none")
+    told.expect("hidden_act", "silu")
+    told.expect("attention_dropout", 0.0, 0)
+    model = Decoder(
+        vocab=told.take("vocab_size"),
+        embed=embed,
+        layers=told.take("num_hidden_layers"),
+        block=Block(attention, mlp),
+        position=_rope(told),
+        norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
+        head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
+    )
+    told.finish("max_position_embeddings")
+    return model
+
+
+def _rope(told: Settings) -> Rope:
+    """Newer files keep everything in `rope_parameters`, older ones in `rope_theta` and `rope_scaling`."""
+    turns = dict(told.take("rope_scaling", None) or {}) | dict(told.take("rope_parameters", None) or {})
+    inner = Settings({"rope_theta": told.take("rope_theta", 10_000.0)} | turns)
+    kind = inner.take("rope_type", inner.take("type", "default"))
+    theta = float(inner.take("rope_theta"))
+    scaling = _scaling(kind, inner)
+    inner.expect("partial_rotary_factor", 1.0)
+    inner.finish()
+    return Rope(theta, scaling=scaling)
+
+
+def _scaling(kind: str, told: Settings) -> Scaling:
+    match kind:
+        case "default":
+            return Unscaled()
+        case "linear":
+            return Interpolated(float(told.take("factor")))
+        case "yarn":
+            length = told.take("original_max_position_embeddings")
+            fast, slow = float(told.take("beta_fast", 32)), float(told.take("beta_slow", 1))
+            return Yarn(float(told.take("factor")), length, fast, slow)
+        case "llama3":
+            length = told.take("original_max_position_embeddings")
+            fast, slow = float(told.take("high_freq_factor")), float(told.take("low_freq_factor"))
+            return Llama3(float(told.take("factor")), length, fast, slow)
+    raise Failure(f"config.json: rope_type is {kind!r}, and only default, linear, yarn and llama3 are known here")
+
+
+def write(model: Decoder, length: int) -> dict[str, Any]:
+    """The config.json of a model that `read` would give, for rows of `length`. Raises UsageError for any other."""
+    block, kind = model.block, "llama"
+    windowed = isinstance(block, Block) and block.attention.window is not None
+    if windowed:
+        kind = "mistral"
+    settings = {
+        "model_type": kind,
+        "architectures": [{"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}[kind]],
+        "vocab_size": model.vocab,
+        "hidden_size": model.embed,
+        "num_hidden_layers": model.layers,
+        "max_position_embeddings": length,
+    }
+    if isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(model.position, Rope):
+        settings |= {
+            "num_attention_heads": block.attention.heads,
+            "num_key_value_heads": block.attention.kv_heads,
+            "head_dim": block.attention.head,
+            "intermediate_size": block.mlp.width,
+            "hidden_act": block.mlp.activation,
+            "rms_norm_eps": model.norm.epsilon,
+            "rope_parameters": _turns(model.position),
+            "tie_word_embeddings": isinstance(model.head, Tied),
+        }
+        settings |= {"sliding_window": block.attention.window} if windowed else {}
+        settings |= {"attention_bias": True} if block.attention.bias == "all" else {}
+        settings |= {"mlp_bias": True} if block.mlp.bias == "all" else {}
+        if read(settings) == model:
+            return settings
+    raise UsageError("this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps")
+
+
+def _turns(rope: Rope) -> dict[str, Any]:
+    told: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default"}
+    match rope.scaling:
+        case Interpolated(factor):
+            told |= {"rope_type": "linear", "factor": factor}
+        case Yarn(factor, length, fast, slow):
+            told |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
+            told |= {"beta_fast": fast, "beta_slow": slow}
+        case Llama3(factor, length, fast, slow):
+            told |= {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": length}
+            told |= {"high_freq_factor": fast, "low_freq_factor": slow}
+    return told
+
+
+HERE, THERE = "blocks.{layer}.", "model.layers.{layer}."
+TABLE: Table = (
+    entry("model.embed_tokens.weight", "embedding.kernel", "v e", "v e"),
+    entry(f"{THERE}input_layernorm.weight", f"{HERE}attention_norm.scale"),
+    *(
+        one
+        for name in ("query", "key", "value")
+        for one in (
+            entry(f"{THERE}self_attn.{name[0]}_proj.weight", f"{HERE}attention.{name}.kernel", "(h d) e", "e h d"),
+            entry(f"{THERE}self_attn.{name[0]}_proj.bias", f"{HERE}attention.{name}.bias", "(h d)", "h d"),
+        )
+    ),
+    entry(f"{THERE}self_attn.o_proj.weight", f"{HERE}attention.out.kernel", "e (h d)", "h d e"),
+    entry(f"{THERE}self_attn.o_proj.bias", f"{HERE}attention.out.bias"),
+    entry(f"{THERE}post_attention_layernorm.weight", f"{HERE}mlp_norm.scale"),
+    *(
+        one
+        for name in ("gate", "up")
+        for one in (
+            entry(f"{THERE}mlp.{name}_proj.weight", f"{HERE}mlp.{name}.kernel", "m e", "e m"),
+            entry(f"{THERE}mlp.{name}_proj.bias", f"{HERE}mlp.{name}.bias"),
+        )
+    ),
+    entry(f"{THERE}mlp.down_proj.weight", f"{HERE}mlp.down.kernel", "e m", "m e"),
+    entry(f"{THERE}mlp.down_proj.bias", f"{HERE}mlp.down.bias"),
+    entry("model.norm.weight", "norm.scale"),
+    entry("lm_head.weight", "head.kernel", "v e", "e v"),
+)
+DERIVED = (r"lm_head\.weight", r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+"""Tensors of published files that follow from the others; the head only where it is tied."""
+OMITTED = "model."
+"""Some files leave this out of all names but the head's."""

@@ -84,6 +84,12 @@ class Stack:
         ]
         return [*self.prefix, *middle, *self.suffix]
 
+    def places(self) -> list[tuple[str, int | None]]:
+        """Where each layer's parameters are, in order: (path within the stack, place where they are stacked)."""
+        middle = [(f"period.{i}", repeat) for repeat in range(self.repeats) for i in range(len(self.period))]
+        prefix = [(f"prefix.{i}", None) for i in range(len(self.prefix))]
+        return [*prefix, *middle, *((f"suffix.{i}", None) for i in range(len(self.suffix)))]
+
     def unstacked(self) -> Stack:
         """The same layers, none of them stacked: decoding slices the parameters once and not for every token."""
         return Stack(tuple(self.layers()), (), (), 0)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import gpt3, llama
+from jaxlm.families import gpt2, gpt3, llama
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,10 @@ from jaxlm.families import gpt3, llama
         (llama.llama3("70b"), 70_553_706_496),
         (llama.llama3("405b"), 405_853_388_800),
         (llama.mixtral_8x7b(), 46_702_792_704),
+        (gpt2.gpt2("124m"), 124_439_808),
+        (gpt2.gpt2("355m"), 354_823_168),
+        (gpt2.gpt2("774m"), 774_030_080),
+        (gpt2.gpt2("1.5b"), 1_557_611_200),
     ],
 )
 def test_public_weights(model, count):
@@ -36,6 +40,6 @@ def test_a_token_meets_two_experts():
 
 def test_families_import_neither_jax_nor_numpy():
     code = (
-        "import sys, jaxlm.families.llama, jaxlm.families.gpt3; sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
+        "import sys, jaxlm.families.known, jaxlm.families.gpt3; sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

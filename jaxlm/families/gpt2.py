@@ -1,0 +1,104 @@
+"""GPT-2 (Radford et al. 2019): sizes, settings, tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
+from jaxlm.families.settings import Settings
+from jaxlm.families.table import Entry, Part, Table, entry
+
+MODEL_TYPES = ("gpt2",)
+SIZES = {"124m": (12, 768, 12), "355m": (24, 1024, 16), "774m": (36, 1280, 20), "1.5b": (48, 1600, 25)}
+"""Size -> layers, features, heads."""
+
+
+def gpt2(size: str) -> Decoder:
+    """124m, 355m, 774m or 1.5b: 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200 parameters."""
+    layers, embed, heads = SIZES[size]
+    return _decoder(layers=layers, embed=embed, heads=heads, width=4 * embed, vocab=50_257, length=1024)
+
+
+def _decoder(
+    *, layers: int, embed: int, heads: int, width: int, vocab: int, length: int, epsilon: float = 1e-5
+) -> Decoder:
+    return Decoder(
+        vocab=vocab,
+        embed=embed,
+        layers=layers,
+        block=Block(Attention(heads, heads, embed // heads, bias="all"), Plain(width, "gelu_tanh", bias="all")),
+        position=Learned(length),
+        norm=LayerNorm(epsilon),
+        head=Tied(),
+    )
+
+
+def read(settings: Mapping[str, Any]) -> Decoder:
+    """The model of a config.json. Raises Failure for settings that are missing or not known."""
+    told = Settings(settings)
+    embed = told.take("n_embd")
+    model = _decoder(
+        layers=told.take("n_layer"),
+        embed=embed,
+        heads=told.take("n_head"),
+        width=told.take("n_inner", 4 * embed),
+        vocab=told.take("vocab_size"),
+        length=told.take("n_positions"),
+        epsilon=told.take("layer_norm_epsilon", 1e-5),
+    )
+    told.expect("activation_function", "gelu_new", "gelu_pytorch_tanh")
+    told.expect("tie_word_embeddings", True)
+    told.expect("scale_attn_weights", True)
+    told.expect("scale_attn_by_inverse_layer_idx", False)
+    told.finish(
+        "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop", "summary_activation",
+        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    )  # fmt: skip
+    return model
+
+
+def write(model: Decoder, length: int) -> dict[str, Any]:
+    """The config.json of a model that `read` would give; `length` is that of its table of positions."""
+    block = model.block
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": model.vocab,
+        "n_embd": model.embed,
+        "n_layer": model.layers,
+        "n_head": block.attention.heads,
+        "n_inner": block.mlp.width,
+        "n_positions": model.position.length,
+        "layer_norm_epsilon": model.norm.epsilon,
+        "activation_function": "gelu_new",
+        "tie_word_embeddings": True,
+    }
+
+
+HERE, THERE = "blocks.{layer}.", "transformer.h.{layer}."
+QKV = ("query", "key", "value")
+TABLE: Table = (
+    entry("transformer.wte.weight", "embedding.kernel", "v e", "v e"),
+    entry("transformer.wpe.weight", "position.table.kernel", "p e", "p e"),
+    entry(f"{THERE}ln_1.weight", f"{HERE}attention_norm.scale"),
+    entry(f"{THERE}ln_1.bias", f"{HERE}attention_norm.bias"),
+    Entry(
+        f"{THERE}attn.c_attn.weight", "e (+ h d)", tuple(Part(f"{HERE}attention.{n}.kernel", "e h d") for n in QKV)
+    ),
+    Entry(f"{THERE}attn.c_attn.bias", "(+ h d)", tuple(Part(f"{HERE}attention.{n}.bias", "h d") for n in QKV)),
+    entry(f"{THERE}attn.c_proj.weight", f"{HERE}attention.out.kernel", "(h d) e", "h d e"),
+    entry(f"{THERE}attn.c_proj.bias", f"{HERE}attention.out.bias"),
+    entry(f"{THERE}ln_2.weight", f"{HERE}mlp_norm.scale"),
+    entry(f"{THERE}ln_2.bias", f"{HERE}mlp_norm.bias"),
+    entry(f"{THERE}mlp.c_fc.weight", f"{HERE}mlp.up.kernel", "e m", "e m"),
+    entry(f"{THERE}mlp.c_fc.bias", f"{HERE}mlp.up.bias"),
+    entry(f"{THERE}mlp.c_proj.weight", f"{HERE}mlp.down.kernel", "m e", "m e"),
+    entry(f"{THERE}mlp.c_proj.bias", f"{HERE}mlp.down.bias"),
+    entry("transformer.ln_f.weight", "norm.scale"),
+    entry("transformer.ln_f.bias", "norm.bias"),
+)
+DERIVED = (r"lm_head\.weight", r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
+"""Tensors of published files that follow from the others."""
+OMITTED = "transformer."
+"""Some files leave this out of all names."""

@@ -1,0 +1,64 @@
+"""Reading a config.json: every setting is used, known to change nothing, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlm.config.errors import Failure
+
+WITHOUT_EFFECT = frozenset(
+    (
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "add_cross_attention",
+        "architectures",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "pretraining_tp",
+        "problem_type",
+        "return_dict",
+        "task_specific_params",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
+"""Settings of any model that do not change what it computes."""
+
+
+class Settings:
+    """The settings of one config.json, taken one by one."""
+
+    def __init__(self, settings: Mapping[str, Any]):
+        self._left = dict(settings)
+
+    def take(self, name: str, *default: Any) -> Any:
+        """A setting; without it the default. Raises Failure where there is neither."""
+        if name not in self._left and not default:
+            raise Failure(f"config.json has no {name!r}")
+        value = self._left.pop(name, None)
+        return default[0] if value is None and default else value
+
+    def expect(self, name: str, *values: Any) -> None:
+        """A setting that may only have one of these values, or be absent. Raises Failure."""
+        if name in self._left and (value := self._left.pop(name)) not in values:
+            known = " or ".join(map(repr, values))
+            raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
+
+    def finish(self, *ignored: str) -> None:
+        """Raises Failure for settings that nothing has asked for and that may mean something."""
+        rest = {k: v for k, v in self._left.items() if k not in WITHOUT_EFFECT and k not in ignored}
+        if rest:
+            raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")

@@ -1,0 +1,142 @@
+"""Models as Hugging Face keeps them: a config.json and safetensors, both ways by one table a family."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from jaxlm.config import Precision
+from jaxlm.config.errors import Failure
+from jaxlm.config.model import Model as Config
+from jaxlm.families.known import family
+from jaxlm.families.table import Entry, Table
+from jaxlm.interop import rearrange, safetensors
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.contracts import Model
+from jaxlm.layers.names import differences, flatten, listed
+from jaxlm.models import build
+from jaxlm.parallel.layout import Layout
+
+Leaf = tuple[str, int | None]
+"""One of our parameters: its name, and its place where layers are stacked."""
+LAYER = "{layer}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One tensor of theirs and the parameters of ours that it holds."""
+
+    name: str
+    entry: Entry
+    leaves: tuple[Leaf, ...]
+
+
+def load(directory: Path, layout: Layout, precision: Precision = Precision()) -> tuple[Config, Model]:
+    """The config and the model of a directory, every parameter placed where the layout stores it.
+
+    Names and shapes are checked before a weight is read. Raises Failure for a family, a setting or a tensor that is
+    not known, missing or of another shape.
+    """
+    settings = _settings(directory)
+    kind = family(settings.get("model_type", ""))
+    config = kind.read(settings)
+    abstract = jax.eval_shape(lambda: build(config, jax.random.key(0), precision))
+    leaves = flatten(abstract)
+    held = correspondence(kind.TABLE, abstract)
+    tensors = safetensors.Tensors(directory)
+    theirs = _checked(kind, held, leaves, tensors, directory)
+    places = flatten(shardings(abstract, layout))
+    sources = {leaf: (one, number) for one in held for number, leaf in enumerate(one.leaves)}
+
+    def read(leaf: Leaf) -> Shaped[np.ndarray, "..."]:
+        one, number = sources[leaf]
+        return rearrange.from_theirs(one.entry, number, _shapes(one, leaves), tensors.read(theirs[one.name]))
+
+    def placed(name: str) -> jax.Array:
+        shape, dtype = leaves[name].shape, leaves[name].dtype
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            if (name, None) in sources:
+                return read((name, None))[index].astype(dtype)
+            layers = range(*index[0].indices(shape[0]))
+            return np.stack([read((name, layer))[index[1:]] for layer in layers]).astype(dtype)
+
+        return jax.make_array_from_callback(shape, places[name], piece)
+
+    return config, jax.tree.unflatten(jax.tree.structure(abstract), [placed(name) for name in leaves])
+
+
+def save(config: Config, model: Model, directory: Path, model_type: str, length: int) -> None:
+    """Writes a model as its family does, in the parameters' format; `length` is the longest row it is meant for.
+
+    Raises UsageError for a model that the family does not have, and for a directory that is there already.
+    """
+    kind = family(model_type)
+    settings = kind.write(config, length)
+    leaves = flatten(model)
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        for one in correspondence(kind.TABLE, model):
+            parts = [np.asarray(leaves[name] if at is None else leaves[name][at]) for name, at in one.leaves]
+            yield one.name, rearrange.to_theirs(one.entry, parts)
+
+    safetensors.write(directory, tensors(), settings)
+
+
+def correspondence(table: Table, model: Any) -> list[Held]:
+    """Every tensor of theirs that a model (or its shapes) has. Raises ValueError for a parameter without one."""
+    leaves = flatten(model)
+    layers = list(enumerate(model.blocks.places()))
+    found: list[Held] = []
+    for entry in table:
+        repeated = any(LAYER in part.name for part in entry.parts)
+        for number, (path, at) in layers if repeated else [(0, ("", None))]:
+            names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]
+            if any(name in leaves for name in names):
+                own = tuple((name, at) for name in names)
+                found.append(Held(entry.name.replace(LAYER, str(number)), entry, own))
+    reached = {name for one in found for name, _ in one.leaves}
+    if reached != leaves.keys():
+        raise ValueError(f"the family's table and the model disagree on {sorted(reached ^ leaves.keys())}")
+    return found
+
+
+def _shapes(one: Held, leaves: dict[str, Any]) -> list[tuple[int, ...]]:
+    return [leaves[name].shape[0 if at is None else 1 :] for name, at in one.leaves]
+
+
+def _checked(
+    kind: ModuleType, held: list[Held], leaves: dict[str, Any], tensors: safetensors.Tensors, directory: Path
+) -> dict[str, str]:
+    """Their names for the tensors of a directory, as the file has them. Raises Failure that lists what differs."""
+    wanted = {one.name: rearrange.their_shape(one.entry, _shapes(one, leaves)) for one in held}
+    left_out = kind.OMITTED if not any(name.startswith(kind.OMITTED) for name in tensors.shapes) else ""
+    whole = {name if name in wanted else left_out + name: name for name in tensors.shapes}
+    derived = re.compile("|".join(kind.DERIVED))
+    given = {name: tensors.shapes[own] for name, own in whole.items()}
+    given = {name: shape for name, shape in given.items() if name in wanted or not derived.fullmatch(name)}
+    if problems := differences(wanted, given):
+        raise Failure(f"{directory} does not fit its config.json:\n{listed(problems, len(problems))}")
+    return {name: whole[name] for name in wanted}
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise Failure(f"{directory} has no config.json: a model is a directory with one, and safetensors")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failure(f"{path} is damaged: it is no JSON object")
+    return found

@@ -1,0 +1,236 @@
+"""Models of transformers come in, compute the same, and go out again bit for bit."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import config
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.interop import exchange, safetensors
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.names import flatten
+from jaxlm.parallel.layout import single_device
+from tests.tiny import CALL, layout, tokens
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+ROWS, LENGTH = 2, 96
+LLAMA = {
+    "vocab_size": 71,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+SCALED = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
+SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
+CASES = {
+    "llama": ("Llama", LLAMA),
+    "llama, tied, biases": (
+        "Llama",
+        LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 6},
+    ),
+    "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
+    "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
+    "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
+    "gpt2": ("GPT2", GPT2),
+    "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """`published(case)`: (directory, the reference), every parameter random, made once."""
+    made = {}
+
+    def make(case):
+        if case not in made:
+            name, settings = CASES[case]
+            told = getattr(transformers, f"{name}Config")(**settings, attn_implementation="eager")
+            reference = getattr(transformers, f"{name}{'LMHeadModel' if name == 'GPT2' else 'ForCausalLM'}")(told)
+            generator = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                for parameter in reference.parameters():
+                    center = 1.0 if parameter.ndim == 1 and parameter.mean() > 0.5 else 0.0
+                    parameter.copy_(center + 0.2 * torch.randn(parameter.shape, generator=generator))
+            directory = tmp_path_factory.mktemp("model")
+            reference.eval().save_pretrained(directory)
+            made[case] = directory, reference
+        return made[case]
+
+    return make
+
+
+def ids(vocab):
+    return np.random.default_rng(0).integers(1, vocab, (ROWS, LENGTH))
+
+
+def logits(model, vocab):
+    return np.asarray(jax.jit(lambda m: m.logits(m(tokens(ids(vocab)), CALL).hidden, CALL))(model))
+
+
+def theirs(reference, vocab):
+    with torch.no_grad():
+        return reference(torch.tensor(ids(vocab))).logits.numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers(published, case):
+    directory, reference = published(case)
+    told, model = exchange.load(directory, single_device())
+    wanted = theirs(reference, told.vocab)
+    tolerance = 2e-5 * max(1.0, np.std(wanted))
+    assert np.abs(logits(model, told.vocab) - wanted).max() <= tolerance
+    for wrong in controls(told):
+        built = dataclasses.replace(model, position=wrong(model.position)) if callable(wrong) else wrong
+        assert np.abs(logits(built, told.vocab) - wanted).max() > 100 * tolerance
+
+
+def controls(told):
+    """Models that are wrong in one place: the reference must tell them apart."""
+    if isinstance(told.position, config.Rope):
+        yield lambda rope: rope.replace(config=dataclasses.replace(rope.config, pairs="interleaved"))
+        yield lambda rope: rope.replace(config=config.Rope(theta=2 * rope.config.theta))
+    else:
+        yield lambda learned: learned.replace(
+            table=learned.table.replace(kernel=jnp.roll(learned.table.kernel, 1, axis=0))
+        )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_goes_out_is_what_came_in(published, tmp_path, case):
+    """transformers reads it: every tensor bit for bit, the same logits; and so do we."""
+    directory, reference = published(case)
+    told, model = exchange.load(directory, single_device())
+    kind = json.loads((directory / "config.json").read_text())["model_type"]
+    exchange.save(told, model, tmp_path / "out", kind, 128)
+    again = type(reference).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    before, after = reference.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    np.testing.assert_array_equal(theirs(again, told.vocab), theirs(reference, told.vocab))
+    same, ours = exchange.load(tmp_path / "out", single_device())
+    assert same == told
+    jax.tree.map(np.testing.assert_array_equal, ours, model)
+
+
+def test_several_files(published, tmp_path, monkeypatch):
+    directory, reference = published("llama")
+    told, model = exchange.load(directory, single_device())
+    monkeypatch.setattr(safetensors, "SHARD", 40_000)
+    exchange.save(told, model, tmp_path / "out", "llama", 128)
+    files = sorted(one.name for one in (tmp_path / "out").iterdir())
+    assert files[0] == "config.json"
+    assert sum(name.startswith("model-") for name in files) > 3
+    assert safetensors.INDEX in files
+    assert not [name for name in files if name.endswith(".tmp")]
+    jax.tree.map(np.testing.assert_array_equal, exchange.load(tmp_path / "out", single_device())[1], model)
+    again = type(reference).from_pretrained(tmp_path / "out")
+    assert all(torch.equal(one, again.state_dict()[name]) for name, one in reference.state_dict().items())
+
+
+@pytest.mark.parametrize("case", ["llama, yarn", "gpt2"])
+def test_onto_a_mesh(published, case):
+    """Every parameter lies where the layout stores it; a vocabulary that does not divide is named."""
+    directory, _ = published(case)
+    _, model = exchange.load(directory, single_device())
+    where = layout(fsdp=8)
+    _, spread = exchange.load(directory, where)
+    jax.tree.map(np.testing.assert_array_equal, spread, model)
+    assert jax.tree.map(lambda x: x.sharding, spread) == shardings(model, where)
+    with pytest.raises(UsageError, match="dimension 71"):
+        exchange.load(directory, layout(fsdp=2, tensor=2))
+
+
+# --- what is not right -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(published, tmp_path):
+    """`broken(file, change)`: a copy of the small LLaMA with a file changed as bytes."""
+
+    def make(name, change):
+        directory = tmp_path / "broken"
+        directory.mkdir()
+        for one in published("llama")[0].iterdir():
+            data = one.read_bytes()
+            (directory / one.name).write_bytes(change(data) if one.name == name else data)
+        return directory
+
+    return make
+
+
+def settings(**changes):
+    return lambda data: json.dumps(json.loads(data) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", settings(model_type="lama"), "model_type 'lama' is not known here; nearest first: llama"),
+        ("config.json", settings(logit_scale=2.0), "settings that are not known here: logit_scale"),
+        ("config.json", settings(hidden_act="gelu"), "hidden_act is 'gelu', and only 'silu' is known"),
+        ("config.json", settings(rope_parameters={"rope_type": "longrope"}), "rope_type is 'longrope'"),
+        ("config.json", settings(intermediate_size=57), r"mlp.up_proj.weight is \(56, 48\), not \(57, 48\)"),
+        ("config.json", settings(num_hidden_layers=4), r"missing model.layers.3.mlp.down_proj.weight"),
+        ("config.json", settings(num_hidden_layers=2), r"unexpected model.layers.2.mlp.down_proj.weight"),
+        ("config.json", lambda data: data[:40], "it is no JSON object"),
+        ("config.json", lambda data: b'{"model_type": "llama"}', "config.json has no 'hidden_size'"),
+        ("model.safetensors", lambda data: data[:-9], "is damaged or no safetensors file"),
+        ("model.safetensors", lambda data: data[:100], "is damaged or no safetensors file"),
+        ("model.safetensors", lambda data: b"\xff" * 8 + data[8:], "is damaged or no safetensors file"),
+        ("model.safetensors", lambda data: data.replace(b'"F32"', b'"I32"'), "is I32, and weights are F64, F32"),
+    ],
+)
+def test_what_is_wrong_is_named(broken, name, change, message):
+    with pytest.raises(Failure, match=message):
+        exchange.load(broken(name, change), single_device())
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (b"{", "has no map from tensors to files"),
+        (b'{"weight_map": {"a": "../a.safetensors"}}', "names '../a.safetensors', which is not a file beside it"),
+        (b'{"weight_map": {"a": "a.safetensors"}}', "names a.safetensors, which is not there"),
+        (b'{"weight_map": {"a": "model.safetensors"}}', "does not hold a, which"),
+    ],
+)
+def test_an_index_is_not_believed(published, tmp_path, index, message):
+    directory, _ = published("llama")
+    for one in directory.iterdir():
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    (tmp_path / safetensors.INDEX).write_bytes(index)
+    with pytest.raises(Failure, match=message):
+        exchange.load(tmp_path, single_device())
+
+
+def test_nothing_is_overwritten(published):
+    directory, _ = published("llama")
+    told, model = exchange.load(directory, single_device())
+    with pytest.raises(UsageError, match="is there already"):
+        exchange.save(told, model, directory, "llama", 128)
+    with pytest.raises(UsageError, match="this model is no LLaMA"):
+        exchange.save(dataclasses.replace(told, position=config.Alibi()), model, directory / "x", "llama", 128)
+    assert not (directory / "x").exists()
+
+
+def test_a_parameter_without_a_place_is_an_error_of_the_table(published):
+    directory, _ = published("llama")
+    _, model = exchange.load(directory, single_device())
+    table = tuple(one for one in exchange.family("llama").TABLE if "norm" not in one.name)
+    with pytest.raises(ValueError, match=r"disagree on .*attention_norm.scale"):
+        exchange.correspondence(table, model)
+    assert len(flatten(model)) == 12
