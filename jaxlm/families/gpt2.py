@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.errors import UsageError
 from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
 from jaxlm.families.settings import Settings
 from jaxlm.families.table import Entry, Part, Table, entry
@@ -59,9 +61,13 @@ def read(settings: Mapping[str, Any]) -> Decoder:
 
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
-    """The config.json of a model that `read` would give; `length` is that of its table of positions."""
-    block = model.block
-    return {
+    """The config.json of a model that `read` would give. Raises UsageError for any other, and for longer rows."""
+    block, table = model.block, model.position
+    if not (isinstance(block, Block) and isinstance(block.mlp, Plain) and isinstance(table, Learned)):
+        raise UsageError(OTHER)
+    if length > table.length:
+        raise UsageError(f"rows of {length} tokens: this model has {table.length} positions")
+    settings = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": model.vocab,
@@ -69,11 +75,17 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
         "n_layer": model.layers,
         "n_head": block.attention.heads,
         "n_inner": block.mlp.width,
-        "n_positions": model.position.length,
+        "n_positions": table.length,
         "layer_norm_epsilon": model.norm.epsilon,
         "activation_function": "gelu_new",
         "tie_word_embeddings": True,
     }
+    if read(settings) != dataclasses.replace(model, dropout=0.0):
+        raise UsageError(OTHER)
+    return settings
+
+
+OTHER = "this model is no GPT-2: one kind of block, plain gelu, learned positions, LayerNorm, biases, a tied head"
 
 
 HERE, THERE = "blocks.{layer}.", "transformer.h.{layer}."

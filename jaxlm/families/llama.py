@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,36 +131,45 @@ def _scaling(kind: str, told: Settings) -> Scaling:
 
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
-    """The config.json of a model that `read` would give, for rows of `length`. Raises UsageError for any other."""
-    block, kind = model.block, "llama"
-    windowed = isinstance(block, Block) and block.attention.window is not None
-    if windowed:
-        kind = "mistral"
+    """The config.json of a model that `read` would give, for rows of `length`. Raises UsageError for any other.
+
+    With a window it is Mistral's.
+    """
+    block, rope = model.block, model.position
+    if not (isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(rope, Rope)):
+        raise UsageError(OTHER)
+    attention = block.attention
+    kind, name = ("llama", "Llama") if attention.window is None else ("mistral", "Mistral")
     settings = {
         "model_type": kind,
-        "architectures": [{"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}[kind]],
+        "architectures": [f"{name}ForCausalLM"],
         "vocab_size": model.vocab,
         "hidden_size": model.embed,
         "num_hidden_layers": model.layers,
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
+        "head_dim": attention.head,
+        "intermediate_size": block.mlp.width,
+        "hidden_act": block.mlp.activation,
+        "rms_norm_eps": model.norm.epsilon,
+        "rope_parameters": _turns(rope),
+        "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }
-    if isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(model.position, Rope):
-        settings |= {
-            "num_attention_heads": block.attention.heads,
-            "num_key_value_heads": block.attention.kv_heads,
-            "head_dim": block.attention.head,
-            "intermediate_size": block.mlp.width,
-            "hidden_act": block.mlp.activation,
-            "rms_norm_eps": model.norm.epsilon,
-            "rope_parameters": _turns(model.position),
-            "tie_word_embeddings": isinstance(model.head, Tied),
-        }
-        settings |= {"sliding_window": block.attention.window} if windowed else {}
-        settings |= {"attention_bias": True} if block.attention.bias == "all" else {}
-        settings |= {"mlp_bias": True} if block.mlp.bias == "all" else {}
-        if read(settings) == model:
-            return settings
-    raise UsageError("this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps")
+    if kind == "mistral":
+        settings |= {"sliding_window": attention.window}
+    else:
+        settings |= {"attention_bias": attention.bias == "all", "mlp_bias": block.mlp.bias == "all"}
+    try:
+        same = read(settings) == dataclasses.replace(model, dropout=0.0)
+    except Failure:
+        same = False
+    if not same:
+        raise UsageError(OTHER)
+    return settings
+
+
+OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps"
 
 
 def _turns(rope: Rope) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_what_goes_out_is_what_came_in(published, tmp_path, case):
     directory, reference = published(case)
     told, model = exchange.load(directory, single_device())
     kind = json.loads((directory / "config.json").read_text())["model_type"]
-    exchange.save(told, model, tmp_path / "out", kind, 128)
+    exchange.save(dataclasses.replace(told, dropout=0.1), model, tmp_path / "out", kind, 128)
     again = type(reference).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
     before, after = reference.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
@@ -224,7 +224,17 @@ def test_nothing_is_overwritten(published):
         exchange.save(told, model, directory, "llama", 128)
     with pytest.raises(UsageError, match="this model is no LLaMA"):
         exchange.save(dataclasses.replace(told, position=config.Alibi()), model, directory / "x", "llama", 128)
+    with pytest.raises(UsageError, match="this model is no GPT-2"):
+        exchange.save(told, model, directory / "x", "gpt2", 128)
+    with pytest.raises(UsageError, match="this model is no LLaMA"):
+        exchange.save(exchange.load(published("gpt2")[0], single_device())[0], model, directory / "x", "llama", 128)
     assert not (directory / "x").exists()
+
+
+def test_positions_do_not_grow(published, tmp_path):
+    told, model = exchange.load(published("gpt2")[0], single_device())
+    with pytest.raises(UsageError, match="rows of 129 tokens: this model has 128 positions"):
+        exchange.save(told, model, tmp_path / "x", "gpt2", 129)
 
 
 def test_a_parameter_without_a_place_is_an_error_of_the_table(published):
