@@ -6,9 +6,10 @@ from types import ModuleType
 
 from jaxlm.config.errors import Failure
 from jaxlm.config.suggest import nearest
-from jaxlm.families import gpt2, llama
+from jaxlm.families import gpt2, gpt_bigcode, llama, phi3, qwen2
 
-FAMILIES: dict[str, ModuleType] = {name: family for family in (gpt2, llama) for name in family.MODEL_TYPES}
+ALL = (gpt2, gpt_bigcode, llama, phi3, qwen2)
+FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE`, `DERIVED` and `OMITTED`."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from jaxlm.config.model import (
     Untied,
     Yarn,
 )
-from jaxlm.families.settings import Settings
+from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry
 
 MODEL_TYPES = ("llama", "mistral")
@@ -77,40 +76,51 @@ def _decoder(
 def read(settings: Mapping[str, Any]) -> Decoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
-    embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
-    attention = Attention(
-        heads=heads,
-        kv_heads=told.take("num_key_value_heads", heads),
-        head=told.take("head_dim", embed // heads),
+    model = decoder(
+        told,
         bias="all" if told.take("attention_bias", False) else "none",
+        mlp_bias="all" if told.take("mlp_bias", False) else "none",
         window=told.take("sliding_window", None),
-    )
-    mlp = Gated(told.take("intermediate_size"), bias="all" if told.take("mlp_bias", False) else "none")
-    told.expect("hidden_act", "silu")
-    told.expect("attention_dropout", 0.0, 0)
-    model = Decoder(
-        vocab=told.take("vocab_size"),
-        embed=embed,
-        layers=told.take("num_hidden_layers"),
-        block=Block(attention, mlp),
-        position=_rope(told),
-        norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
-        head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
     )
     told.finish("max_position_embeddings")
     return model
 
 
-def _rope(told: Settings) -> Rope:
+def decoder(
+    told: Settings, *, bias: str = "none", mlp_bias: str = "none", window: int | None = None, fraction: float = 1.0
+) -> Decoder:
+    """What LLaMA and its relatives have in common; `fraction` is the share of a head that is turned."""
+    embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
+    attention = Attention(
+        heads=heads,
+        kv_heads=told.take("num_key_value_heads", heads),
+        head=told.take("head_dim", embed // heads),
+        bias=bias,
+        window=window,
+    )
+    told.expect("hidden_act", "silu")
+    told.expect("attention_dropout", 0.0, 0)
+    return Decoder(
+        vocab=told.take("vocab_size"),
+        embed=embed,
+        layers=told.take("num_hidden_layers"),
+        block=Block(attention, Gated(told.take("intermediate_size"), bias=mlp_bias)),
+        position=_rope(told, fraction),
+        norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
+        head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
+    )
+
+
+def _rope(told: Settings, fraction: float) -> Rope:
     """Newer files keep everything in `rope_parameters`, older ones in `rope_theta` and `rope_scaling`."""
     turns = dict(told.take("rope_scaling", None) or {}) | dict(told.take("rope_parameters", None) or {})
     inner = Settings({"rope_theta": told.take("rope_theta", 10_000.0)} | turns)
     kind = inner.take("rope_type", inner.take("type", "default"))
     theta = float(inner.take("rope_theta"))
     scaling = _scaling(kind, inner)
-    inner.expect("partial_rotary_factor", 1.0)
-    inner.finish()
-    return Rope(theta, scaling=scaling)
+    inner.expect("partial_rotary_factor", fraction)
+    inner.finish("original_max_position_embeddings")
+    return Rope(theta, fraction, scaling=scaling)
 
 
 def _scaling(kind: str, told: Settings) -> Scaling:
@@ -135,20 +145,31 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
 
     With a window it is Mistral's.
     """
+    settings, attention = common(model, length, OTHER), model.block.attention
+    if attention.window is None:
+        biases = {"attention_bias": attention.bias == "all", "mlp_bias": model.block.mlp.bias == "all"}
+        settings |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]} | biases
+    else:
+        settings |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+        settings |= {"sliding_window": attention.window}
+    return agreed(read, settings, model, OTHER)
+
+
+OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps"
+
+
+def common(model: Decoder, length: int, other: str) -> dict[str, Any]:
+    """The settings that LLaMA and its relatives have in common. Raises UsageError with the text `other`."""
     block, rope = model.block, model.position
     if not (isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(rope, Rope)):
-        raise UsageError(OTHER)
-    attention = block.attention
-    kind, name = ("llama", "Llama") if attention.window is None else ("mistral", "Mistral")
-    settings = {
-        "model_type": kind,
-        "architectures": [f"{name}ForCausalLM"],
+        raise UsageError(other)
+    return {
         "vocab_size": model.vocab,
         "hidden_size": model.embed,
         "num_hidden_layers": model.layers,
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.kv_heads,
-        "head_dim": attention.head,
+        "num_attention_heads": block.attention.heads,
+        "num_key_value_heads": block.attention.kv_heads,
+        "head_dim": block.attention.head,
         "intermediate_size": block.mlp.width,
         "hidden_act": block.mlp.activation,
         "rms_norm_eps": model.norm.epsilon,
@@ -156,20 +177,6 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }
-    if kind == "mistral":
-        settings |= {"sliding_window": attention.window}
-    else:
-        settings |= {"attention_bias": attention.bias == "all", "mlp_bias": block.mlp.bias == "all"}
-    try:
-        same = read(settings) == dataclasses.replace(model, dropout=0.0)
-    except Failure:
-        same = False
-    if not same:
-        raise UsageError(OTHER)
-    return settings
-
-
-OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps"
 
 
 def _turns(rope: Rope) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Reading a config.json: every setting is used, known to change nothing, or refused."""
+"""Settings of a config.json: each is used, known to change nothing, or refused; what is written reads the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlm.config.errors import Failure
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.model import Decoder
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -62,3 +64,19 @@ class Settings:
         rest = {k: v for k, v in self._left.items() if k not in WITHOUT_EFFECT and k not in ignored}
         if rest:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
+
+
+def agreed(
+    read: Callable[[Mapping[str, Any]], Decoder], settings: dict[str, Any], model: Decoder, other: str
+) -> dict:
+    """The settings, if `read` makes this model of them. Raises UsageError with the text `other`.
+
+    Dropout is no part of a published model.
+    """
+    try:
+        same = read(settings) == dataclasses.replace(model, dropout=0.0)
+    except Failure:
+        same = False
+    if not same:
+        raise UsageError(other)
+    return settings

@@ -36,6 +36,7 @@ SCALED = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "original_max
 SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
+PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -45,6 +46,12 @@ CASES = {
     "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
     "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
     "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
+    "qwen2": ("Qwen2", LLAMA | {"tie_word_embeddings": True}),
+    "qwen2, one head": ("Qwen2", LLAMA | {"num_key_value_heads": 1, "rope_parameters": YARN}),
+    "phi3": ("Phi3", PHI3),
+    "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
+    "starcoder": ("GPTBigCode", GPT2),
+    "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }
