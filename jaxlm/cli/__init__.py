@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "what an experiment comes to: config, parameters, FLOPs, memory",
     "plan": "what a run will come to on chips that are not there",
     "generate": "text from a run",
+    "export": "a run as Hugging Face keeps models",
     "runs": "list, show and compare runs",
     "report": "one self-contained page of a run",
     "doctor": "what is wrong with this machine and what to do",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
-from jaxlm.config.errors import Failure
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.model import Decoder, Model
 from jaxlm.config.suggest import nearest
 from jaxlm.families import gpt2, gpt_bigcode, llama, phi3, qwen2
 
-ALL = (gpt2, gpt_bigcode, llama, phi3, qwen2)
+ALL = (llama, qwen2, phi3, gpt2, gpt_bigcode)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE`, `DERIVED` and `OMITTED`."""
 
@@ -19,3 +21,19 @@ def family(model_type: str) -> ModuleType:
         names = ", ".join(nearest(model_type, list(FAMILIES), len(FAMILIES)))
         raise Failure(f"config.json: model_type {model_type!r} is not known here; nearest first: {names}")
     return FAMILIES[model_type]
+
+
+def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:
+    """The family of this `model_type`, or the first that has such a model, and its config.json.
+
+    `length` is the longest row it is meant for. Raises UsageError that says what each of them lacks.
+    """
+    if not isinstance(model, Decoder):
+        raise UsageError(f"{type(model).__name__}: of all models only decoders are exchanged yet")
+    reasons = []
+    for one in (family(model_type),) if model_type else ALL:
+        try:
+            return one, one.write(model, length)
+        except UsageError as error:
+            reasons.append(f"  {error}")
+    raise UsageError("no family that is known here has such a model:\n" + "\n".join(reasons))

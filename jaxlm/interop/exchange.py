@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from jaxlm.config import Precision
 from jaxlm.config.errors import Failure
 from jaxlm.config.model import Model as Config
-from jaxlm.families.known import family
+from jaxlm.families.known import family, published
 from jaxlm.families.table import Entry, Table
 from jaxlm.interop import rearrange, safetensors
 from jaxlm.layers.axes import shardings
@@ -75,13 +75,23 @@ def load(directory: Path, layout: Layout, precision: Precision = Precision()) ->
     return config, jax.tree.unflatten(jax.tree.structure(abstract), [placed(name) for name in leaves])
 
 
-def save(config: Config, model: Model, directory: Path, model_type: str, length: int) -> None:
-    """Writes a model as its family does, in the parameters' format; `length` is the longest row it is meant for.
+def save(
+    config: Config,
+    model: Model,
+    directory: Path,
+    *,
+    length: int,
+    model_type: str = "",
+    tokens: Mapping[str, int] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> str:
+    """Writes a model as its family does, in the parameters' format, and returns the family's `model_type`.
 
-    Raises UsageError for a model that the family does not have, and for a directory that is there already.
+    Without a `model_type` the family is the first that has such a model. `length` is the longest row it is meant
+    for; `tokens` are settings such as `eos_token_id`, `files` go with it. Raises UsageError for a model that no
+    family has, and for a directory that is there already.
     """
-    kind = family(model_type)
-    settings = kind.write(config, length)
+    kind, settings = published(config, length, model_type)
     leaves = flatten(model)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
@@ -89,7 +99,9 @@ def save(config: Config, model: Model, directory: Path, model_type: str, length:
             parts = [np.asarray(leaves[name] if at is None else leaves[name][at]) for name, at in one.leaves]
             yield one.name, rearrange.to_theirs(one.entry, parts)
 
-    safetensors.write(directory, tensors(), settings)
+    config_json = (json.dumps(settings | dict(tokens or {}), indent=2) + "\n").encode()
+    safetensors.write(directory, tensors(), {**(files or {}), "config.json": config_json})
+    return settings["model_type"]
 
 
 def correspondence(table: Table, model: Any) -> list[Held]:

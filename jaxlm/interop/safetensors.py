@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.runs.files import explained, write_atomically
+from jaxlm.runs.files import explained
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = 5 * 10**9
@@ -72,23 +73,41 @@ def _opened(path: Path) -> Any:
         raise Failure(f"{path} is damaged or no safetensors file: {error}") from None
 
 
-def write(
-    directory: Path, tensors: Iterable[tuple[str, Shaped[np.ndarray, "..."]]], config: dict[str, Any]
-) -> None:
-    """Writes a new directory; config.json comes last, so that what has one is whole. Raises UsageError, Failure."""
+def refuse_existing(directory: Path) -> None:
+    """Raises UsageError for a directory that holds anything."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is there already: name a new directory")
+
+
+def write(
+    directory: Path, tensors: Iterable[tuple[str, Shaped[np.ndarray, "..."]]], files: Mapping[str, bytes]
+) -> None:
+    """Writes a new directory of tensors and other files; whole, or not at all.
+
+    Raises UsageError for a directory that is there already, Failure where it cannot be written.
+    """
+    refuse_existing(directory)
     with explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        held = [sorted(one) for one in _shards(directory, tensors)]
-        total, files = len(held), {}
-        for number, names in enumerate(held, start=1):
-            file = FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
-            os.replace(directory / _part(number), directory / file)
-            files |= dict.fromkeys(names, file)
-        if total > 1:
-            write_atomically(directory / INDEX, json.dumps({"metadata": {}, "weight_map": files}, indent=1) + "\n")
-    write_atomically(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    try:
+        with explained(directory):
+            _write(directory, tensors)
+            for name, data in files.items():
+                (directory / name).write_bytes(data)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _write(directory: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+    held = [sorted(one) for one in _shards(directory, tensors)]
+    total, places = len(held), {}
+    for number, names in enumerate(held, start=1):
+        file = FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
+        os.replace(directory / _part(number), directory / file)
+        places |= dict.fromkeys(names, file)
+    if total > 1:
+        (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=1) + "\n")
 
 
 def _part(number: int) -> str:

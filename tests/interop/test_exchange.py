@@ -122,14 +122,15 @@ def test_what_goes_out_is_what_came_in(published, tmp_path, case):
     directory, reference = published(case)
     told, model = exchange.load(directory, single_device())
     kind = json.loads((directory / "config.json").read_text())["model_type"]
-    exchange.save(dataclasses.replace(told, dropout=0.1), model, tmp_path / "out", kind, 128)
+    told = dataclasses.replace(told, dropout=0.1)
+    assert exchange.save(told, model, tmp_path / "out", length=128, model_type=kind) == kind
     again = type(reference).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
     before, after = reference.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     np.testing.assert_array_equal(theirs(again, told.vocab), theirs(reference, told.vocab))
     same, ours = exchange.load(tmp_path / "out", single_device())
-    assert same == told
+    assert same == dataclasses.replace(told, dropout=0.0)
     jax.tree.map(np.testing.assert_array_equal, ours, model)
 
 
@@ -137,7 +138,7 @@ def test_several_files(published, tmp_path, monkeypatch):
     directory, reference = published("llama")
     told, model = exchange.load(directory, single_device())
     monkeypatch.setattr(safetensors, "SHARD", 40_000)
-    exchange.save(told, model, tmp_path / "out", "llama", 128)
+    exchange.save(told, model, tmp_path / "out", length=128)
     files = sorted(one.name for one in (tmp_path / "out").iterdir())
     assert files[0] == "config.json"
     assert sum(name.startswith("model-") for name in files) > 3
@@ -224,24 +225,44 @@ def test_an_index_is_not_believed(published, tmp_path, index, message):
         exchange.load(tmp_path, single_device())
 
 
-def test_nothing_is_overwritten(published):
+def test_nothing_is_overwritten_or_half_written(published, tmp_path, monkeypatch):
     directory, _ = published("llama")
     told, model = exchange.load(directory, single_device())
     with pytest.raises(UsageError, match="is there already"):
-        exchange.save(told, model, directory, "llama", 128)
-    with pytest.raises(UsageError, match="this model is no LLaMA"):
-        exchange.save(dataclasses.replace(told, position=config.Alibi()), model, directory / "x", "llama", 128)
-    with pytest.raises(UsageError, match="this model is no GPT-2"):
-        exchange.save(told, model, directory / "x", "gpt2", 128)
-    with pytest.raises(UsageError, match="this model is no LLaMA"):
-        exchange.save(exchange.load(published("gpt2")[0], single_device())[0], model, directory / "x", "llama", 128)
-    assert not (directory / "x").exists()
+        exchange.save(told, model, directory, length=128)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors, "save_file", full)
+    with pytest.raises(Failure, match=r"cannot write .*: No space left on device"):
+        exchange.save(told, model, tmp_path / "out", length=128)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"position": config.Alibi()}, "this model is no LLaMA: .*\n.*no Qwen2.*\n.*no Phi-3.*\n.*no GPT-2"),
+        ({"norm": config.LayerNorm()}, "this model is no LLaMA"),
+        ({"position": config.Rope(pairs="interleaved")}, "this model is no LLaMA"),
+        ({"head": config.Tied(softcap=5.0)}, "this model is no LLaMA"),
+        ({"block": config.Pattern((config.Block(),))}, "this model is no LLaMA"),
+    ],
+)
+def test_what_no_family_has_is_refused(published, tmp_path, changes, message):
+    told, model = exchange.load(published("llama")[0], single_device())
+    with pytest.raises(UsageError, match=message):
+        exchange.save(dataclasses.replace(told, **changes), model, tmp_path / "x", length=128)
+    with pytest.raises(UsageError, match="Rwkv4: of all models only decoders are exchanged"):
+        exchange.save(config.Rwkv4(), model, tmp_path / "x", length=128)
+    assert not (tmp_path / "x").exists()
 
 
 def test_positions_do_not_grow(published, tmp_path):
     told, model = exchange.load(published("gpt2")[0], single_device())
     with pytest.raises(UsageError, match="rows of 129 tokens: this model has 128 positions"):
-        exchange.save(told, model, tmp_path / "x", "gpt2", 129)
+        exchange.save(told, model, tmp_path / "x", length=129)
 
 
 def test_a_parameter_without_a_place_is_an_error_of_the_table(published):
