@@ -101,10 +101,12 @@ def write(
 
 def _write(directory: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
     held = [sorted(one) for one in _shards(directory, tensors)]
-    total, places = len(held), {}
+    total, places, mask = len(held), {}, os.umask(0)
+    os.umask(mask)
     for number, names in enumerate(held, start=1):
         file = FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
         os.replace(directory / _part(number), directory / file)
+        (directory / file).chmod(0o666 & ~mask)  # the library lets nobody else read it
         places |= dict.fromkeys(names, file)
     if total > 1:
         (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=1) + "\n")

@@ -144,6 +144,7 @@ def test_several_files(published, tmp_path, monkeypatch):
     assert sum(name.startswith("model-") for name in files) > 3
     assert safetensors.INDEX in files
     assert not [name for name in files if name.endswith(".tmp")]
+    assert len({one.stat().st_mode for one in (tmp_path / "out").iterdir()}) == 1, "all may be read by the same"
     jax.tree.map(np.testing.assert_array_equal, exchange.load(tmp_path / "out", single_device())[1], model)
     again = type(reference).from_pretrained(tmp_path / "out")
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in reference.state_dict().items())
