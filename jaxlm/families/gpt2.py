@@ -18,17 +18,17 @@ SIZES = {"124m": (12, 768, 12), "355m": (24, 1024, 16), "774m": (36, 1280, 20), 
 def gpt2(size: str) -> Decoder:
     """124m, 355m, 774m or 1.5b: 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200 parameters."""
     layers, embed, heads = SIZES[size]
-    return _decoder(layers=layers, embed=embed, heads=heads, width=4 * embed, vocab=50_257, length=1024)
+    return _decoder(layers, embed, Attention(heads, heads, embed // heads, bias="all"), 4 * embed, 50_257, 1024)
 
 
 def _decoder(
-    *, layers: int, embed: int, heads: int, width: int, vocab: int, length: int, epsilon: float = 1e-5
+    layers: int, embed: int, attention: Attention, width: int, vocab: int, length: int, epsilon: float = 1e-5
 ) -> Decoder:
     return Decoder(
         vocab=vocab,
         embed=embed,
         layers=layers,
-        block=Block(Attention(heads, heads, embed // heads, bias="all"), Plain(width, "gelu_tanh", bias="all")),
+        block=Block(attention, Plain(width, "gelu_tanh", bias="all")),
         position=Learned(length),
         norm=LayerNorm(epsilon),
         head=Tied(),
@@ -38,25 +38,27 @@ def _decoder(
 def read(settings: Mapping[str, Any]) -> Decoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
+    told.expect("scale_attn_by_inverse_layer_idx", False)
+    model = decoder(told, told.take("n_head"))
+    told.finish("n_ctx", "reorder_and_upcast_attn")
+    return model
+
+
+def decoder(told: Settings, heads: int, kv_heads: int | None = None) -> Decoder:
+    """What GPT-2 and its relatives have in common; as many key and value heads as heads where not told."""
     embed = told.take("n_embd")
-    model = _decoder(
-        layers=told.take("n_layer"),
-        embed=embed,
-        heads=told.take("n_head"),
-        width=told.take("n_inner", 4 * embed),
-        vocab=told.take("vocab_size"),
-        length=told.take("n_positions"),
-        epsilon=told.take("layer_norm_epsilon", 1e-5),
-    )
     told.expect("activation_function", "gelu_new", "gelu_pytorch_tanh")
     told.expect("tie_word_embeddings", True)
     told.expect("scale_attn_weights", True)
-    told.expect("scale_attn_by_inverse_layer_idx", False)
-    told.finish(
-        "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop", "summary_activation",
-        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
-    )  # fmt: skip
-    return model
+    return _decoder(
+        told.take("n_layer"),
+        embed,
+        Attention(heads, kv_heads or heads, embed // heads, bias="all"),
+        told.take("n_inner", 4 * embed),
+        told.take("vocab_size"),
+        told.take("n_positions"),
+        told.take("layer_norm_epsilon", 1e-5),
+    )
 
 
 def write(model: Decoder, length: int) -> dict[str, Any]:

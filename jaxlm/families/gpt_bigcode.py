@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
+from jaxlm.config.model import Decoder
 from jaxlm.families import gpt2
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Entry, Part, Table, entry
@@ -19,25 +19,10 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     told = Settings(settings)
     told.expect("multi_query", True)
     told.expect("num_key_value_heads", 1)
-    told.expect("activation_function", "gelu_pytorch_tanh", "gelu_new")
-    told.expect("tie_word_embeddings", True)
-    told.expect("scale_attn_weights", True)
-    embed, heads = told.take("n_embd"), told.take("n_head")
-    width = told.take("n_inner", 4 * embed)
-    model = Decoder(
-        vocab=told.take("vocab_size"),
-        embed=embed,
-        layers=told.take("n_layer"),
-        block=Block(Attention(heads, 1, embed // heads, bias="all"), Plain(width, "gelu_tanh", bias="all")),
-        position=Learned(told.take("n_positions")),
-        norm=LayerNorm(told.take("layer_norm_epsilon", 1e-5)),
-        head=Tied(),
-    )
+    model = gpt2.decoder(told, told.take("n_head"), kv_heads=1)
     told.finish(
-        "attention_softmax_in_fp32", "attn_pdrop", "embd_pdrop", "inference_runner", "max_batch_size",
-        "max_sequence_length", "pad_key_length", "pre_allocate_kv_cache", "resid_pdrop",
-        "scale_attention_softmax_in_fp32", "summary_activation", "summary_first_dropout",
-        "summary_proj_to_labels", "summary_type", "summary_use_proj", "validate_runner_input",
+        "attention_softmax_in_fp32", "inference_runner", "max_batch_size", "max_sequence_length", "pad_key_length",
+        "pre_allocate_kv_cache", "scale_attention_softmax_in_fp32", "validate_runner_input",
     )  # fmt: skip
     return model
 

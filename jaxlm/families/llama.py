@@ -80,7 +80,8 @@ def read(settings: Mapping[str, Any]) -> Decoder:
         told,
         bias="all" if told.take("attention_bias", False) else "none",
         mlp_bias="all" if told.take("mlp_bias", False) else "none",
-        window=told.take("sliding_window", None),
+        # Mistral has a window where nothing is said; how long, differs among readers.
+        window=told.take("sliding_window", *(() if settings.get("model_type") == "mistral" else (None,))),
     )
     told.finish("max_position_embeddings")
     return model

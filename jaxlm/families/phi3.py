@@ -20,7 +20,7 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     fraction = told.take("partial_rotary_factor", 1.0)
     model = llama.decoder(told, window=told.take("sliding_window", None), fraction=fraction)
     told.expect("attention_bias", False)
-    told.finish("embd_pdrop", "max_position_embeddings", "original_max_position_embeddings", "resid_pdrop")
+    told.finish("max_position_embeddings", "original_max_position_embeddings")
     return model
 
 

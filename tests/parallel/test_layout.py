@@ -185,6 +185,22 @@ def test_one_program_a_device_has_the_gradient_of_the_sum(mesh):
         assert np.linalg.norm(other - one) <= 5e-6 * np.linalg.norm(one)
 
 
+@pytest.mark.parametrize("rows", [4, 8])
+def test_tokens_are_joined_and_scattered_also_in_a_single_row(rows):
+    """A device with one row brings its positions to the front, where TPUs scatter sums."""
+    where, x = layout(fsdp=4, tensor=2), jnp.arange(rows * 18.0).reshape(rows, 6, 3)
+
+    def of_a_device(x):
+        joined = where.enter(x)
+        assert joined.shape == (rows // 4, 6, 3)
+        return where.reduce(jnp.where(where.index("mlp") == 0, joined, 10 * joined), ("mlp",))
+
+    spec = where.spec(("row", "tokens"), x.shape[:2])
+    run = where.spmd(of_a_device, (spec,), spec)
+    np.testing.assert_array_equal(jax.jit(run)(x), 11 * x)
+    assert ("scatter_dimension=0" in str(jax.make_jaxpr(run)(x))) == (rows == 4)
+
+
 def test_the_ring_and_the_exchange():
     where, x = layout(context=8), jnp.arange(64.0).reshape(8, 8)
 
