@@ -29,9 +29,11 @@ MODEL_TYPES = ("llama", "mistral")
 
 LLAMA2 = {"7b": (32, 4096, 32, 32, 11_008), "13b": (40, 5120, 40, 40, 13_824), "70b": (80, 8192, 64, 8, 28_672)}
 LLAMA3 = {"8b": (32, 4096, 32, 8, 14_336), "70b": (80, 8192, 64, 8, 28_672), "405b": (126, 16_384, 128, 8, 53_248)}
-"""Size -> layers, features, heads, key and value heads, MLP features; heads have 128 features."""
+LLAMA32 = {"1b": (16, 2048, 32, 8, 8192), "3b": (28, 3072, 24, 8, 8192)}
+"""Size -> layers, features, heads, key and value heads, MLP features."""
 
 HEAD = 128
+"""Features of a head, but for Llama 3.2 1B."""
 
 
 def llama2(size: str) -> Decoder:
@@ -42,6 +44,20 @@ def llama2(size: str) -> Decoder:
 def llama3(size: str) -> Decoder:
     """8b, 70b or 405b: 8,030,261,248, 70,553,706,496 and 405,853,388,800 parameters."""
     return _decoder(*LLAMA3[size], vocab=128_256, theta=500_000.0)
+
+
+def llama32(size: str) -> Decoder:
+    """1b or 3b: 1,235,814,400 and 3,212,749,824 parameters, the head's being the embedding's."""
+    layers, embed, heads, kv_heads, width = LLAMA32[size]
+    return Decoder(
+        vocab=128_256,
+        embed=embed,
+        layers=layers,
+        block=Block(Attention(heads, kv_heads, embed // heads), Gated(width)),
+        position=Rope(theta=500_000.0, scaling=Llama3(factor=32.0, length=8192)),
+        norm=RMSNorm(1e-5),
+        head=Tied(),
+    )
 
 
 def mixtral_8x7b() -> Decoder:

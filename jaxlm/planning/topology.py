@@ -23,8 +23,8 @@ CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
 SHAPES = {"v4": CUBES, "v5e": FLAT, "v5p": (*CUBES, "16x16x24"), "v6e": FLAT, "tpu7x": CUBES}
 """Slices that can be had, by chip."""
 GPUS_PER_HOST = 8
-EXTRAS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_plugins.xla_cuda12", "cuda")}
-"""Module that compiles for a platform, and the extra that brings it."""
+EXTRAS = {"tpu": ("libtpu",), "cuda": ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")}
+"""Platform, which is also the extra that brings its compiler -> the modules of which one is the compiler."""
 TARGETS = {"h100": "h100_sxm.txtpb"}
 """What XLA needs to know of a GPU that it cannot ask."""
 
@@ -105,13 +105,16 @@ def environment(topology: Topology, into: MutableMapping[str, str] = os.environ)
 
 def check_installed(topology: Topology) -> None:
     """Raises UsageError where the compiler is not installed, and says how to get it."""
-    module, extra = EXTRAS[topology.chip.platform]
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
+    extra = topology.chip.platform
+    if not any(map(_found, EXTRAS[extra])):
         raise UsageError(f"{topology} needs the compiler of the extra {extra!r}: pip install 'jaxlm[{extra}]'")
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there
+        return False
 
 
 def devices(topology: Topology) -> list[jax.Device]:
