@@ -34,9 +34,18 @@ CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-h100-8": (
         "llama2_7b.py", "--topology", "h100:8", "--where.mesh.fsdp", "8", "--train.batch", "32", *GPU
     ),
+    "llama2_7b-v6e-256": ("llama2_7b.py", "--topology", "v6e:16x16", "--train.batch", "512", *UP_AGAIN),
     "llama2_13b-v5p-64": ("llama2_13b.py", "--topology", "v5p:4x4x4"),
+    "llama2_13b-v6e-256": (
+        "llama2_13b.py", "--topology", "v6e:16x16", "--where.mesh.tensor", "2", "--where.mesh.fsdp", "16"
+    ),
+    "llama2_70b-v6e-256": (
+        "llama2_70b.py", "--topology", "v6e:16x16", "--train.batch", "256", "--where.micro_batches", "4",
+        "--where.mesh.tensor", "4", "--where.mesh.fsdp", "32"
+    ),
     "llama2_70b-v5p-512": ("llama2_70b.py", "--topology", "v5p:8x8x8"),
     "llama2_70b-h100-64": ("llama2_70b.py", "--topology", "h100:64", "--train.batch", "64", *ATTENTION, *GPU),
+    "llama32_1b-h100-1": ("llama32_1b.py", "--topology", "h100:1"),
     "llama3_8b-v6e-256": ("llama3_8b.py", "--topology", "v6e:16x16"),
     "llama3_405b-v5p-512": ("llama3_405b.py", "--topology", "v5p:8x8x8"),
     "gpt3_175b-v5p-512": ("gpt3_175b.py", "--topology", "v5p:8x8x8"),

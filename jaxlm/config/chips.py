@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GIB = 2**30
+MEMORY_SHARE = 0.93
+"""Of a GPU's memory that jax's allocator takes; the rest is for what CUDA and NCCL keep themselves."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ CHIPS = {
         Chip("v6e", "TPU v6 lite", "tpu", 918e12, 1.75e9, int(31.25 * GIB), 1.64e12, 90e9, 4, 4096, 1, 12.5e9),
         # one device is one of the chip's two cores
         Chip("tpu7x", "TPU7x", "tpu", 2307e12 / 2, 2.2e9, int(94.75 * GIB), 7.4e12 / 2, 90e9, 4, 4096),
-        # 18 NVLinks that together carry 450 GB/s one way; 400 Gb/s of network a GPU
+        # 18 NVLinks that together carry 450 GB/s one way; 400 Gb/s of network a GPU; of its memory, MEMORY_SHARE
         Chip(
             "h100",
             "NVIDIA H100 80GB HBM3",
             "cuda",
             989e12,
             1.98e9,
-            80 * 10**9,
+            int(MEMORY_SHARE * 84_942_979_072),
             3.35e12,
             25e9,
             18,

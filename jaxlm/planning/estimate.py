@@ -27,9 +27,9 @@ CALIBRATION = {
     ),
     "roofline": (
         f"A stated roofline, not a compiler's cycles: a kernel takes the longer of its products at "
-        f"{roofline.PRODUCTS:.0%} of peak (attention {roofline.ATTENTION:.0%}) and its memory traffic at "
+        f"{roofline.PRODUCTS:.0%} of peak (attention by what was measured) and its memory traffic at "
         f"{roofline.MEMORY:.0%} of bandwidth; collectives that nothing hides are waited for at link speed. "
-        "Calibrated on no measured run; nothing has run on the chips."
+        "Calibrated on one H100 and two models; several of them were not measured."
     ),
 }
 """What every table says about its figures."""

@@ -2,7 +2,7 @@
 
 The closed form knows what the compiler's estimate is made of, roughly: products at a stated share of peak, weights
 gathered over fsdp behind compute, gradients scattered in front of it, activations joined along tensor. It ranks;
-it predicts nothing.
+it predicts nothing. Slices and the stages of a pipeline are not searched: they stay as the experiment has them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.config.chips import Chip
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import BYTES, bytes_per_device, flops_per_token, parameters, shape_of_mesh
-from jaxlm.config.model import EncoderDecoder
+from jaxlm.config.flops import (
+    BYTES,
+    bytes_per_device,
+    every_block,
+    experts,
+    flops_per_token,
+    parameters,
+    shape_of_mesh,
+)
+from jaxlm.config.model import Capacity, EncoderDecoder, Model, Moe, Rwkv4
 from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
@@ -29,6 +39,8 @@ if TYPE_CHECKING:
 SHARE = 0.7
 """Of peak that a step's products reach."""
 WIDEST_TENSOR = 16
+LEAST_POSITIONS = 4096
+"""Of a row that several devices share, on each: with fewer, keys and values arrive later than they are needed."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +127,43 @@ def ranked(some: Sequence[Compiled]) -> list[Compiled]:
 
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[dict[str, int | str]]:
-    embed, rows = experiment.model.embed, experiment.train.batch
-    cut = [leaf.value for path, leaf in leaves(experiment.model).items() if _is_cut(path)]
-    cut += [experiment.model.vocab, experiment.train.length]
-    replica = experiment.where.mesh.replica
-    if devices % replica:
+    """Every mesh, split and policy that divides; slices and stages stay as the experiment has them."""
+    model, train, mesh = experiment.model, experiment.train, experiment.where.mesh
+    cut = [leaf.value for path, leaf in leaves(model).items() if _is_cut(path)] + [model.vocab]
+    fixed = mesh.replica * mesh.pipeline
+    if devices % fixed or train.batch % fixed:
         return
-    devices, rows = devices // replica, rows // replica if rows % replica == 0 else 0
-    for tensor in divisors(devices) if rows else ():
-        if tensor > WIDEST_TENSOR or any(width % tensor for width in cut):
+    devices, rows = devices // fixed, train.batch // fixed
+    for tensor, context, expert in product(divisors(devices), _contexts(experiment), divisors(_experts(model))):
+        whole, left = divmod(devices, tensor * context)
+        if left or whole % expert or rows % whole or tensor > WIDEST_TENSOR:
             continue
-        for fsdp in divisors(devices // tensor):
-            if embed % fsdp:
+        if train.length % (tensor * context) or any(width % tensor for width in cut):
+            continue
+        for fsdp in divisors(whole // expert):
+            if model.embed % (fsdp * context):
                 continue
-            shards = devices // tensor
-            for parts in divisors(rows // shards) if rows % shards == 0 else ():
-                for policy in policies():
-                    yield {"tensor": tensor, "fsdp": fsdp, "micro_batches": parts, "remat": policy}
+            for parts, policy in product(divisors(rows // whole), policies()):
+                found = {"tensor": tensor, "context": context, "expert": expert, "fsdp": fsdp}
+                yield {**found, "micro_batches": parts, "remat": policy}
+
+
+def _contexts(experiment: Experiment) -> list[int]:
+    """How many devices may share a row; a capacity's group of rows is never cut."""
+    if any(isinstance(one.dispatch, Capacity) for one in _mixtures(experiment.model)):
+        return [1]
+    length = experiment.train.length
+    return [1, *(n for n in divisors(length) if n > 1 and length % (2 * n) == 0 and length // n >= LEAST_POSITIONS)]
+
+
+def _experts(model: Model) -> int:
+    """What the expert axis must divide; 1 without experts."""
+    return gcd(*(one.experts for one in _mixtures(model))) or 1
+
+
+def _mixtures(model: Model) -> list[Moe]:
+    some = [] if isinstance(model, Rwkv4) else every_block(model)
+    return [one.mlp for one in some if isinstance(one.mlp, Moe)]
 
 
 def _is_cut(path: str) -> bool:
@@ -142,27 +174,60 @@ def _is_cut(path: str) -> bool:
 def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     """Seconds of a step in closed form: compute, and what no compute hides."""
     mesh = shape_of_mesh(experiment, devices)
-    data, fsdp, tensor = mesh["data"], mesh["fsdp"], mesh["tensor"]
     model, train, where = experiment.model, experiment.train, experiment.where
     tokens = train.batch * train.length
     flops = flops_per_token(model, train.length)
     again = recomputed(model, where.remat, train.length)
-    compute = tokens * (flops["training"] + again * flops["forward"]) / (devices * chip.peak * SHARE)
-
-    wide = BYTES[PRECISIONS[experiment.precision].compute]
-    weights = parameters(model)["total"] * wide / tensor
-    over = (fsdp - 1) / fsdp * where.micro_batches
-    gathers = 2 * weights * over
-    # thin shards are not scattered but summed whole, and nothing of it hides
-    thin = chip.platform == "tpu" and model.embed // fsdp < ROWS
-    scatters = weights * over * (2 if thin else 1)
-    replicas = 2 * weights / fsdp * (data - 1) / data
-    slices = mesh["replica"]
-    between = 2 * weights / fsdp * (slices - 1) / slices / chip.network if slices > 1 else 0.0
-    layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
-    activations = tokens / (slices * data * fsdp) * model.embed * wide
-    # attention and MLP each join their tokens and scatter their sums, forward and backward
-    sums = (4 + 2 * again) * layers * activations * 2 * (tensor - 1) / tensor
+    stages, flow = mesh["pipeline"], where.pipeline
+    work = flow.rounds * flow.flight(stages)
+    idle = (work + stages - 1) / work if stages > 1 else 1.0
+    compute = idle * tokens * (flops["training"] + again * flops["forward"]) / (devices * chip.peak * SHARE)
     wire = chip.wire()
-    hidden = max(0.0, gathers / wire - compute)
-    return compute + hidden + (scatters + replicas + sums) / wire + between
+    behind, waiting = _weights(experiment, chip, mesh)
+    passed, joined = _activations(experiment, mesh, again)
+    slices = mesh["replica"]
+    whole = parameters(model)["total"] * _wide(experiment) / (mesh["tensor"] * mesh["fsdp"] * mesh["context"])
+    between = 2 * whole * (slices - 1) / slices / chip.network if slices > 1 else 0.0
+    hidden = max(0.0, (behind + passed) / wire - compute)
+    return compute + hidden + (waiting + joined) / wire + between
+
+
+def _wide(experiment: Experiment) -> int:
+    return BYTES[PRECISIONS[experiment.precision].compute]
+
+
+def _weights(experiment: Experiment, chip: Chip, mesh: dict[str, int]) -> tuple[float, float]:
+    """Bytes of parameters and their gradients on a device's wires: those behind compute, those waited for."""
+    model, where = experiment.model, experiment.where
+    shards, stages = mesh["fsdp"] * mesh["context"], mesh["pipeline"]
+    own = experts(model) / mesh["expert"]
+    dense = parameters(model)["total"] - experts(model)
+    dense, own = (one * _wide(experiment) / (mesh["tensor"] * stages) for one in (dense, own))
+    times = where.micro_batches
+    if stages > 1:  # stages gather for every tick
+        times *= where.pipeline.rounds * where.pipeline.flight(stages) + stages - 1
+    over = (dense + own) * (shards - 1) / shards * times
+    # thin shards are not scattered but summed whole, and nothing of it hides
+    thin = chip.platform == "tpu" and shards > 1 and model.embed // shards < ROWS
+    copies, others = mesh["data"], mesh["data"] * mesh["expert"]
+    summed = 2 / shards * (own * (copies - 1) / copies + dense * (others - 1) / others)
+    return 2 * over, over * (2 if thin else 1) + summed
+
+
+def _activations(experiment: Experiment, mesh: dict[str, int], again: float) -> tuple[float, float]:
+    """Bytes of activations on a device's wires: keys and values that go round behind compute, tokens waited for."""
+    model, train = experiment.model, experiment.train
+    tensor, context, expert = mesh["tensor"], mesh["context"], mesh["expert"]
+    shards = mesh["replica"] * mesh["data"] * mesh["fsdp"] * expert * context
+    tokens = train.batch * train.length / shards * _wide(experiment)
+    layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
+    # attention and MLP each join their tokens and scatter their sums, forward and backward
+    joined = (4 + 2 * again) * layers / mesh["pipeline"] * tokens * model.embed * 2 * (tensor - 1) / tensor
+    # so do a mixture's experts
+    mixed = len(_mixtures(model)) / mesh["pipeline"]
+    joined += (2 + again) * 2 * mixed * tokens / tensor * model.embed * (expert - 1)
+    if context == 1 or isinstance(model, Rwkv4):
+        return 0.0, joined
+    # once forward, and backward with their gradients in twice the bytes
+    width = sum(2 * one.attention.kv_heads * one.attention.head for one in every_block(model))
+    return (4 + again) * (context - 1) * tokens / tensor * width / mesh["pipeline"], joined

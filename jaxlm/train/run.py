@@ -39,6 +39,7 @@ from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
 from jaxlm.train.interruption import AGAIN, Interruption
 from jaxlm.train.loop import Metrics, names_of, run_steps
+from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, mark, save, settle
@@ -73,7 +74,8 @@ def run(
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)
             try:
-                return _run(opened, setup, prepared, clock, display, interruption, profile, plan)
+                with enough(experiment):
+                    return _run(opened, setup, prepared, clock, display, interruption, profile, plan)
             finally:
                 release(opened)
 

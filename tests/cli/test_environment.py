@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from jaxlm.cli import environment
 from jaxlm.cli.environment import TUNABLES, accelerators, prepare, wanted
+from jaxlm.config.chips import MEMORY_SHARE
 
 PROGRAM = """
 import json, os, sys
@@ -23,6 +25,18 @@ OURS = ("GLIBC_TUNABLES", "JAXLM_REEXEC", "JAX_PLATFORMS")
 
 def clean(**more):
     return {name: value for name, value in os.environ.items() if name not in OURS} | more
+
+
+def test_a_gpu_gives_the_memory_that_plans_count_with(monkeypatch):
+    monkeypatch.setattr(environment, "accelerators", lambda: ["/dev/nvidia0"])
+    monkeypatch.setattr(environment, "wanted", lambda environ: False)
+    monkeypatch.setattr(sys, "argv", ["jaxlm", "run"])
+    for asked, taken in ((None, str(MEMORY_SHARE)), ("0.5", "0.5")):
+        monkeypatch.delenv(environment.GPU_MEMORY, raising=False)
+        if asked:
+            monkeypatch.setenv(environment.GPU_MEMORY, asked)
+        prepare(["run"])
+        assert os.environ[environment.GPU_MEMORY] == taken
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")

@@ -6,13 +6,14 @@ from planning.small import experiment
 from jaxlm.config.overrides import apply
 from jaxlm.planning import topology
 
+HEADS = ("--model.block.attention.heads", "4", "--model.block.attention.kv_heads", "4")
 WIDE = ("--model.embed", "1024", "--train.batch", "16")
 PLANTED = {
     "shards too thin": ("v5e:4x4", ("--where.mesh.fsdp", "16", *WIDE)),
     "gathers not hidden": ("v5p:2x2x1", ()),
     "recomputation": ("v5p:2x2x1", ()),
     "more micro-batches than needed": ("v5p:2x2x1", ("--where.micro_batches", "4", "--train.batch", "16")),
-    "tensor shards wait": ("v5p:2x2x1", ("--where.mesh.fsdp", "1", "--where.mesh.tensor", "2", *WIDE)),
+    "tensor shards wait": ("v5p:2x2x1", ("--where.mesh.fsdp", "1", "--where.mesh.tensor", "4", *HEADS, *WIDE)),
 }
 
 

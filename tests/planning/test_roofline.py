@@ -82,12 +82,16 @@ def test_of_a_stack_only_the_slice_moves(line, moved):
     assert seconds(*inputs, line, before=SLICED) == pytest.approx(moved / (roofline.MEMORY * H100.bandwidth))
 
 
-def test_attention_by_cudnn_is_causal():
+@pytest.mark.parametrize(("head", "known"), [(64, 64), (80, 128), (128, 128), (40, 64)])
+def test_attention_by_cudnn_is_causal(head, known):
+    shape = f"bf16[4,2048,32,{head}]{{3,2,1,0}}"
     line = (
-        "%o = (bf16[4,2048,32,128]{3,2,1,0}, u8[0]) custom-call(%a, %a, %a), "
+        f"%o = ({shape}, u8[0]) custom-call(%a, %a, %a), "
         'custom_call_target="__cudnn$fmhaSoftmax", '
-        "operand_layout_constraints={bf16[4,2048,32,128]{3,2,1,0}, bf16[4,2048,32,128]{3,2,1,0}}, backend_config={}"
+        f"operand_layout_constraints={{{shape}, {shape}}}, backend_config={{}}"
     )
-    forward = 2 * 2 * 4 * 32 * 2048 * 2048 * 128 / 2
-    assert seconds(line) == pytest.approx(forward / (roofline.ATTENTION * H100.peak))
-    assert seconds(line.replace("fmhaSoftmax", "fmhaSoftmaxBackward")) == pytest.approx(2.5 * seconds(line))
+    forward = 2 * 2 * 4 * 32 * 2048 * 2048 * head / 2
+    share = {name: shares[known] for name, shares in roofline.ATTENTION.items()}
+    assert seconds(line) == pytest.approx(forward / (share["forward"] * H100.peak))
+    backward = seconds(line.replace("fmhaSoftmax", "fmhaSoftmaxBackward"))
+    assert backward == pytest.approx(2.5 * forward / (share["backward"] * H100.peak))

@@ -6,8 +6,10 @@ import pytest
 from planning.test_findings import experiment
 
 from jaxlm.config.chips import CHIPS
-from jaxlm.config.flops import bytes_per_device, flops_per_token
+from jaxlm.config.flops import bytes_per_device, flops_per_token, shape_of_mesh
+from jaxlm.config.model import Capacity
 from jaxlm.config.overrides import apply
+from jaxlm.families import llama
 from jaxlm.planning import changes, search
 from jaxlm.planning.changes import HEADROOM, policies
 
@@ -92,3 +94,44 @@ def test_one_of_each_mesh_is_compiled():
 
 def test_nothing_where_nothing_fits():
     assert search.candidates(TREE, CHIPS["v5e"], 4) == []
+
+
+def mixture(**dispatch):
+    model = llama.mixtral_8x7b()
+    mlp = dataclasses.replace(model.block.mlp, **dispatch)
+    model = dataclasses.replace(model, block=dataclasses.replace(model.block, mlp=mlp))
+    return dataclasses.replace(experiment("full", fsdp=16), model=model)
+
+
+def meshes(tree, axis, devices=64):
+    return {getattr(one.experiment.where.mesh, axis) for one in search.candidates(tree, V5P, devices)}
+
+
+def test_experts_may_share_devices_and_long_rows_may_be_shared():
+    assert meshes(mixture(), "expert") == {1, 2, 4, 8}
+    assert meshes(TREE, "expert") == meshes(TREE, "context") == {1}
+    long = apply(TREE, ["--train.length", "32768", "--train.batch", "64"])
+    assert meshes(long, "context") == {1, 2, 4, 8}
+    fewer = search.candidates(apply(long, ["--train.batch", "8"]), V5P, 64)  # rows than devices
+    assert min(one.experiment.where.mesh.context * one.experiment.where.mesh.tensor for one in fewer) == 8
+
+
+def test_a_capacity_is_of_whole_rows():
+    tree = apply(mixture(dispatch=Capacity()), ["--train.length", "32768", "--train.batch", "64"])
+    assert meshes(tree, "context") == {1}
+
+
+def test_slices_and_stages_stay():
+    tree = apply(TREE, ["--where.mesh.pipeline", "2", "--where.mesh.replica", "2", "--where.mesh.fsdp", "4"])
+    found = search.candidates(tree, V5P, 64)
+    assert {(one.experiment.where.mesh.pipeline, one.experiment.where.mesh.replica) for one in found} == {(2, 2)}
+
+
+def test_what_shared_rows_and_experts_cost_by_hand():
+    tree = apply(TREE, ["--where.mesh.context", "2", "--where.mesh.fsdp", "8"])
+    behind, joined = search._activations(tree, shape_of_mesh(tree, 64), 0.0)
+    tokens = 256 * 4096 / 64  # of a device
+    assert (behind, joined) == (4 * 1 * tokens * 2 * 32 * 2 * 4096, 0)
+    tree = apply(mixture(), ["--where.mesh.expert", "4", "--where.mesh.fsdp", "8"])
+    _, joined = search._activations(tree, shape_of_mesh(tree, 64), 0.0)
+    assert joined == 2 * 2 * 32 * tokens * 4096 * 2 * 3
