@@ -1,28 +1,47 @@
 #!/usr/bin/env bash
-# What is too long for every change: full matrices, long drills, benchmarks. Leaves its results, date and commit in
-# launch/nightly.txt, to be committed.
+# What is too long for every change: full matrices, long drills, benchmarks, all plans. Each part leaves its results,
+# date and commit in launch/nightly/PART.txt, to be committed.
 #
-#   launch/nightly.sh
+#   launch/nightly.sh              # all parts
+#   launch/nightly.sh tests plans  # these
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment .venv-test report,test,parity,tpu,cuda || exit
-results=launch/nightly.txt
-failed=0
+PARTS=(tests step starting scaling long plans)
+python=.venv-test/bin/python
+benchmarks=experiments/benchmarks
 
-part() { # part NAME COMMAND...: run it, keep its last lines
-  local name=$1 start=$SECONDS output status
-  shift
-  echo "== $name"
-  output=$("$@" 2>&1) && status=passed || { status=failed; failed=1; }
-  printf '\n== %s: %s in %d s\n%s\n' "$name" "$status" "$((SECONDS - start))" "$(tail -n 12 <<<"$output")" | tee -a "$results"
+command_of() { # command_of PART: its words
+  case $1 in
+    tests) echo "$python -m pytest -m nightly -n 2 -q" ;;
+    step) echo "$python $benchmarks/train_step.py" ;;
+    starting) echo "$python $benchmarks/startup.py" ;;
+    scaling) echo "$python $benchmarks/scaling.py" ;;
+    long) echo "$python $benchmarks/long_context.py --steps 1" ;;
+    plans) echo "$python $benchmarks/plans.py --check" ;;
+    *) echo "no part $1; there are ${PARTS[*]}" >&2; return 2 ;;
+  esac
 }
 
-printf 'commit %s, %s, %s\n' "$(git describe --always --dirty)" "$(date -u +%F)" "$(nproc) cores" >"$results"
-part "nightly tests" .venv-test/bin/python -m pytest -m nightly -n 2 -q
-part "training step beside PyTorch" .venv-test/bin/python experiments/benchmarks/train_step.py
-part "starting" .venv-test/bin/python experiments/benchmarks/startup.py
-part "scaling" .venv-test/bin/python experiments/benchmarks/scaling.py
-part "a row of 32,768 tokens" .venv-test/bin/python experiments/benchmarks/long_context.py --steps 1
-part "plans" .venv-test/bin/python experiments/benchmarks/plans.py --check
+run() { # run PART: keep what it prints, with how it ended
+  local part=$1 start=$SECONDS words output status
+  words=$(command_of "$part")
+  echo "== $part: $words"
+  # What compilers say of a machine without GPUs goes by unless the part fails.
+  output=$($words 2>"$errors") && status=passed || { status=failed; failed=1; tail -n 20 "$errors" >&2; }
+  {
+    echo "$words"
+    printf '%s in %d s; commit %s, %s, %s cores\n\n' "$status" "$((SECONDS - start))" \
+      "$(git describe --always --dirty --exclude '*')" "$(date -u +%F)" "$(nproc)"
+    tail -n 40 <<<"$output"
+  } | tee "launch/nightly/$part.txt"
+}
+
+for part in "$@"; do command_of "$part" >/dev/null || exit 2; done
+make_environment .venv-test report,test,parity,tpu,cuda || exit
+mkdir -p launch/nightly
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+failed=0
+for part in "${@:-${PARTS[@]}}"; do run "$part"; done
 exit "$failed"
