@@ -24,6 +24,22 @@ def test_two_backends_take_turns_and_agree(tmp_path):
     assert found["xla"]["asks"] > 4 * (8 * 256 * 256 + 4 * 256 * 256)
 
 
+def test_documents_of_a_row_and_a_window(tmp_path):
+    options = attention.parse(
+        ["--documents", "5", "--window", "40", "--rounds", "1", "--backends", "xla", "chunked"]
+    )
+    case = attention.Case("xla", 256, "forward", "float32", "cpu", 5, 40, 4.0, "")
+    positions, segments = attention.documents(case)
+    assert sorted(set(segments[0])) == [1, 2, 3, 4, 5]
+    assert (positions[0] == 0).sum() == 5
+    found = attention.measured(256, "gradient", options, tmp_path)
+    whole = attention.measured(256, "gradient", attention.parse(["--rounds", "1", "--backends", "xla"]), tmp_path)
+    for name in NAMES:
+        xla, chunked, other = (one["arrays"][name] for one in (found["xla"], found["chunked"], whole["xla"]))
+        assert attention.difference(chunked, xla) < attention.TOLERANCE["float32"]
+        assert attention.difference(other, xla) > 100 * attention.TOLERANCE["float32"]
+
+
 def test_what_asks_for_too_much_is_not_run(tmp_path):
     options = attention.parse(["--backends", "xla", "--limit", "0.001"])
     found = attention.measured(512, "forward", options, tmp_path)
@@ -84,6 +100,19 @@ def test_gradients_of_torch_in_bfloat16_are_only_shown(monkeypatch, capsys):
     assert not attention.compare(256, options)
 
 
+def test_on_a_gpu_torch_is_judged_and_not_beside_documents(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    options = attention.parse(["--device", "gpu"])
+    assert (options.backends, options.precision) == (["torch", "cudnn", "xla", "blocks", "chunked"], "bfloat16")
+    assert "torch" not in attention.parse(["--device", "gpu", "--documents", "2"]).backends
+    ones = {name: np.ones((1, 256, 32, 128), np.float32) for name in NAMES}
+    one = {"asks": None, "seconds": [1.0], "peak": 2**30}
+    wrong = {name: 1.5 * value for name, value in ones.items()}
+    found = {"xla": one | {"arrays": ones}, "torch": one | {"arrays": wrong}}
+    monkeypatch.setattr(attention, "measured", lambda *_: found)
+    assert not attention.compare(256, options)
+
+
 def test_without_torch(monkeypatch, capsys):
     assert attention.parse(["--backends", "torch", "xla"]).backends[-1] == "xla"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -99,6 +128,9 @@ def test_without_torch(monkeypatch, capsys):
         (["--lengths", "1000"], "1000 is no multiple of 256"),
         (["--lengths", "0"], "0 is no multiple of 256"),
         (["--backends", "flash"], "invalid choice: 'flash'"),
+        (["--backends", "cudnn"], "--backends cudnn: not on a cpu; there are torch, xla"),
+        (["--device", "gpu", "--backends", "ring"], "--backends ring: not on a gpu"),
+        (["--documents", "0"], "invalid whole number of at least 1 value: '0'"),
         (["--limit", "0"], "0 is no size of memory"),
         (["--limit", "nan"], "nan is no size of memory"),
         (["--rounds", "0"], "invalid whole number of at least 1 value: '0'"),

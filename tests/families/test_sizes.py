@@ -17,6 +17,8 @@ from jaxlm.families import gpt2, gpt3, llama
         (llama.llama2("70b"), 68_976_648_192),
         (llama.llama3("8b"), 8_030_261_248),
         (llama.llama3("70b"), 70_553_706_496),
+        (llama.llama32("1b"), 1_235_814_400),
+        (llama.llama32("3b"), 3_212_749_824),
         (llama.llama3("405b"), 405_853_388_800),
         (llama.mixtral_8x7b(), 46_702_792_704),
         (gpt2.gpt2("124m"), 124_439_808),
