@@ -82,7 +82,10 @@ def fallback() -> Tokenizer:
 
 
 KINDS = {
-    "byte_bpe": (byte_bpe, {"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|end_of_text|>"}}),
+    "byte_bpe": (
+        byte_bpe,
+        {"bos_token": "<|begin_of_text|>", "eos_token": {"__type": "AddedToken", "content": "<|end_of_text|>"}},
+    ),
     "wordpiece": (
         wordpiece,
         {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
