@@ -5,7 +5,50 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from jaxlm.config.errors import UsageError
+from jaxlm.tokenizers.bytes import ByteTokenizer
+from jaxlm.tokenizers.conversion import from_bytes, from_sentencepiece
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
+from jaxlm.tokenizers.protocol import Tokenizer
+from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer
+
+TIES = "cuts of a text that are equally likely may differ"
+"""What a unigram model's two implementations do: they add the same numbers in 32 and in 64 bits."""
+
+OWN = ("qwen2",)
+"""Families of models for which AutoTokenizer (transformers 5) takes a class of theirs, whatever the files say."""
+
+
+def exported(tokenizer: Tokenizer, model_type: str = "") -> tuple[dict[str, bytes], str]:
+    """(files by name, remarks) with which transformers' AutoTokenizer gives the same tokens.
+
+    A SentencePiece model goes along as it is; where a `tokenizer.json` cannot hold it, alone, and the remark says
+    why. `model_type` is that of the model beside it.
+    """
+    files, remark = _exported(tokenizer)
+    if model_type not in OWN or "tokenizer.json" not in files:
+        return files, remark
+    warning = (
+        f"read it by PreTrainedTokenizerFast, as AutoTokenizer takes any tokenizer of a {model_type} for its own"
+    )
+    return files, "; ".join(filter(None, [remark, warning]))
+
+
+def _exported(tokenizer: Tokenizer) -> tuple[dict[str, bytes], str]:
+    match tokenizer:
+        case ByteTokenizer():
+            return published(from_bytes(tokenizer)), ""
+        case HuggingFaceTokenizer():
+            return published(tokenizer), ""
+        case SentencePieceTokenizer(model=model):
+            own = {"tokenizer.model": model}
+            try:
+                converted = from_sentencepiece(tokenizer)
+            except UsageError as error:
+                return own, str(error)
+            unigram = converted.description["model"]["type"] == "Unigram"
+            return own | published(converted), TIES if unigram else ""
+    return {}, f"{type(tokenizer).__name__} has no file"
 
 
 def published(tokenizer: HuggingFaceTokenizer) -> dict[str, bytes]:
