@@ -76,8 +76,31 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation()]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _now, "namespace": _namespace()}
     return environment
+
+
+def _namespace() -> type:
+    """Jinja's, without names that begin with "_": an attribute of Python itself must not be put in place."""
+    from jinja2.exceptions import SecurityError
+    from jinja2.utils import Namespace
+
+    def checked(name: Any) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"a namespace takes no name like {name!r}")
+
+    class Names(Namespace):
+        def __init__(*given: Any, **named: Any):
+            own, *rest = given
+            for name in dict(*rest, **named):
+                checked(name)
+            Namespace.__init__(own, *rest, **named)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            checked(name)
+            super().__setitem__(name, value)
+
+    return Names
 
 
 def _generation() -> type:
