@@ -32,6 +32,7 @@ class HuggingFaceTokenizer:
     model: bytes = field(repr=False)
     """The file, as `tokenizer_json.canonical` writes it: all three tokens below are special ones in it."""
     begin: str
+    """Empty where the tokenizer has no such token: `end` takes its place."""
     end: str
     padding: str
     mask_token: str = ""
@@ -40,11 +41,18 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def library(self) -> Library:
-        from tokenizers import Tokenizer as Library
-
-        library = Library.from_str(self.model.decode())
+        library = self._opened()
         library.encode_special_tokens = True  # special tokens' text is text
         return library
+
+    @cached_property
+    def _library_of_special(self) -> Library:
+        return self._opened()
+
+    def _opened(self) -> Library:
+        from tokenizers import Tokenizer as Library
+
+        return Library.from_str(self.model.decode())
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -61,7 +69,7 @@ class HuggingFaceTokenizer:
 
     @property
     def bos(self) -> int:
-        return self.library.token_to_id(self.begin)
+        return self.library.token_to_id(self.begin or self.end)
 
     @property
     def eos(self) -> int:
@@ -94,6 +102,18 @@ class HuggingFaceTokenizer:
 
     def encode_with_offsets(self, text: str) -> tuple[Int32[np.ndarray, " tokens"], Int32[np.ndarray, "tokens 2"]]:
         return self._clean(self.library.encode(text, add_special_tokens=False))
+
+    def encode_with_special(self, text: str) -> tuple[Int32[np.ndarray, " tokens"], Int32[np.ndarray, "tokens 2"]]:
+        """As `encode_with_offsets`, but the text of a special token is that token: for what a chat template wrote,
+        never for a text of others (`conversation.encode` takes care of both).
+        """
+        found = self._library_of_special.encode(text, add_special_tokens=False)
+        return np.array(found.ids, np.int32), np.array(found.offsets, np.int32).reshape(-1, 2)
+
+    @property
+    def special(self) -> tuple[str, ...]:
+        """The texts of the special tokens, in the order of their ids."""
+        return tuple(one["content"] for one in self.description["added_tokens"] if one["special"])
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         shown = [token for token in map(int, ids) if token not in self._special]

@@ -57,16 +57,16 @@ def published(tokenizer: HuggingFaceTokenizer) -> dict[str, bytes]:
     With them a text has its `bos` before it and nothing behind it: jaxlm trains on `bos, text..., eos`, and what a
     model is asked to continue is the beginning of one.
     """
-    model = tokenizer.description | {"post_processor": _begins(tokenizer.begin, tokenizer.bos)}
+    model = tokenizer.description | {"post_processor": _begins(tokenizer.begin or tokenizer.end, tokenizer.bos)}
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokenizer.begin,
         "eos_token": tokenizer.end,
         "pad_token": tokenizer.padding,
         "add_bos_token": True,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
     }
+    settings |= {"bos_token": tokenizer.begin} if tokenizer.begin else {}
     settings |= {"mask_token": tokenizer.mask_token} if tokenizer.mask_token else {}
     settings |= {"chat_template": tokenizer.template} if tokenizer.template else {}
     return {

@@ -32,14 +32,16 @@ def load(config: TokenizerJson) -> HuggingFaceTokenizer:
         stated = [getattr(config, role), *(settings.get(name, "") for name in names)]
         chosen[role] = next((token for token in stated if token), "")
     if not (chosen["bos"] and chosen["eos"]):
-        chosen = _around(described, path) | {role: token for role, token in chosen.items() if token}
-    chosen = dict.fromkeys(ROLES, "") | chosen
+        stated = {role: token for role, token in chosen.items() if token}
+        chosen = dict.fromkeys(ROLES, "") | _around(described, path) | stated
+        if chosen["bos"] == chosen["eos"] and "bos" not in stated:  # as `publish` writes it where there is no BOS
+            chosen["bos"] = ""
     if not chosen["eos"]:
         raise UsageError(f"{str(path)!r} names no token that ends a text: state one, --tokenizer.eos TOKEN")
     return made(
         described,
         path,
-        begin=chosen["bos"] or chosen["eos"],
+        begin=chosen["bos"],
         end=chosen["eos"],
         padding=chosen["pad"] or chosen["eos"],
         mask_token=settings.get("mask_token", ""),
@@ -60,7 +62,7 @@ def made(
     """The tokenizer of a description, which came from `path`. Raises as `load` does."""
     ids = _ids(described, path)
     for field, token in (("bos", begin), ("eos", end), ("pad", padding)):
-        if token not in ids:
+        if token and token not in ids:
             raise UsageError(
                 f"{str(path)!r} has no token {token!r}, which is to be {field}: state one that it has, "
                 f"--tokenizer.{field} TOKEN"

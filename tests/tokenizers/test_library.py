@@ -156,7 +156,7 @@ def test_special_tokens_are_those_of_the_settings(made):
     assert names == {
         "byte_bpe": ("<|begin_of_text|>", "<|end_of_text|>", "<|end_of_text|>"),
         "wordpiece": ("[CLS]", "[SEP]", "[PAD]"),
-        "unigram": ("</s>", "</s>", "<pad>"),
+        "unigram": ("", "</s>", "<pad>"),
         "fallback": ("<s>", "</s>", "</s>"),
         "gpt2": ("<|endoftext|>",) * 3,
         "vocab.txt": ("[CLS]", "[SEP]", "[PAD]"),
