@@ -82,11 +82,11 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def unknown(self) -> int | None:
-        """The token of what the vocabulary cannot say, where there is one."""
+        """The token of what the vocabulary cannot say, where there is one that neither begins nor ends a text."""
         model = self.description["model"]
-        if model.get("unk_token"):
-            return self.library.token_to_id(model["unk_token"])
-        return model.get("unk_id")
+        token = model.get("unk_token")
+        found = self.library.token_to_id(token) if token else model.get("unk_id")
+        return None if found in (self.bos, self.eos) else found
 
     @cached_property
     def fingerprint(self) -> str:

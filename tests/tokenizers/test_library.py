@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,3 +235,17 @@ def test_capitals(made, configs):
     np.testing.assert_array_equal(ids, made["vocab.txt"].encode("the quick cafe"))
     cased = given(dataclasses.replace(configs["vocab.txt"], lowercase=False))
     assert cased.unknown in cased.encode("THE")
+
+
+def test_an_end_token_that_is_also_the_unknown_one(configs, tmp_path):
+    """As GPT-2's settings have it: it stays a token that no text gives and that is no text."""
+    tree = json.loads(Path(configs["byte_bpe"].path, "tokenizer.json").read_text())
+    tree["model"]["unk_token"] = "<|end_of_text|>"
+    tree["model"]["vocab"]["<|end_of_text|>"] = 451
+    tree["model"]["vocab"]["<|begin_of_text|>"] = 450
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    found = given(TokenizerJson(str(tmp_path), eos="<|end_of_text|>"))
+    assert found.unknown is None
+    assert found.eos not in found.encode("a<|end_of_text|>")
+    assert found.decode([*found.encode("a"), found.eos]) == "a"
+    assert found.bytes_of([found.eos]) == b""

@@ -1,5 +1,6 @@
 """Tokens, offsets and text are those of the reference libraries, on a thousand lines of each kind of text."""
 
+import dataclasses
 import json
 import shutil
 
@@ -66,6 +67,19 @@ def test_tokens_are_those_of_transformers(pairs, kind, texts):
         assert ours.encode(text).tolist() == ids
     assert sum(map(len, wanted)) > lines.COUNT
     assert (ours.vocab, ours.eos) == (len(theirs), wanted_eos(theirs))
+
+
+def test_a_merge_less_is_seen(pairs, texts):
+    """The control: without the merge of the token that a text of these has last, its tokens are others."""
+    ours, theirs = pairs("byte_bpe")
+    wanted = theirs(texts, add_special_tokens=False)["input_ids"]
+    tree = json.loads(ours.model)
+    names = {number: token for token, number in tree["model"]["vocab"].items()}
+    last = next(names[token] for ids in reversed(wanted) for token in ids if len(names[token]) > 1)
+    tree["model"] |= {"merges": [pair for pair in tree["model"]["merges"] if "".join(pair) != last]}
+    tree["model"] |= {"ignore_merges": False}
+    other = dataclasses.replace(ours, model=json.dumps(tree).encode())
+    assert [ids.tolist() for ids in other.encode_batch(texts)] != wanted
 
 
 def wanted_eos(theirs):
