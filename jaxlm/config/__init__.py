@@ -4,12 +4,16 @@ from jaxlm.config.data import (
     Bytes,
     Corpus,
     Filters,
+    Gpt2Files,
     PythonText,
     SentencePiece,
     SentencePieceFile,
     Stream,
     TextFiles,
     Tfds,
+    TokenizerJson,
+    Whitespace,
+    WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, Pipeline, Samples, Train, Where
 from jaxlm.config.model import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from jaxlm.config.data import Bytes, SentencePiece
+from jaxlm.config.data import Bytes, SentencePiece, Whitespace
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import find
@@ -86,7 +86,7 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
 def _vocabulary(experiment: Experiment) -> int | None:
     """Tokens of the tokenizer, where the config alone tells."""
     match experiment.tokenizer:
-        case SentencePiece(vocab=vocab):
+        case SentencePiece(vocab=vocab) | Whitespace(vocab=vocab):
             return vocab
         case Bytes():
             return 260

@@ -91,7 +91,53 @@ class SentencePieceFile:
     """The `.model` file."""
 
 
-Tokenizer = SentencePiece | Bytes | SentencePieceFile
+@dataclass(frozen=True)
+class TokenizerJson:
+    """A Hugging Face `tokenizer.json`. Tokens that are not stated here are those that `tokenizer_config.json` or
+    `special_tokens_map.json` beside it names, else those that the file itself puts around a text.
+    """
+
+    path: str = ""
+    """The file, or its directory."""
+    bos: str = ""
+    """The token before each document, as it is written in the file; without any it is `eos`."""
+    eos: str = ""
+    """The token after each document."""
+    pad: str = ""
+    """The token that fills rows up; without any it is `eos`."""
+
+
+@dataclass(frozen=True)
+class Gpt2Files:
+    """GPT-2's byte-level BPE, from a vocabulary and its merges; lossless."""
+
+    path: str = ""
+    """`vocab.json` (in the first release `encoder.json`)."""
+    merges: str = ""
+    """`merges.txt` (`vocab.bpe`); empty for the `merges.txt` beside the vocabulary."""
+    end: str = "<|endoftext|>"
+    """The token that stands before and after each document, and pads."""
+
+
+@dataclass(frozen=True)
+class WordPieceFile:
+    """BERT's WordPiece, from its `vocab.txt`: [CLS] begins a document, [SEP] ends it, [PAD] pads."""
+
+    path: str = ""
+    """`vocab.txt`, one token a line."""
+    lowercase: bool = True
+    """Whether the model is uncased: text loses its capitals and accents."""
+
+
+@dataclass(frozen=True)
+class Whitespace:
+    """The commonest words of the training documents, cut at white space; all others are one unknown token."""
+
+    vocab: int = 32_000
+    """Most tokens, four special ones with them."""
+
+
+Tokenizer = SentencePiece | Bytes | SentencePieceFile | TokenizerJson | Gpt2Files | WordPieceFile | Whitespace
 
 # --- rows --------------------------------------------------------------------------------------------------
 

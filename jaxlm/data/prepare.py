@@ -17,7 +17,7 @@ from jaxlm.corpus import baselines, clean, decontaminate, deduplicate, documents
 from jaxlm.corpus import fingerprint as source_fingerprint
 from jaxlm.data import builder, dataset
 from jaxlm.data.dataset import Dataset
-from jaxlm.tokenizers import Tokenizer, build
+from jaxlm.tokenizers import Tokenizer, build, given
 
 RECIPE = 1
 """Counts up when the same raw text would be cleaned or split differently."""
@@ -58,15 +58,19 @@ def prepare(
     tokenizer: config.Tokenizer,
     directory: str | Path,
     report: Callable[[str], None] = lambda line: None,
+    rows: int | None = None,
 ) -> Prepared:
     """Tokenized training and held-out documents, made in `directory` or found there.
 
     Every product lies under the hash of its inputs and is written atomically: a second call reads it, a
     killed one leaves nothing half made. `report` gets lines of progress. Raises UsageError and Failure as its
-    parts do.
+    parts do, and UsageError for a tokenizer of more tokens than `rows` of the embedding; what is wrong with a
+    tokenizer's file is said before any text is read.
     """
     directory = Path(directory)
     seconds: dict[str, float] = {}
+    if (found := given(tokenizer)) is not None:
+        _fits(found, rows)
     with _timed("text", seconds):
         match data:
             case config.Corpus():
@@ -77,7 +81,8 @@ def prepare(
                 raise UsageError(f"data: nothing prepares {type(data).__name__}")
     with _timed("tokenizer", seconds):
         place = directory / f"tokenizer-{_key(text.fingerprint, tokenizer)}"
-        made = build(tokenizer, lambda: _training_text(text, tokenizer, report), place)
+        made = found or build(tokenizer, lambda: _training_text(text, tokenizer, report), place)
+        _fits(made, rows)
     with _timed("tokens", seconds):
         place = directory / f"tokens-{_key(dataset.FORMAT, text.fingerprint, made.fingerprint)}"
         dataset.once(place, lambda scratch: _tokenize(text, made, scratch, report))
@@ -94,14 +99,8 @@ def _corpus(data: config.Corpus, directory: Path, report: Callable[[str], None])
     key = _key(RECIPE, source_fingerprint(data.source), data.filters, data.held_out)
     place = dataset.once(directory / f"corpus-{key}", lambda scratch: _clean(data, scratch, report))
     record = _read(place / "report.json")
-    return _Text(
-        str(place / record["dataset"]),
-        "train",
-        "held_out",
-        "text",
-        record["fingerprint"],
-        record["documents"],
-    )
+    name = str(place / record["dataset"])
+    return _Text(name, "train", "held_out", "text", record["fingerprint"], record["documents"])
 
 
 def _clean(data: config.Corpus, scratch: Path, report: Callable[[str], None]) -> None:
@@ -150,6 +149,14 @@ def _tokenize(text: _Text, tokenizer: Tokenizer, scratch: Path, report: Callable
         dataset.write(builder.texts(found, split, text.field), tokenizer, scratch / name)
     bits = baselines(builder.texts(found, text.held_out, text.field))
     (scratch / "baselines.json").write_text(json.dumps(bits, indent=2) + "\n")
+
+
+def _fits(tokenizer: Tokenizer, rows: int | None) -> None:
+    if rows is not None and tokenizer.vocab > rows:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab} tokens, model.vocab={rows} rows: set model.vocab to "
+            f"{tokenizer.vocab} or more"
+        )
 
 
 # --- small parts -------------------------------------------------------------------------------------------

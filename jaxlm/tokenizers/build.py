@@ -1,4 +1,4 @@
-"""From a tokenizer's config to the tokenizer."""
+"""From a tokenizer's config to the tokenizer, and a tokenizer's files in a run."""
 
 from __future__ import annotations
 
@@ -7,50 +7,90 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxlm.config.data import Bytes, SentencePiece, SentencePieceFile
+from jaxlm.config.data import (
+    Bytes,
+    Gpt2Files,
+    SentencePiece,
+    SentencePieceFile,
+    TokenizerJson,
+    Whitespace,
+    WordPieceFile,
+)
 from jaxlm.config.data import Tokenizer as Config
 from jaxlm.config.errors import UsageError
+from jaxlm.tokenizers import tokenizer_json, vocabularies
 from jaxlm.tokenizers.bytes import ByteTokenizer
+from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 from jaxlm.tokenizers.protocol import Tokenizer
-from jaxlm.tokenizers.sentencepiece import load, train
+from jaxlm.tokenizers.publish import published
+from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer, load
+from jaxlm.tokenizers.sentencepiece_training import train
 
 MODEL = "tokenizer.model"
 
 
-def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -> Tokenizer:
-    """The tokenizer of `config`, trained on `texts()` if it has to be.
+def given(config: Config) -> Tokenizer | None:
+    """The tokenizer of a config that needs no text; None where it has to be trained.
 
-    A trained model is kept as `directory/tokenizer.model`, written atomically, and read from there the next
-    time: give each (config, texts) a directory of its own. Raises what `train` and `load` raise.
+    Raises UsageError for a missing file, Failure for a damaged one.
     """
     match config:
         case Bytes():
             return ByteTokenizer()
         case SentencePieceFile(path=path):
             return load(path)
-        case SentencePiece(kind=kind, vocab=vocab):
-            path = directory / MODEL
-            if not path.exists():
-                model = train(texts(), kind, vocab).model
-                directory.mkdir(parents=True, exist_ok=True)
-                _write(path, model)
-            return load(path)
+        case TokenizerJson():
+            return tokenizer_json.load(config)
+        case Gpt2Files():
+            return vocabularies.gpt2(config)
+        case WordPieceFile():
+            return vocabularies.wordpiece(config)
+        case SentencePiece() | Whitespace():
+            return None
     raise UsageError(f"tokenizer: no builder for {type(config).__name__}")
 
 
+def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -> Tokenizer:
+    """The tokenizer of `config`, trained on `texts()` if it has to be.
+
+    A trained one is kept in `directory`, written atomically, and read from there the next time: give each
+    (config, texts) a directory of its own. Raises what `given` and the training functions raise.
+    """
+    if (found := given(config)) is not None:
+        return found
+    match config:
+        case SentencePiece(kind=kind, vocab=vocab):
+            if not (directory / MODEL).exists():
+                keep(train(texts(), kind, vocab), directory)
+        case Whitespace(vocab=vocab):
+            if not (directory / tokenizer_json.NAME).exists():
+                keep(vocabularies.words(texts(), vocab), directory)
+    return reopen(config, directory)
+
+
 def keep(tokenizer: Tokenizer, directory: Path) -> None:
-    """Copy a trained tokenizer to a place of its own, so that a run does not depend on where it was made."""
-    if not isinstance(tokenizer, ByteTokenizer):
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / MODEL, tokenizer.model)
+    """Copies a tokenizer to a place of its own, so that a run does not depend on where it was made."""
+    match tokenizer:
+        case SentencePieceTokenizer():
+            _write(directory / MODEL, tokenizer.model)
+        case HuggingFaceTokenizer():
+            found = published(tokenizer)
+            for name in sorted(found, key=lambda name: name == tokenizer_json.NAME):  # what `build` asks for, last
+                _write(directory / name, found[name])
 
 
 def reopen(config: Config, directory: Path) -> Tokenizer:
     """The tokenizer that `keep` put there. Raises UsageError when it is gone, Failure when it is damaged."""
-    return ByteTokenizer() if isinstance(config, Bytes) else load(directory / MODEL)
+    match config:
+        case Bytes():
+            return ByteTokenizer()
+        case SentencePiece() | SentencePieceFile():
+            return load(directory / MODEL)
+    return tokenizer_json.load(TokenizerJson(str(directory / tokenizer_json.NAME)))
 
 
 def _write(path: Path, model: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{uuid.uuid4().hex}")
     partial.write_bytes(model)
     os.replace(partial, path)

@@ -27,6 +27,11 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " tokens"]]:
         return [self.encode(text) for text in texts]
 
+    def encode_with_offsets(self, text: str) -> tuple[Int32[np.ndarray, " tokens"], Int32[np.ndarray, "tokens 2"]]:
+        ids = self.encode(text)
+        starts = np.repeat(np.arange(len(text), dtype=np.int32), [len(one.encode()) for one in text])
+        return ids, np.stack([starts, starts + 1], axis=1)
+
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return self.bytes_of(ids).decode("utf-8", "replace")
 

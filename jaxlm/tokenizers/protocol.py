@@ -14,7 +14,8 @@ from jaxtyping import Int32
 class Tokenizer(Protocol):
     """A value: equal tokenizers have equal fingerprints and give equal tokens.
 
-    `encode` adds no special tokens; `pad`, `bos` and `eos` stand for no text.
+    `encode` adds no special tokens and gives none for their text ("</s>"); `pad`, `bos` and `eos` stand for no
+    text.
     """
 
     @property
@@ -38,6 +39,11 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " tokens"]]:
         """The same as `encode` of each text, in parallel where the library can."""
+
+    def encode_with_offsets(self, text: str) -> tuple[Int32[np.ndarray, " tokens"], Int32[np.ndarray, "tokens 2"]]:
+        """(`encode`'s tokens, [start, end) of each in the text), in characters of the Python string: those that the
+        token's bytes are of, wholly or in part.
+        """
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text of whole tokens; bytes that are not UTF-8 become U+FFFD."""

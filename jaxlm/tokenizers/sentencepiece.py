@@ -1,16 +1,13 @@
-"""SentencePiece (Kudo and Richardson 2018, arXiv:1808.06226): trained here, or read from a file."""
+"""SentencePiece (Kudo and Richardson 2018, arXiv:1808.06226), as read from a file."""
 
 from __future__ import annotations
 
-import io
-import itertools
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int32
@@ -22,10 +19,6 @@ if TYPE_CHECKING:
 
 SPACE = "▁"
 """U+2581, which SentencePiece writes for a space; in a text it would come back as one."""
-CHUNK = 4096
-"""Characters of a training sentence."""
-LIMIT = {"bpe": 32_000_000, "unigram": 4_000_000}
-"""Characters to learn from: some 10 s for BPE, some 30 s for unigram on two cores."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,25 @@ class SentencePieceTokenizer:
             result.append(np.array(ids, np.int32))
         return result
 
+    def encode_with_offsets(self, text: str) -> tuple[Int32[np.ndarray, " tokens"], Int32[np.ndarray, "tokens 2"]]:
+        spans: list[tuple[int, int]] = []
+        start, width = 0, len(SPACE.encode())
+        for number, part in enumerate(text.split(SPACE)):
+            if number:
+                spans += [(start - width, start)] * len(self._space)
+            end = None
+            found = []
+            for piece in reversed(self.processor.encode(part, return_type="proto").pieces):
+                # The library gives all bytes of a character to the last token of its bytes.
+                end = piece.end if end is None or piece.begin < piece.end else end
+                found.append((start + piece.begin, start + end))
+            spans += reversed(found)
+            start += len(part.encode()) + width
+        # The library counts bytes.
+        character = np.append(np.repeat(np.arange(len(text)), [len(one.encode()) for one in text]), len(text))
+        offsets = [(character[a], character[b - 1] + 1 if b > a else character[a]) for a, b in spans]
+        return self.encode(text), np.array(offsets, np.int32).reshape(-1, 2)
+
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         text = self.bytes_of(ids).decode("utf-8", "replace")
         return text[1:] if self._prefixed and text.startswith(" ") else text
@@ -119,74 +131,6 @@ class SentencePieceTokenizer:
     def _prefixed(self) -> bool:
         """Whether the model puts a space before every text."""
         return self.processor.encode("a", out_type=str)[0].startswith(SPACE)
-
-
-def train(texts: Sequence[str], kind: Literal["bpe", "unigram"], vocab: int) -> SentencePieceTokenizer:
-    """A tokenizer of exactly `vocab` tokens, learned from about `LIMIT` characters spread over the texts.
-
-    Pieces may hold line breaks, runs of spaces and mixed scripts, so that the end of a line of code and the
-    indentation of the next are a token each; they never cross from one word over a space to another. The
-    result depends on the texts and their order only, not on the machine's cores.
-
-    Raises UsageError, naming the nearest possible size, if the texts do not support `vocab` tokens.
-    """
-    from sentencepiece import SentencePieceTrainer
-
-    model = io.BytesIO()
-    try:
-        SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts, LIMIT[kind]),
-            model_writer=model,
-            model_type=kind,
-            vocab_size=vocab,
-            pad_id=0,
-            unk_id=1,
-            bos_id=2,
-            eos_id=3,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_by_unicode_script=False,
-            max_sentence_length=8 * CHUNK,
-            num_threads=8,  # Pinned: a unigram model's bytes depend on it.
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise _explain(error, kind, vocab) from error
-    return SentencePieceTokenizer(model.getvalue())
-
-
-def _sentences(texts: Sequence[str], limit: int) -> Iterator[str]:
-    """Every n-th chunk of the texts, with n such that about `limit` characters are left."""
-    every = -(-sum(map(len, texts)) // limit)
-    return itertools.islice((chunk for text in texts for chunk in _chunks(text)), 0, None, max(every, 1))
-
-
-def _chunks(text: str) -> Iterator[str]:
-    """Pieces that begin, not end, with a line break: the trainer strips breaks at the end."""
-    start = 0
-    while start < len(text):
-        end = start + CHUNK
-        cut = text.rfind("\n", start + 1, end) if end < len(text) else len(text)
-        cut = cut if cut > start else end
-        yield text[start:cut]
-        start = cut
-
-
-def _explain(error: RuntimeError, kind: str, vocab: int) -> UsageError | Failure:
-    message = str(error)
-    if found := re.search(r"too high .*<= (\d+)", message):
-        return UsageError(
-            f"tokenizer.vocab={vocab}: the training text supports at most {found[1]} {kind} tokens; "
-            f"set tokenizer.vocab to {found[1]} or less (and model.vocab with it), or give more text"
-        )
-    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return UsageError(f"tokenizer.vocab={vocab}: the training text needs at least {found[1]} {kind} tokens")
-    if "!sentences_.empty()" in message:
-        return Failure("cannot train a tokenizer: the training documents hold no text")
-    return Failure(f"SentencePiece could not train a {kind} model of {vocab} tokens: {message}")
 
 
 def load(path: str | Path) -> SentencePieceTokenizer:

@@ -18,7 +18,6 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
-from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
@@ -110,16 +109,11 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
     first = jax.process_index() == 0
 
     def read() -> Prepared:
-        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say)
+        rows = experiment.model.vocab
+        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say, rows=rows)
 
     prepared = together(lambda: read() if first else None)
-    prepared = together(lambda: prepared or read())
-    vocab = prepared.tokenizer.vocab
-    if vocab > experiment.model.vocab:
-        raise UsageError(
-            f"the tokenizer has {vocab} tokens, model.vocab={experiment.model.vocab} rows: raise model.vocab"
-        )
-    return prepared
+    return together(lambda: prepared or read())
 
 
 def _describe(prepared: Prepared, run: Run) -> None:

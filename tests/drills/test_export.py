@@ -24,7 +24,10 @@ def test_a_run_in_transformers(ground, straight):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     run = ground.path / straight()
     said = exported(ground, run.name, "out").out
-    assert said == "out: config.json (llama), safetensors, no file of the tokenizer (ByteTokenizer has none)\n"
+    assert said == "out: config.json (llama), safetensors, tokenizer.json, tokenizer_config.json\n"
+    text = "no <s> in 'a word', 日本 👍🏽"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ground.path / "out", split_special_tokens=True)
+    assert tokenizer(text)["input_ids"] == [2, *(4 + byte for byte in text.encode())]
     model, _, call = load_run(str(run))
     ours = jax.jit(lambda m: m.logits(m(tokens(IDS), call).hidden, call))(model)
     reference = transformers.AutoModelForCausalLM.from_pretrained(ground.path / "out").eval()

@@ -1,0 +1,85 @@
+"""Conversations as tokens: special ones where the chat template writes them, never out of a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxlm.config.errors import UsageError
+from jaxlm.tokenizers.chat import render
+from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
+
+OPEN, CLOSE = "\ufdd0", "\ufdd1"
+"""Around a special token's text in a message while the template is at work: no characters, by Unicode."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """What a chat template made of messages."""
+
+    text: str
+    ids: Int32[np.ndarray, " tokens"]
+    offsets: Int32[np.ndarray, "tokens 2"]
+    """[start, end) of each token in the text, in characters."""
+
+
+def encode(
+    tokenizer: HuggingFaceTokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    generation: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> Conversation:
+    """The tokens of a conversation by the tokenizer's own chat template; see `chat.render`.
+
+    A message that holds "<|im_end|>" gives the tokens of its characters. The template sees `bos_token`,
+    `eos_token`, `pad_token` and `mask_token`, those of them that the tokenizer has.
+
+    Raises UsageError for a tokenizer without a template, Failure as `chat.render` does.
+    """
+    if not tokenizer.template:
+        raise UsageError(
+            "the tokenizer has no chat template: neither chat_template.jinja nor tokenizer_config.json"
+        )
+    special = "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
+    marked = _marked({"messages": messages, "variables": dict(variables or {})}, re.compile(special))
+    given = marked["variables"] | _own(tokenizer)
+    rendered = render(tokenizer.template, marked["messages"], generation=generation, variables=given)
+    # [text, marked, text, marked, ..., text]; a mark alone, which the template cut off, only ends a text.
+    pieces = re.split(f"{OPEN}({special}){CLOSE}|[{OPEN}{CLOSE}]", rendered)
+    ids, offsets, start = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], 0
+    for number, piece in enumerate(pieces):
+        if piece:
+            part = tokenizer.encode_with_offsets(piece) if number % 2 else tokenizer.encode_with_special(piece)
+            ids.append(part[0])
+            offsets.append(part[1] + np.int32(start))
+            start += len(piece)
+    text = "".join(piece for piece in pieces if piece)
+    return Conversation(text, np.concatenate(ids), np.concatenate(offsets))
+
+
+def _own(tokenizer: HuggingFaceTokenizer) -> dict[str, str]:
+    named = {
+        "bos_token": tokenizer.begin,
+        "eos_token": tokenizer.end,
+        "pad_token": tokenizer.padding,
+        "mask_token": tokenizer.mask_token,
+    }
+    return {name: token for name, token in named.items() if token}
+
+
+def _marked(value: Any, special: re.Pattern[str]) -> Any:
+    """A copy in which every special token's text stands between marks, and no other marks are."""
+    if isinstance(value, str):
+        bare = value.replace(OPEN, "").replace(CLOSE, "")
+        return special.sub(lambda found: OPEN + found[0] + CLOSE, bare)
+    if isinstance(value, Mapping):
+        return {key: _marked(each, special) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(each, special) for each in value]
+    return value
