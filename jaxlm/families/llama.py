@@ -1,4 +1,4 @@
-"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783), Mistral and Mixtral (arXiv:2401.04088)."""
+"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783) and Mistral (arXiv:2310.06825)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxlm.config.model import (
     Gated,
     Interpolated,
     Llama3,
-    Moe,
+    Mlp,
     RMSNorm,
     Rope,
     Scaling,
@@ -44,21 +44,6 @@ def llama3(size: str) -> Decoder:
     return _decoder(*LLAMA3[size], vocab=128_256, theta=500_000.0)
 
 
-def mixtral_8x7b() -> Decoder:
-    """46,702,792,704 parameters, of which a token meets 12,879,925,248."""
-    mixture = Moe(experts=8, top_k=2, width=14_336, weights="renormalized")
-    block = Block(Attention(heads=32, kv_heads=8, head=HEAD), mixture)
-    return Decoder(
-        vocab=32_000,
-        embed=4096,
-        layers=32,
-        block=block,
-        position=Rope(theta=1e6),
-        norm=RMSNorm(1e-5),
-        head=Untied(),
-    )
-
-
 def _decoder(
     layers: int, embed: int, heads: int, kv_heads: int, width: int, *, vocab: int, theta: float
 ) -> Decoder:
@@ -78,8 +63,8 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     told = Settings(settings)
     model = decoder(
         told,
+        gated(told, "all" if told.take("mlp_bias", False) else "none"),
         bias="all" if told.take("attention_bias", False) else "none",
-        mlp_bias="all" if told.take("mlp_bias", False) else "none",
         # Mistral has a window where nothing is said; how long, differs among readers.
         window=told.take("sliding_window", *(() if settings.get("model_type") == "mistral" else (None,))),
     )
@@ -87,8 +72,13 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     return model
 
 
+def gated(told: Settings, bias: str = "none") -> Gated:
+    """The MLP of LLaMA and most of its relatives."""
+    return Gated(told.take("intermediate_size"), bias=bias)
+
+
 def decoder(
-    told: Settings, *, bias: str = "none", mlp_bias: str = "none", window: int | None = None, fraction: float = 1.0
+    told: Settings, mlp: Mlp, *, bias: str = "none", window: int | None = None, fraction: float = 1.0
 ) -> Decoder:
     """What LLaMA and its relatives have in common; `fraction` is the share of a head that is turned."""
     embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
@@ -105,7 +95,7 @@ def decoder(
         vocab=told.take("vocab_size"),
         embed=embed,
         layers=told.take("num_hidden_layers"),
-        block=Block(attention, Gated(told.take("intermediate_size"), bias=mlp_bias)),
+        block=Block(attention, mlp),
         position=_rope(told, fraction),
         norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
         head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
@@ -159,10 +149,10 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
 OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps"
 
 
-def common(model: Decoder, length: int, other: str) -> dict[str, Any]:
+def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> dict[str, Any]:
     """The settings that LLaMA and its relatives have in common. Raises UsageError with the text `other`."""
     block, rope = model.block, model.position
-    if not (isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(rope, Rope)):
+    if not (isinstance(block, Block) and isinstance(block.mlp, mlp) and isinstance(rope, Rope)):
         raise UsageError(other)
     return {
         "vocab_size": model.vocab,

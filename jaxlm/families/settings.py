@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Balance, Block, Decoder, Moe, Pattern
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -74,15 +74,29 @@ class Settings:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
 
 
+def untrained(model: Decoder) -> Decoder:
+    """The model without what is of its training only: dropout, and what a mixture adds to the loss."""
+
+    def plain(block: Block) -> Block:
+        if not isinstance(block.mlp, Moe):
+            return block
+        mlp = dataclasses.replace(block.mlp, balance=Balance(), router_z=Moe.router_z)
+        return dataclasses.replace(block, mlp=mlp)
+
+    match model.block:
+        case Pattern(period, prefix, suffix):
+            block = Pattern(*(tuple(map(plain, blocks)) for blocks in (period, prefix, suffix)))
+        case block:
+            block = plain(block)
+    return dataclasses.replace(model, block=block, dropout=0.0)
+
+
 def agreed(
     read: Callable[[Mapping[str, Any]], Decoder], settings: dict[str, Any], model: Decoder, other: str
 ) -> dict:
-    """The settings, if `read` makes this model of them. Raises UsageError with the text `other`.
-
-    Dropout is no part of a published model.
-    """
+    """The settings, if `read` makes this model of them. Raises UsageError with the text `other`."""
     try:
-        same = read(settings) == dataclasses.replace(model, dropout=0.0)
+        same = read(settings) == untrained(model)
     except Failure:
         same = False
     if not same:

@@ -2,7 +2,8 @@
 
 Dimensions have one-letter names. Ours "e h d" is theirs "(h d) e": what stands in brackets is one dimension there.
 Where one of their tensors holds several of ours, "+" is the axis along which they lie one after the other; a part
-whose own axes do not name it is one long there. `{layer}` in a name is the layer's number.
+whose own axes do not name it is one long there. `{layer}` in a name is the layer's number; `{expert}` in theirs the
+expert's, where each has a tensor of its own: ours holds all experts, and its axes here are those of one.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ from jaxlm.layers.names import differences, flatten, listed
 from jaxlm.models import build
 from jaxlm.parallel.layout import Layout
 
-Leaf = tuple[str, int | None]
-"""One of our parameters: its name, and its place where layers are stacked."""
-LAYER = "{layer}"
+Leaf = tuple[str, tuple[int, ...]]
+"""One of our parameters: its name, and its place where layers, or experts, or both are stacked."""
+LAYER, EXPERT = "{layer}", "{expert}"
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def load(directory: Path, layout: Layout, precision: Precision = Precision()) ->
     def placed(name: str) -> jax.Array:
         shape, dtype = leaves[name].shape, leaves[name].dtype
 
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
-            if (name, None) in sources:
-                return read((name, None))[index].astype(dtype)
-            layers = range(*index[0].indices(shape[0]))
-            return np.stack([read((name, layer))[index[1:]] for layer in layers]).astype(dtype)
+        def piece(index: tuple[slice, ...], at: tuple[int, ...] = ()) -> np.ndarray:
+            if (name, at) in sources:
+                return read((name, at))[index].astype(dtype)
+            places = range(*index[0].indices(shape[len(at)]))
+            return np.stack([piece(index[1:], (*at, place)) for place in places])
 
         return jax.make_array_from_callback(shape, places[name], piece)
 
@@ -96,7 +96,7 @@ def save(
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         for one in correspondence(kind.TABLE, model):
-            parts = [np.asarray(leaves[name] if at is None else leaves[name][at]) for name, at in one.leaves]
+            parts = [np.asarray(leaves[name][at]) for name, at in one.leaves]
             yield one.name, rearrange.to_theirs(one.entry, parts)
 
     config_json = (json.dumps(settings | dict(tokens or {}), indent=2) + "\n").encode()
@@ -111,11 +111,17 @@ def correspondence(table: Table, model: Any) -> list[Held]:
     found: list[Held] = []
     for entry in table:
         repeated = any(LAYER in part.name for part in entry.parts)
-        for number, (path, at) in layers if repeated else [(0, ("", None))]:
+        for number, (path, place) in layers if repeated else [(0, ("", None))]:
             names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]
-            if any(name in leaves for name in names):
-                own = tuple((name, at) for name in names)
-                found.append(Held(entry.name.replace(LAYER, str(number)), entry, own))
+            if not any(name in leaves for name in names):
+                continue
+            at = () if place is None else (place,)
+            theirs = entry.name.replace(LAYER, str(number))
+            own = [(theirs, at)]
+            if EXPERT in theirs:
+                experts = range(leaves[names[0]].shape[len(at)])
+                own = [(theirs.replace(EXPERT, str(expert)), (*at, expert)) for expert in experts]
+            found += [Held(whole, entry, tuple((name, at) for name in names)) for whole, at in own]
     reached = {name for one in found for name, _ in one.leaves}
     if reached != leaves.keys():
         raise ValueError(f"the family's table and the model disagree on {sorted(reached ^ leaves.keys())}")
@@ -123,7 +129,7 @@ def correspondence(table: Table, model: Any) -> list[Held]:
 
 
 def _shapes(one: Held, leaves: dict[str, Any]) -> list[tuple[int, ...]]:
-    return [leaves[name].shape[0 if at is None else 1 :] for name, at in one.leaves]
+    return [leaves[name].shape[len(at) :] for name, at in one.leaves]
 
 
 def _checked(

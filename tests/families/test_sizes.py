@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import gpt2, gpt3, llama
+from jaxlm.families import gpt2, gpt3, llama, mixtral
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,8 @@ from jaxlm.families import gpt2, gpt3, llama
         (llama.llama3("8b"), 8_030_261_248),
         (llama.llama3("70b"), 70_553_706_496),
         (llama.llama3("405b"), 405_853_388_800),
-        (llama.mixtral_8x7b(), 46_702_792_704),
+        (mixtral.mixtral("8x7b"), 46_702_792_704),
+        (mixtral.mixtral("8x22b"), 140_620_634_112),
         (gpt2.gpt2("124m"), 124_439_808),
         (gpt2.gpt2("355m"), 354_823_168),
         (gpt2.gpt2("774m"), 774_030_080),
@@ -35,7 +36,8 @@ def test_papers(model, billions):
 
 
 def test_a_token_meets_two_experts():
-    assert active_parameters(llama.mixtral_8x7b()) == 12_879_925_248
+    assert active_parameters(mixtral.mixtral("8x7b")) == 12_879_925_248
+    assert active_parameters(mixtral.mixtral("8x22b")) == 39_152_031_744
 
 
 def test_families_import_neither_jax_nor_numpy():

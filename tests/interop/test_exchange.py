@@ -12,6 +12,7 @@ from jaxlm import config
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.interop import exchange, safetensors
 from jaxlm.layers.axes import shardings
+from jaxlm.layers.moe.module import Moe
 from jaxlm.parallel.layout import single_device
 from tests.tiny import CALL, layout, tokens
 
@@ -36,6 +37,7 @@ SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
 PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
+MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -45,6 +47,12 @@ CASES = {
     "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
     "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
     "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
+    "mixtral": ("Mixtral", MIXTRAL),
+    "mixtral, window": (
+        "Mixtral",
+        MIXTRAL
+        | {"sliding_window": 7, "num_local_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+    ),
     "qwen2": ("Qwen2", LLAMA | {"tie_word_embeddings": True}),
     "qwen2, one head": ("Qwen2", LLAMA | {"num_key_value_heads": 1, "rope_parameters": YARN}),
     "phi3": ("Phi3", PHI3),
@@ -99,20 +107,38 @@ def test_logits_are_those_of_transformers(published, case):
     wanted = theirs(reference, told.vocab)
     tolerance = 2e-5 * max(1.0, np.std(wanted))
     assert np.abs(logits(model, told.vocab) - wanted).max() <= tolerance
-    for wrong in controls(told):
-        built = dataclasses.replace(model, position=wrong(model.position)) if callable(wrong) else wrong
-        assert np.abs(logits(built, told.vocab) - wanted).max() > 100 * tolerance
+    for what, wrong in controls(model).items():
+        assert np.abs(logits(wrong, told.vocab) - wanted).max() > 100 * tolerance, what
 
 
-def controls(told):
+def controls(model):
     """Models that are wrong in one place: the reference must tell them apart."""
-    if isinstance(told.position, config.Rope):
-        yield lambda rope: rope.replace(config=dataclasses.replace(rope.config, pairs="interleaved"))
-        yield lambda rope: rope.replace(config=config.Rope(theta=2 * rope.config.theta))
-    else:
-        yield lambda learned: learned.replace(
-            table=learned.table.replace(kernel=jnp.roll(learned.table.kernel, 1, axis=0))
-        )
+    found, position = {}, model.position
+    match model.config.position:
+        case config.Rope(theta):
+            found["theta"] = position.replace(config=dataclasses.replace(position.config, theta=2 * theta))
+            other = "interleaved" if position.config.pairs == "halves" else "halves"
+            found["pairs"] = position.replace(config=dataclasses.replace(position.config, pairs=other))
+        case config.Learned():
+            kernel = jnp.roll(position.table.kernel, 1, axis=0)
+            found["table"] = position.replace(table=position.table.replace(kernel=kernel))
+    found = {name: model.replace(position=wrong) for name, wrong in found.items()}
+    for name, change in CHANGES.items():
+        period = tuple(map(change, model.blocks.period))
+        if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
+            found[name] = model.replace(blocks=model.blocks.replace(period=period))
+    return found
+
+
+def more_experts(block):
+    if not isinstance(block.mlp, Moe):
+        return block
+    kind = block.mlp.config
+    return block.replace(mlp=block.mlp.replace(config=dataclasses.replace(kind, top_k=kind.top_k + 1)))
+
+
+CHANGES = {"top_k": more_experts}
+"""What may be wrong with a block; a block without such a part is left as it is."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -149,7 +175,7 @@ def test_several_files(published, tmp_path, monkeypatch):
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in reference.state_dict().items())
 
 
-@pytest.mark.parametrize("case", ["llama, yarn", "gpt2"])
+@pytest.mark.parametrize("case", ["llama, yarn", "gpt2", "mixtral"])
 def test_onto_a_mesh(published, case):
     """Every parameter lies where the layout stores it; a vocabulary that does not divide is named."""
     directory, _ = published(case)
@@ -196,7 +222,7 @@ def settings(**changes):
         ("config.json", settings(num_hidden_layers=4), r"missing model.layers.3.mlp.down_proj.weight"),
         ("config.json", settings(num_hidden_layers=2), r"unexpected model.layers.2.mlp.down_proj.weight"),
         ("config.json", lambda data: data[:40], "it is no JSON object"),
-        ("config.json", lambda data: b'{"model_type": "llama"}', "config.json has no 'hidden_size'"),
+        ("config.json", lambda data: b'{"model_type": "llama"}', "config.json has no 'intermediate_size'"),
         ("model.safetensors", lambda data: data[:-9], "is damaged or no safetensors file"),
         ("model.safetensors", lambda data: data[:100], "is damaged or no safetensors file"),
         ("model.safetensors", lambda data: b"\xff" * 8 + data[8:], "is damaged or no safetensors file"),
