@@ -117,7 +117,7 @@ def parameters(model: Model) -> dict[str, int]:
     sides = 2 if isinstance(model, EncoderDecoder) else 1
     found = {"embedding": model.vocab * model.embed}
     if not isinstance(model, Rwkv4) and isinstance(model.position, Learned):
-        found["positions"] = sides * model.position.length * model.embed
+        found["positions"] = sides * (model.position.length + model.position.offset) * model.embed
     found |= _stack(model)
     if isinstance(model.head, Untied):
         found["head"] = model.vocab * model.embed

@@ -94,6 +94,8 @@ class Learned:
 
     length: int = 1024
     """Number of positions that have a vector."""
+    offset: int = 0
+    """Rows of the table before the first position's, for what is no position (OPT has 2)."""
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,14 @@ class Learned(NoPosition):
     """A trained vector is added for each position; positions beyond the table are an error of the caller."""
 
     table: Weight
+    offset: int = struct.field(pytree_node=False, default=0)
 
     def embed(
         self, x: Float[Array, "row pos embed"], positions: Positions, call: Call
     ) -> Float[Array, "row pos embed"]:
         """The token embedding with what the positions add to it."""
         with jax.named_scope("position"):
-            return x + look_up(self.table, positions, call)
+            return x + look_up(self.table, positions + self.offset, call)
 
 
 Position = NoPosition | Rope | Sinusoidal | Alibi | Learned
@@ -140,4 +141,5 @@ def initial_position(kind: config.model.Position, embed: int, init: Initial) -> 
         case config.Alibi():
             return Alibi()
         case config.Learned():
-            return Learned(init.dense("table", (kind.length, embed), ("positions", "embed"), std=0.02))
+            rows = kind.offset + kind.length
+            return Learned(init.dense("table", (rows, embed), ("positions", "embed"), std=0.02), kind.offset)

@@ -38,6 +38,8 @@ YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_pos
 GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
 PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
 MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
+OPT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "ffn_dim": 40}
+OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id": 0}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -59,6 +61,8 @@ CASES = {
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
     "starcoder": ("GPTBigCode", GPT2),
     "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+    "opt": ("OPT", OPT),
+    "opt, untied": ("OPT", OPT | {"tie_word_embeddings": False, "num_attention_heads": 3, "num_hidden_layers": 1}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }
@@ -206,6 +210,19 @@ def broken(published, tmp_path):
     return make
 
 
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False, and only True is known"),
+        ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
+    ],
+)
+def test_what_a_family_does_not_have_here_is_named(published, case, changes, message):
+    told = json.loads((published(case)[0] / "config.json").read_text())
+    with pytest.raises(Failure, match=message):
+        exchange.family(told["model_type"]).read(told | changes)
+
+
 def settings(**changes):
     return lambda data: json.dumps(json.loads(data) | changes).encode()
 
@@ -286,8 +303,9 @@ def test_what_no_family_has_is_refused(published, tmp_path, changes, message):
     assert not (tmp_path / "x").exists()
 
 
-def test_positions_do_not_grow(published, tmp_path):
-    told, model = exchange.load(published("gpt2")[0], single_device())
+@pytest.mark.parametrize("case", ["gpt2", "opt"])
+def test_positions_do_not_grow(published, tmp_path, case):
+    told, model = exchange.load(published(case)[0], single_device())
     with pytest.raises(UsageError, match="rows of 129 tokens: this model has 128 positions"):
         exchange.save(told, model, tmp_path / "x", length=129)
 
