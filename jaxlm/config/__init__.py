@@ -14,12 +14,14 @@ from jaxlm.config.data import (
 from jaxlm.config.experiment import Every, Experiment, Mesh, Pipeline, Samples, Train, Where
 from jaxlm.config.model import (
     Alibi,
+    AllHeads,
     Attention,
     Balance,
     Block,
     Capacity,
     Decoder,
     Dropless,
+    EachHead,
     Encoder,
     EncoderDecoder,
     Gated,
@@ -28,6 +30,7 @@ from jaxlm.config.model import (
     Learned,
     Llama3,
     Moe,
+    NoNorm,
     NoPosition,
     Pattern,
     Plain,

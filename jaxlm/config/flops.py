@@ -15,9 +15,11 @@ from math import prod
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import (
+    AllHeads,
     Attention,
     Block,
     Decoder,
+    EachHead,
     Encoder,
     EncoderDecoder,
     Gated,
@@ -53,11 +55,16 @@ def blocks(block: Block | Pattern, layers: int) -> list[Block]:
     return [*block.prefix, *block.period * (inner // max(len(block.period), 1)), *block.suffix]
 
 
-def _attention(a: Attention, embed: int) -> tuple[int, int]:
-    """(matrix parameters, biases) of the four projections."""
+def _attention(a: Attention, model: Model) -> tuple[int, int]:
+    """(matrix parameters, biases and scales) of the four projections and the norms of queries and keys."""
     wide, narrow = a.heads * a.head, a.kv_heads * a.head
-    bias = {"none": 0, "qkv": wide + 2 * narrow, "all": wide + 2 * narrow + embed}[a.bias]
-    return 2 * embed * (wide + narrow), bias
+    vectors = {"none": 0, "qkv": wide + 2 * narrow, "all": wide + 2 * narrow + model.embed}[a.bias]
+    match a.qk_norm:
+        case EachHead():
+            vectors += 2 * _norm(model.norm, a.head)
+        case AllHeads():
+            vectors += _norm(model.norm, wide + narrow)
+    return 2 * model.embed * (wide + narrow), vectors
 
 
 def _mlp(m: Mlp, embed: int) -> tuple[int, int]:
@@ -102,7 +109,7 @@ def _stack(model: Model) -> Counter:
         sides = [(model.block, model.encoder_layers, 1), (model.block, model.decoder_layers, 2)]
     for block, layers, attentions in sides:
         for one in blocks(block, layers):
-            found["attention"] += attentions * sum(_attention(one.attention, model.embed))
+            found["attention"] += attentions * sum(_attention(one.attention, model))
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
             found["norms"] += (attentions + 1) * _norm(model.norm, model.embed)
         found["norms"] += _norm(model.norm, model.embed)
@@ -144,7 +151,7 @@ def staged(model: Model) -> int:
     sides = [1] if not isinstance(model, EncoderDecoder) else [1, 2]
     for attentions in sides:
         for one in (*model.block.prefix, *model.block.suffix):
-            layers -= attentions * sum(_attention(one.attention, model.embed)) + sum(_mlp(one.mlp, model.embed))
+            layers -= attentions * sum(_attention(one.attention, model)) + sum(_mlp(one.mlp, model.embed))
             layers -= (attentions + 1) * _norm(model.norm, model.embed)
     return layers
 
@@ -189,7 +196,7 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
         for layers, attentions, causal in sides:
             for one in blocks(model.block, layers):
                 a = one.attention
-                matrices = attentions * _attention(a, model.embed)[0] + _mlp(one.mlp, model.embed)[0]
+                matrices = attentions * _attention(a, model)[0] + _mlp(one.mlp, model.embed)[0]
                 matrices -= _unused(one.mlp, model.embed)
                 found["projections"] += 2 * matrices
                 keys = _keys(length, a.window, causal) + (attentions - 1) * length

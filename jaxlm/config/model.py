@@ -126,6 +126,25 @@ Norm = RMSNorm | LayerNorm
 
 
 @dataclass(frozen=True)
+class NoNorm:
+    """Queries and keys as they are projected."""
+
+
+@dataclass(frozen=True)
+class EachHead:
+    """Each head of queries and of keys by itself, one scale for all (Henry et al. 2020, arXiv:2010.04245; Qwen3)."""
+
+
+@dataclass(frozen=True)
+class AllHeads:
+    """All heads of queries together, and all of keys, a scale for every feature (OLMo 2, arXiv:2501.00656)."""
+
+
+QkNorm = NoNorm | EachHead | AllHeads
+"""What the model's kind of norm makes alike before queries and keys are turned."""
+
+
+@dataclass(frozen=True)
 class Attention:
     """Softmax attention with grouped key and value heads (Ainslie et al. 2023, arXiv:2305.13245)."""
 
@@ -140,6 +159,7 @@ class Attention:
     """A query sees itself and the window - 1 tokens before it; None is all of them."""
     softcap: float | None = None
     """Scores become softcap * tanh(scores / softcap) (Gemma 2)."""
+    qk_norm: QkNorm = NoNorm()
 
 
 @dataclass(frozen=True)

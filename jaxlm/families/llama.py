@@ -14,6 +14,8 @@ from jaxlm.config.model import (
     Interpolated,
     Llama3,
     Mlp,
+    NoNorm,
+    QkNorm,
     RMSNorm,
     Rope,
     Scaling,
@@ -78,7 +80,13 @@ def gated(told: Settings, bias: str = "none") -> Gated:
 
 
 def decoder(
-    told: Settings, mlp: Mlp, *, bias: str = "none", window: int | None = None, fraction: float = 1.0
+    told: Settings,
+    mlp: Mlp,
+    *,
+    bias: str = "none",
+    window: int | None = None,
+    qk_norm: QkNorm = NoNorm(),
+    fraction: float = 1.0,
 ) -> Decoder:
     """What LLaMA and its relatives have in common; `fraction` is the share of a head that is turned."""
     embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
@@ -88,6 +96,7 @@ def decoder(
         head=told.take("head_dim", embed // heads),
         bias=bias,
         window=window,
+        qk_norm=qk_norm,
     )
     told.expect("hidden_act", "silu")
     told.expect("attention_dropout", 0.0, 0)

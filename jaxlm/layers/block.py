@@ -155,7 +155,7 @@ def initial_block(
     def norm() -> Norm:
         return initial_norm(model.norm, model.embed, init.dtype)
 
-    attend = (kind.attention, model.embed)
+    attend = (kind.attention, model.embed, model.norm)
     return Block(
         attention=initial_attention(*attend, init.at("attention"), scale),
         attention_norm=norm(),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import gpt2, gpt3, llama, mixtral, opt
+from jaxlm.families import gpt2, gpt3, llama, mixtral, opt, qwen3
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ from jaxlm.families import gpt2, gpt3, llama, mixtral, opt
         (llama.llama3("405b"), 405_853_388_800),
         (mixtral.mixtral("8x7b"), 46_702_792_704),
         (mixtral.mixtral("8x22b"), 140_620_634_112),
+        (qwen3.qwen3("0.6b"), 596_049_920),
+        (qwen3.qwen3("8b"), 8_190_735_360),
+        (qwen3.qwen3("32b"), 32_762_123_264),
         (opt.opt("125m"), 125_239_296),
         (opt.opt("1.3b"), 1_315_758_080),
         (opt.opt("175b"), 174_604_468_224),

@@ -57,6 +57,11 @@ CASES = {
     ),
     "qwen2": ("Qwen2", LLAMA | {"tie_word_embeddings": True}),
     "qwen2, one head": ("Qwen2", LLAMA | {"num_key_value_heads": 1, "rope_parameters": YARN}),
+    "qwen3": ("Qwen3", LLAMA),
+    "qwen3, tied, biases": (
+        "Qwen3",
+        LLAMA | {"num_key_value_heads": 3, "tie_word_embeddings": True, "attention_bias": True},
+    ),
     "phi3": ("Phi3", PHI3),
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
     "starcoder": ("GPTBigCode", GPT2),
@@ -141,7 +146,20 @@ def more_experts(block):
     return block.replace(mlp=block.mlp.replace(config=dataclasses.replace(kind, top_k=kind.top_k + 1)))
 
 
-CHANGES = {"top_k": more_experts}
+def without_norms(block):
+    if block.attention.query_norm is None:
+        return block
+    return block.replace(attention=block.attention.replace(query_norm=None, key_norm=None))
+
+
+def swapped_norms(block):
+    query, key = block.attention.query_norm, block.attention.key_norm
+    if query is None or query.scale.shape != key.scale.shape:
+        return block
+    return block.replace(attention=block.attention.replace(query_norm=key, key_norm=key))
+
+
+CHANGES = {"top_k": more_experts, "no norms of queries and keys": without_norms, "one norm of both": swapped_norms}
 """What may be wrong with a block; a block without such a part is left as it is."""
 
 
