@@ -29,9 +29,12 @@ from jaxlm.config.model import (
     Model,
     Moe,
     Norm,
+    Parallel,
+    ParallelTwoNorms,
     Pattern,
     Plain,
     Rwkv4,
+    Sandwich,
     Untied,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
@@ -95,6 +98,17 @@ def _norm(norm: Norm, embed: int) -> int:
     return embed * (2 if isinstance(norm, LayerNorm) else 1)
 
 
+def _norms(block: Block, attentions: int) -> int:
+    """Number of norms of a block with as many attentions: the second is a cross-attention."""
+    match block.wiring:
+        case Parallel():
+            return 1
+        case Sandwich():
+            return 2 * (attentions + 1)
+        case _:
+            return attentions + 1
+
+
 def _stack(model: Model) -> Counter:
     """Matrices and vectors of the layers by component, the norm after the last one included."""
     found: Counter = Counter()
@@ -111,7 +125,7 @@ def _stack(model: Model) -> Counter:
         for one in blocks(block, layers):
             found["attention"] += attentions * sum(_attention(one.attention, model))
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
-            found["norms"] += (attentions + 1) * _norm(model.norm, model.embed)
+            found["norms"] += _norms(one, attentions) * _norm(model.norm, model.embed)
         found["norms"] += _norm(model.norm, model.embed)
     return found
 
@@ -119,7 +133,7 @@ def _stack(model: Model) -> Counter:
 def parameters(model: Model) -> dict[str, int]:
     """Parameters by component, and their `total`.
 
-    A stack has two norms a block (three with cross-attention) and one more. A tied head has none of its own.
+    A stack has one norm more than its blocks. A tied head has none of its own.
     """
     sides = 2 if isinstance(model, EncoderDecoder) else 1
     found = {"embedding": model.vocab * model.embed}
@@ -127,7 +141,7 @@ def parameters(model: Model) -> dict[str, int]:
         found["positions"] = sides * (model.position.length + model.position.offset) * model.embed
     found |= _stack(model)
     if isinstance(model.head, Untied):
-        found["head"] = model.vocab * model.embed
+        found["head"] = model.vocab * (model.embed + (model.head.bias == "all"))
     return found | {"total": sum(found.values())}
 
 
@@ -152,7 +166,7 @@ def staged(model: Model) -> int:
     for attentions in sides:
         for one in (*model.block.prefix, *model.block.suffix):
             layers -= attentions * sum(_attention(one.attention, model)) + sum(_mlp(one.mlp, model.embed))
-            layers -= (attentions + 1) * _norm(model.norm, model.embed)
+            layers -= _norms(one, attentions) * _norm(model.norm, model.embed)
     return layers
 
 
@@ -313,7 +327,8 @@ def _named(block: Block, embed: int, remat: str) -> int:
     """Numbers a token leaves behind in one block under names; those in host memory are not counted."""
     a, m = block.attention, block.mlp
     wide, narrow = a.heads * a.head, a.kv_heads * a.head
-    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": embed}
+    middle = 0 if isinstance(block.wiring, Parallel | ParallelTwoNorms) else embed
+    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": middle}
     match m:
         case Gated():
             sizes |= {"gate": m.width, "up": m.width}

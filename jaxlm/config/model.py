@@ -132,7 +132,7 @@ class NoNorm:
 
 @dataclass(frozen=True)
 class EachHead:
-    """Each head of queries and of keys by itself, one scale for all (Henry et al. 2020, arXiv:2010.04245; Qwen3)."""
+    """Each head of queries and keys by itself, one scale for all (Henry et al. 2020, arXiv:2010.04245; Qwen3)."""
 
 
 @dataclass(frozen=True)
@@ -252,12 +252,32 @@ class PostNorm:
     """norm(x + f(x)) (Vaswani et al. 2017)."""
 
 
-Wiring = PreNorm | PostNorm
+@dataclass(frozen=True)
+class ResPostNorm:
+    """x + norm(f(x)) (Liu et al. 2021, arXiv:2111.09883; OLMo 2)."""
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """x + norm(f(norm(x))), two norms (Ding et al. 2021, arXiv:2105.13290; Gemma 2)."""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """x + attention(norm(x)) + mlp(norm(x)), one norm (Wang and Komatsuzaki 2021: GPT-J)."""
+
+
+@dataclass(frozen=True)
+class ParallelTwoNorms:
+    """x + attention(norm(x)) + mlp(norm(x)), two norms (Black et al. 2022, arXiv:2204.06745: GPT-NeoX)."""
+
+
+Wiring = PreNorm | PostNorm | ResPostNorm | Sandwich | Parallel | ParallelTwoNorms
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: attention and MLP, each with a norm of the model's kind, joined by the wiring."""
+    """One layer: attention and MLP, with norms of the model's kind, joined by the wiring."""
 
     attention: Attention = Attention()
     mlp: Mlp = Gated()
@@ -288,6 +308,7 @@ class Untied:
     """Logits by a matrix of their own."""
 
     softcap: float | None = None
+    bias: Literal["none", "all"] = "none"
 
 
 Head = Tied | Untied

@@ -8,9 +8,9 @@ from typing import Any
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Decoder, Model
 from jaxlm.config.suggest import nearest
-from jaxlm.families import gpt2, gpt_bigcode, llama, mixtral, opt, phi3, qwen2, qwen3
+from jaxlm.families import codegen, gpt2, gpt_bigcode, gpt_neox, gptj, llama, mixtral, opt, phi3, qwen2, qwen3
 
-ALL = (llama, qwen2, phi3, gpt2, gpt_bigcode, mixtral, opt, qwen3)
+ALL = (llama, qwen2, phi3, gpt2, gpt_bigcode, mixtral, opt, qwen3, gpt_neox, gptj, codegen)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE`, `DERIVED` and `OMITTED`."""
 

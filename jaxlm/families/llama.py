@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.errors import UsageError
 from jaxlm.config.model import (
     Attention,
     Block,
     Decoder,
     Gated,
-    Interpolated,
-    Llama3,
     Mlp,
     NoNorm,
     QkNorm,
     RMSNorm,
     Rope,
-    Scaling,
     Tied,
-    Unscaled,
     Untied,
-    Yarn,
 )
+from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry
 
@@ -105,39 +101,10 @@ def decoder(
         embed=embed,
         layers=told.take("num_hidden_layers"),
         block=Block(attention, mlp),
-        position=_rope(told, fraction),
+        position=rope.read(told, fraction),
         norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
         head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
     )
-
-
-def _rope(told: Settings, fraction: float) -> Rope:
-    """Newer files keep everything in `rope_parameters`, older ones in `rope_theta` and `rope_scaling`."""
-    turns = dict(told.take("rope_scaling", None) or {}) | dict(told.take("rope_parameters", None) or {})
-    inner = Settings({"rope_theta": told.take("rope_theta", 10_000.0)} | turns)
-    kind = inner.take("rope_type", inner.take("type", "default"))
-    theta = float(inner.take("rope_theta"))
-    scaling = _scaling(kind, inner)
-    inner.expect("partial_rotary_factor", fraction)
-    inner.finish("original_max_position_embeddings")
-    return Rope(theta, fraction, scaling=scaling)
-
-
-def _scaling(kind: str, told: Settings) -> Scaling:
-    match kind:
-        case "default":
-            return Unscaled()
-        case "linear":
-            return Interpolated(float(told.take("factor")))
-        case "yarn":
-            length = told.take("original_max_position_embeddings")
-            fast, slow = float(told.take("beta_fast", 32)), float(told.take("beta_slow", 1))
-            return Yarn(float(told.take("factor")), length, fast, slow)
-        case "llama3":
-            length = told.take("original_max_position_embeddings")
-            fast, slow = float(told.take("high_freq_factor")), float(told.take("low_freq_factor"))
-            return Llama3(float(told.take("factor")), length, fast, slow)
-    raise Failure(f"config.json: rope_type is {kind!r}, and only default, linear, yarn and llama3 are known here")
 
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
@@ -160,8 +127,8 @@ OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, 
 
 def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> dict[str, Any]:
     """The settings that LLaMA and its relatives have in common. Raises UsageError with the text `other`."""
-    block, rope = model.block, model.position
-    if not (isinstance(block, Block) and isinstance(block.mlp, mlp) and isinstance(rope, Rope)):
+    block, turns = model.block, model.position
+    if not (isinstance(block, Block) and isinstance(block.mlp, mlp) and isinstance(turns, Rope)):
         raise UsageError(other)
     return {
         "vocab_size": model.vocab,
@@ -173,24 +140,10 @@ def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> d
         "intermediate_size": block.mlp.width,
         "hidden_act": block.mlp.activation,
         "rms_norm_eps": model.norm.epsilon,
-        "rope_parameters": _turns(rope),
+        "rope_parameters": rope.write(turns),
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }
-
-
-def _turns(rope: Rope) -> dict[str, Any]:
-    told: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default"}
-    match rope.scaling:
-        case Interpolated(factor):
-            told |= {"rope_type": "linear", "factor": factor}
-        case Yarn(factor, length, fast, slow):
-            told |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
-            told |= {"beta_fast": fast, "beta_slow": slow}
-        case Llama3(factor, length, fast, slow):
-            told |= {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": length}
-            told |= {"high_freq_factor": fast, "low_freq_factor": slow}
-    return told
 
 
 HERE, THERE = "blocks.{layer}.", "model.layers.{layer}."

@@ -8,7 +8,7 @@ from typing import Any
 from jaxlm.config.errors import UsageError
 from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied, Untied
 from jaxlm.families.settings import Settings, agreed
-from jaxlm.families.table import Table, entry
+from jaxlm.families.table import Table, entry, norms
 
 MODEL_TYPES = ("opt",)
 OTHER = "this model is no OPT: one kind of block, plain relu, learned positions after 2 others, LayerNorm, biases"
@@ -114,15 +114,9 @@ TABLE: Table = (
     entry(f"{THERE}fc1.bias", f"{HERE}mlp.up.bias"),
     entry(f"{THERE}fc2.weight", f"{HERE}mlp.down.kernel", "e m", "m e"),
     entry(f"{THERE}fc2.bias", f"{HERE}mlp.down.bias"),
-    *(
-        entry(f"{theirs}.{last}", f"{ours}.{own}")
-        for theirs, ours in (
-            (f"{THERE}self_attn_layer_norm", f"{HERE}attention_norm"),
-            (f"{THERE}final_layer_norm", f"{HERE}mlp_norm"),
-            ("model.decoder.final_layer_norm", "norm"),
-        )
-        for last, own in (("weight", "scale"), ("bias", "bias"))
-    ),
+    *norms(f"{THERE}self_attn_layer_norm", f"{HERE}attention_norm"),
+    *norms(f"{THERE}final_layer_norm", f"{HERE}mlp_norm"),
+    *norms("model.decoder.final_layer_norm", "norm"),
     entry("lm_head.weight", "head.kernel", "v e", "e v"),
 )
 DERIVED = (r"lm_head\.weight",)

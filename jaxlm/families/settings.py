@@ -21,6 +21,7 @@ WITHOUT_EFFECT = frozenset(
         "dtype",
         "embd_pdrop",
         "eos_token_id",
+        "gradient_checkpointing",
         "id2label",
         "initializer_range",
         "is_decoder",
@@ -40,12 +41,29 @@ WITHOUT_EFFECT = frozenset(
         "summary_type",
         "summary_use_proj",
         "task_specific_params",
+        "tokenizer_class",
         "torch_dtype",
         "transformers_version",
         "use_cache",
     )
 )
 """Settings of any model that do not change what it computes."""
+
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+"""Their names of activations -> ours; of two the first is written."""
+
+
+def named(activation: str) -> str:
+    """Their name of an activation."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == activation)
 
 
 class Settings:
@@ -66,6 +84,13 @@ class Settings:
         if name in self._left and (value := self._left.pop(name)) not in values:
             known = " or ".join(map(repr, values))
             raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
+
+    def choose(self, name: str, values: Mapping[str, Any]) -> Any:
+        """What a setting means here. Raises Failure for one that is missing or means nothing."""
+        if (value := self.take(name)) not in values:
+            known = " or ".join(map(repr, values))
+            raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
+        return values[value]
 
     def finish(self, *ignored: str) -> None:
         """Raises Failure for settings that nothing has asked for and that may mean something."""

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import gpt2, gpt3, llama, mixtral, opt, qwen3
+from jaxlm.families import codegen, gpt2, gpt3, gpt_neox, gptj, llama, mixtral, opt, qwen3
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,18 @@ from jaxlm.families import gpt2, gpt3, llama, mixtral, opt, qwen3
         (qwen3.qwen3("0.6b"), 596_049_920),
         (qwen3.qwen3("8b"), 8_190_735_360),
         (qwen3.qwen3("32b"), 32_762_123_264),
+        (gpt_neox.pythia("70m"), 70_426_624),
+        (gpt_neox.pythia("160m"), 162_322_944),
+        (gpt_neox.pythia("410m"), 405_334_016),
+        (gpt_neox.pythia("1b"), 1_011_781_632),
+        (gpt_neox.pythia("1.4b"), 1_414_647_808),
+        (gpt_neox.pythia("2.8b"), 2_775_208_960),
+        (gpt_neox.pythia("6.9b"), 6_857_302_016),
+        (gpt_neox.pythia("12b"), 11_846_072_320),
+        (gpt_neox.gpt_neox_20b(), 20_554_567_680),
+        (gptj.gptj_6b(), 6_050_882_784),
+        (codegen.codegen("350m"), 356_712_448),
+        (codegen.codegen("16b"), 16_032_155_648),
         (opt.opt("125m"), 125_239_296),
         (opt.opt("1.3b"), 1_315_758_080),
         (opt.opt("175b"), 174_604_468_224),

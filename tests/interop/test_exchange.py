@@ -40,6 +40,9 @@ PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"
 MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
 OPT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "ffn_dim": 40}
 OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id": 0}
+NEOX = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
+NEOX |= {"intermediate_size": 40, "max_position_embeddings": 128}
+GPTJ = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 128, "rotary_dim": 6}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -68,6 +71,17 @@ CASES = {
     "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
     "opt": ("OPT", OPT),
     "opt, untied": ("OPT", OPT | {"tie_word_embeddings": False, "num_attention_heads": 3, "num_hidden_layers": 1}),
+    "gpt-neox": ("GPTNeoX", NEOX),
+    "gpt-neox, sequential": (
+        "GPTNeoX",
+        NEOX
+        | {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True}
+        | {"hidden_act": "gelu_pytorch_tanh", "rope_parameters": {"rope_theta": 5e3, "partial_rotary_factor": 0.5}},
+    ),
+    "gpt-j": ("GPTJ", GPTJ),
+    "gpt-j, narrow": ("GPTJ", GPTJ | {"n_inner": 40, "n_head": 6, "rotary_dim": 8, "n_layer": 1}),
+    "codegen": ("CodeGen", GPTJ | {"n_head": 8, "rotary_dim": 4}),
+    "codegen, narrow": ("CodeGen", GPTJ | {"n_inner": 40, "n_head": 4, "n_layer": 1}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }
@@ -136,6 +150,8 @@ def controls(model):
         period = tuple(map(change, model.blocks.period))
         if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
             found[name] = model.replace(blocks=model.blocks.replace(period=period))
+    if model.head is not None and model.head.bias is not None:
+        found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
     return found
 
 
@@ -159,7 +175,23 @@ def swapped_norms(block):
     return block.replace(attention=block.attention.replace(query_norm=key, key_norm=key))
 
 
-CHANGES = {"top_k": more_experts, "no norms of queries and keys": without_norms, "one norm of both": swapped_norms}
+def wired_otherwise(block):
+    match block.wiring:
+        case config.ParallelTwoNorms():
+            return block.replace(wiring=config.PreNorm())
+        case config.PreNorm():
+            return block.replace(wiring=config.ParallelTwoNorms())
+        case config.Parallel():
+            return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
+    raise AssertionError(f"no control of {block.wiring}")
+
+
+CHANGES = {
+    "wiring": wired_otherwise,
+    "top_k": more_experts,
+    "no norms of queries and keys": without_norms,
+    "one norm of both": swapped_norms,
+}
 """What may be wrong with a block; a block without such a part is left as it is."""
 
 
