@@ -37,7 +37,9 @@ KINDS = {
     "decoder": config.Decoder(
         **SIZES, layers=4, block=config.Pattern((LOCAL,), prefix=(GLOBAL,), suffix=(GLOBAL,))
     ),
-    "wired": config.Decoder(**SIZES, layers=5, block=WIRED, head=config.Untied(softcap=4.0, bias="all")),
+    "wired": config.Decoder(
+        **SIZES, layers=5, block=WIRED, head=config.Untied(softcap=4.0, bias="all"), embedding=config.Normed()
+    ),
     "encoder": config.Encoder(
         **SIZES,
         layers=2,

@@ -29,6 +29,7 @@ from jaxlm.config.model import (
     Model,
     Moe,
     Norm,
+    Normed,
     Parallel,
     ParallelTwoNorms,
     Pattern,
@@ -133,13 +134,15 @@ def _stack(model: Model) -> Counter:
 def parameters(model: Model) -> dict[str, int]:
     """Parameters by component, and their `total`.
 
-    A stack has one norm more than its blocks. A tied head has none of its own.
+    A stack has one norm more than its blocks, or two. A tied head has no parameters of its own.
     """
     sides = 2 if isinstance(model, EncoderDecoder) else 1
     found = {"embedding": model.vocab * model.embed}
     if not isinstance(model, Rwkv4) and isinstance(model.position, Learned):
         found["positions"] = sides * (model.position.length + model.position.offset) * model.embed
     found |= _stack(model)
+    if isinstance(model, Decoder) and isinstance(model.embedding, Normed):
+        found["norms"] += _norm(model.norm, model.embed)
     if isinstance(model.head, Untied):
         found["head"] = model.vocab * (model.embed + (model.head.bias == "all"))
     return found | {"total": sum(found.values())}

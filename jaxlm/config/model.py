@@ -87,6 +87,9 @@ class Alibi:
     In an encoder they fall on both sides alike.
     """
 
+    factor: float = 1.0
+    """Of all slopes (Falcon subtracts before it divides by sqrt(head): head ** -0.5)."""
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -293,6 +296,26 @@ class Pattern:
     suffix: tuple[Block, ...] = ()
 
 
+# --- token embeddings --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Token vectors as they are looked up."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Token vectors times sqrt(embed), before positions are added (Vaswani et al. 2017, section 3.4; Gemma)."""
+
+
+@dataclass(frozen=True)
+class Normed:
+    """Normalized by the model's kind of norm, after positions are added (BLOOM, arXiv:2211.05100, section 3.2)."""
+
+
+Embedding = Unchanged | Scaled | Normed
+
 # --- output heads ------------------------------------------------------------------------------------------
 
 
@@ -332,6 +355,8 @@ class Decoder:
     head: Head = Tied()
     dropout: float = 0.0
     """Probability of zeroing a feature of the embedding and of each residual branch in training."""
+    embedding: Embedding = Unchanged()
+    """What becomes of token vectors on their way into the first layer."""
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,14 @@ class Settings:
             known = " or ".join(map(repr, values))
             raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
 
-    def choose(self, name: str, values: Mapping[str, Any]) -> Any:
-        """What a setting means here. Raises Failure for one that is missing or means nothing."""
-        if (value := self.take(name)) not in values:
+    def first(self, *names: str) -> Any:
+        """A setting that has several names. Raises Failure where there is none of them."""
+        found = [value for name in names if (value := self.take(name, None)) is not None]
+        return found[0] if found else self.take(names[0])
+
+    def choose(self, name: str, values: Mapping[Any, Any], *default: Any) -> Any:
+        """What a setting, or else the default, means here. Raises Failure where it is missing or means nothing."""
+        if (value := self.take(name, *default)) not in values:
             known = " or ".join(map(repr, values))
             raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
         return values[value]

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from jaxlm.config import Precision
 from jaxlm.config.errors import Failure
 from jaxlm.config.model import Model as Config
-from jaxlm.families.known import family, published
+from jaxlm.families.known import family, published, table
 from jaxlm.families.table import Entry, Table
 from jaxlm.interop import rearrange, safetensors
 from jaxlm.layers.axes import shardings
@@ -51,7 +51,7 @@ def load(directory: Path, layout: Layout, precision: Precision = Precision()) ->
     config = kind.read(settings)
     abstract = jax.eval_shape(lambda: build(config, jax.random.key(0), precision))
     leaves = flatten(abstract)
-    held = correspondence(kind.TABLE, abstract)
+    held = correspondence(table(kind, config), abstract)
     tensors = safetensors.Tensors(directory)
     theirs = _checked(kind, held, leaves, tensors, directory)
     places = flatten(shardings(abstract, layout))
@@ -95,7 +95,7 @@ def save(
     leaves = flatten(model)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for one in correspondence(kind.TABLE, model):
+        for one in correspondence(table(kind, config), model):
             parts = [np.asarray(leaves[name][at]) for name, at in one.leaves]
             yield one.name, rearrange.to_theirs(one.entry, parts)
 
@@ -104,12 +104,12 @@ def save(
     return settings["model_type"]
 
 
-def correspondence(table: Table, model: Any) -> list[Held]:
+def correspondence(entries: Table, model: Any) -> list[Held]:
     """Every tensor of theirs that a model (or its shapes) has. Raises ValueError for a parameter without one."""
     leaves = flatten(model)
     layers = list(enumerate(model.blocks.places()))
     found: list[Held] = []
-    for entry in table:
+    for entry in entries:
         repeated = any(LAYER in part.name for part in entry.parts)
         for number, (path, place) in layers if repeated else [(0, ("", None))]:
             names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]

@@ -91,12 +91,14 @@ class Sinusoidal(NoPosition):
 class Alibi(NoPosition):
     """Scores fall with distance."""
 
+    factor: float = struct.field(pytree_node=False, default=1.0)
+
     def bias(
         self, q_positions: Int[Array, "row query"], k_positions: Int[Array, "row key"], heads: int, call: Call
     ) -> Float[Array, "row own_heads query key"]:
-        """-slope * distance; see `alibi_slopes`."""
+        """-factor * slope * distance; see `alibi_slopes`."""
         with jax.named_scope("position"):
-            slopes = call.layout.own(jnp.asarray(alibi_slopes(heads)), "heads", 0)
+            slopes = call.layout.own(jnp.asarray(self.factor * alibi_slopes(heads)), "heads", 0)
             distance = jnp.abs(q_positions[:, :, None] - k_positions[:, None, :]).astype(jnp.float32)
             return -slopes.reshape(1, -1, 1, 1) * distance[:, None]
 
@@ -138,8 +140,8 @@ def initial_position(kind: config.model.Position, embed: int, init: Initial) -> 
             return Rope(kind)
         case config.Sinusoidal():
             return Sinusoidal(kind)
-        case config.Alibi():
-            return Alibi()
+        case config.Alibi(factor):
+            return Alibi(factor)
         case config.Learned():
             rows = kind.offset + kind.length
             return Learned(init.dense("table", (rows, embed), ("positions", "embed"), std=0.02), kind.offset)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import codegen, gpt2, gpt3, gpt_neox, gptj, llama, mixtral, opt, qwen3
+from jaxlm.families import bloom, codegen, falcon, gpt2, gpt3, gpt_neox, gptj, llama, mixtral, opt, qwen3
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,15 @@ from jaxlm.families import codegen, gpt2, gpt3, gpt_neox, gptj, llama, mixtral, 
         (gptj.gptj_6b(), 6_050_882_784),
         (codegen.codegen("350m"), 356_712_448),
         (codegen.codegen("16b"), 16_032_155_648),
+        (falcon.falcon("7b"), 6_921_720_704),
+        (falcon.falcon("40b"), 41_303_293_952),
+        (falcon.falcon_rw_1b(), 1_311_625_216),
+        (bloom.bloom("560m"), 559_214_592),
+        (bloom.bloom("1b1"), 1_065_314_304),
+        (bloom.bloom("1b7"), 1_722_408_960),
+        (bloom.bloom("3b"), 3_002_557_440),
+        (bloom.bloom("7b1"), 7_069_016_064),
+        (bloom.bloom("176b"), 176_247_271_424),
         (opt.opt("125m"), 125_239_296),
         (opt.opt("1.3b"), 1_315_758_080),
         (opt.opt("175b"), 174_604_468_224),

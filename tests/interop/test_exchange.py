@@ -43,6 +43,12 @@ OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id
 NEOX = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
 NEOX |= {"intermediate_size": 40, "max_position_embeddings": 128}
 GPTJ = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 128, "rotary_dim": 6}
+FALCON = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+FALCON |= {"max_position_embeddings": 128, "ffn_hidden_size": 40}
+NEWER = FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
+# Slopes of 4 heads are exact in 16 bits, to which transformers rounds them.
+SEQUENTIAL = FALCON | {"alibi": True, "parallel_attn": False, "num_attention_heads": 4, "bias": True}
+BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -82,9 +88,25 @@ CASES = {
     "gpt-j, narrow": ("GPTJ", GPTJ | {"n_inner": 40, "n_head": 6, "rotary_dim": 8, "n_layer": 1}),
     "codegen": ("CodeGen", GPTJ | {"n_head": 8, "rotary_dim": 4}),
     "codegen, narrow": ("CodeGen", GPTJ | {"n_inner": 40, "n_head": 4, "n_layer": 1}),
+    "falcon": ("Falcon", FALCON),
+    "falcon, every head": ("Falcon", FALCON | {"multi_query": False, "bias": True, "tie_word_embeddings": False}),
+    "falcon, grouped": ("Falcon", NEWER | {"rope_parameters": {"rope_theta": 5e3, "rope_type": "default"}}),
+    "falcon, grouped, one norm": (
+        "Falcon",
+        NEWER | {"num_ln_in_parallel_attn": 1, "num_kv_heads": 3, "bias": True},
+    ),
+    "falcon, alibi": ("Falcon", SEQUENTIAL | {"multi_query": False}),
+    "falcon, alibi, one head": ("Falcon", SEQUENTIAL | {"activation": "gelu_pytorch_tanh", "bias": False}),
+    "bloom": ("Bloom", BLOOM),
+    "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }
+
+
+def implementation(settings):
+    """Eager attention of Falcon subtracts ALiBi twice: in its mask, and again from the products."""
+    return "sdpa" if settings.get("alibi") else "eager"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +117,7 @@ def published(tmp_path_factory):
     def make(case):
         if case not in made:
             name, settings = CASES[case]
-            told = getattr(transformers, f"{name}Config")(**settings, attn_implementation="eager")
+            told = getattr(transformers, f"{name}Config")(**settings, attn_implementation=implementation(settings))
             reference = getattr(transformers, f"{name}{'LMHeadModel' if name == 'GPT2' else 'ForCausalLM'}")(told)
             generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
@@ -145,6 +167,8 @@ def controls(model):
         case config.Learned():
             kernel = jnp.roll(position.table.kernel, 1, axis=0)
             found["table"] = position.replace(table=position.table.replace(kernel=kernel))
+        case config.Alibi(factor):
+            found["slopes"] = position.replace(factor=1.1 * factor)
     found = {name: model.replace(position=wrong) for name, wrong in found.items()}
     for name, change in CHANGES.items():
         period = tuple(map(change, model.blocks.period))
@@ -152,6 +176,8 @@ def controls(model):
             found[name] = model.replace(blocks=model.blocks.replace(period=period))
     if model.head is not None and model.head.bias is not None:
         found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
+    if model.embedding_norm is not None:
+        found["no norm of tokens"] = model.replace(embedding_norm=None)
     return found
 
 
@@ -203,7 +229,8 @@ def test_what_goes_out_is_what_came_in(published, tmp_path, case):
     kind = json.loads((directory / "config.json").read_text())["model_type"]
     told = dataclasses.replace(told, dropout=0.1)
     assert exchange.save(told, model, tmp_path / "out", length=128, model_type=kind) == kind
-    again = type(reference).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    own = implementation(CASES[case][1])
+    again = type(reference).from_pretrained(tmp_path / "out", attn_implementation=own).eval()
     before, after = reference.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -264,6 +291,9 @@ def broken(published, tmp_path):
     ("case", "changes", "message"),
     [
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False, and only True is known"),
+        ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn is 2, and only None or 1 is known"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm is True, and only False"),
+        ("bloom", {"n_layer": None}, "config.json has no 'n_layer'"),
         ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
     ],
 )

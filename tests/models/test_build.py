@@ -57,6 +57,12 @@ def test_sharded_is_the_same_and_really_is_sharded(mesh):
     assert shards["blocks.period.0.mlp.down.kernel"] == (2, 32 // tensor, 16 // fsdp)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_closed_forms_count_every_leaf(name):
+    model = jax.eval_shape(lambda: build(KINDS[name], KEY))
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(KINDS[name])["total"]
+
+
 def test_norms_around_a_cross_attention():
     """A sandwich has six norms in a decoder's block; parallel branches have no place for a third."""
 
