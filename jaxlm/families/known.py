@@ -18,14 +18,32 @@ from jaxlm.families import (
     gptj,
     llama,
     mixtral,
+    olmo2,
     opt,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
 )
 from jaxlm.families.table import Table
 
-ALL = (llama, qwen2, phi3, gpt2, gpt_bigcode, mixtral, opt, qwen3, gpt_neox, gptj, codegen, falcon, bloom)
+ALL = (
+    llama,
+    qwen2,
+    phi3,
+    gpt2,
+    gpt_bigcode,
+    mixtral,
+    opt,
+    qwen3,
+    gpt_neox,
+    gptj,
+    codegen,
+    falcon,
+    bloom,
+    olmo2,
+    qwen3_moe,
+)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring), `DERIVED` and `OMITTED`."""
 

@@ -13,11 +13,13 @@ from jaxlm.config.model import (
     Gated,
     Mlp,
     NoNorm,
+    PreNorm,
     QkNorm,
     RMSNorm,
     Rope,
     Tied,
     Untied,
+    Wiring,
 )
 from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed
@@ -82,6 +84,7 @@ def decoder(
     bias: str = "none",
     window: int | None = None,
     qk_norm: QkNorm = NoNorm(),
+    wiring: Wiring = PreNorm(),
     fraction: float = 1.0,
 ) -> Decoder:
     """What LLaMA and its relatives have in common; `fraction` is the share of a head that is turned."""
@@ -100,7 +103,7 @@ def decoder(
         vocab=told.take("vocab_size"),
         embed=embed,
         layers=told.take("num_hidden_layers"),
-        block=Block(attention, mlp),
+        block=Block(attention, mlp, wiring),
         position=rope.read(told, fraction),
         norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
         head=Tied() if told.take("tie_word_embeddings", False) else Untied(),

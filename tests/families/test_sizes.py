@@ -6,7 +6,21 @@ import sys
 import pytest
 
 from jaxlm.config.flops import active_parameters, parameters
-from jaxlm.families import bloom, codegen, falcon, gpt2, gpt3, gpt_neox, gptj, llama, mixtral, opt, qwen3
+from jaxlm.families import (
+    bloom,
+    codegen,
+    falcon,
+    gpt2,
+    gpt3,
+    gpt_neox,
+    gptj,
+    llama,
+    mixtral,
+    olmo2,
+    opt,
+    qwen3,
+    qwen3_moe,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +58,11 @@ from jaxlm.families import bloom, codegen, falcon, gpt2, gpt3, gpt_neox, gptj, l
         (bloom.bloom("3b"), 3_002_557_440),
         (bloom.bloom("7b1"), 7_069_016_064),
         (bloom.bloom("176b"), 176_247_271_424),
+        (olmo2.olmo2("7b"), 7_298_617_344),
+        (olmo2.olmo2("13b"), 13_716_198_400),
+        (olmo2.olmo2("32b"), 32_234_279_936),
+        (qwen3_moe.qwen3_moe("30b-a3b"), 30_532_122_624),
+        (qwen3_moe.qwen3_moe("235b-a22b"), 235_093_634_560),
         (opt.opt("125m"), 125_239_296),
         (opt.opt("1.3b"), 1_315_758_080),
         (opt.opt("175b"), 174_604_468_224),

@@ -49,6 +49,7 @@ NEWER = FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
 # Slopes of 4 heads are exact in 16 bits, to which transformers rounds them.
 SEQUENTIAL = FALCON | {"alibi": True, "parallel_attn": False, "num_attention_heads": 4, "bias": True}
 BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
+MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -70,6 +71,18 @@ CASES = {
     "qwen3, tied, biases": (
         "Qwen3",
         LLAMA | {"num_key_value_heads": 3, "tie_word_embeddings": True, "attention_bias": True},
+    ),
+    "qwen3-moe": ("Qwen3Moe", MOE3),
+    "qwen3-moe, renormalized": (
+        "Qwen3Moe",
+        MOE3 | {"norm_topk_prob": True, "num_experts": 4, "num_experts_per_tok": 3, "attention_bias": True},
+    ),
+    "olmo2": ("Olmo2", LLAMA),
+    "olmo2, tied, biases": (
+        "Olmo2",
+        LLAMA
+        | {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True}
+        | {"rope_parameters": YARN},
     ),
     "phi3": ("Phi3", PHI3),
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
@@ -207,6 +220,8 @@ def wired_otherwise(block):
             return block.replace(wiring=config.PreNorm())
         case config.PreNorm():
             return block.replace(wiring=config.ParallelTwoNorms())
+        case config.ResPostNorm():
+            return block.replace(wiring=config.PreNorm())
         case config.Parallel():
             return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
     raise AssertionError(f"no control of {block.wiring}")
@@ -294,6 +309,8 @@ def broken(published, tmp_path):
         ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn is 2, and only None or 1 is known"),
         ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm is True, and only False"),
         ("bloom", {"n_layer": None}, "config.json has no 'n_layer'"),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, and only False"),
+        ("qwen3-moe", {"mlp_only_layers": [1]}, r"mlp_only_layers is \[1\], and only None or \[\]"),
         ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
     ],
 )
