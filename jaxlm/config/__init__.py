@@ -51,6 +51,7 @@ from jaxlm.config.model import (
     Unscaled,
     Untied,
     Yarn,
+    ZeroCentered,
 )
 from jaxlm.config.objective import Autoregressive, Custom
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay

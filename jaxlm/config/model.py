@@ -119,13 +119,20 @@ class RMSNorm:
 
 
 @dataclass(frozen=True)
+class ZeroCentered:
+    """x / rms(x) * (1 + scale): scales begin at zero (Gemma, arXiv:2403.08295, its released code)."""
+
+    epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
 class LayerNorm:
     """(x - mean) / std * scale + bias (Ba et al. 2016, arXiv:1607.06450)."""
 
     epsilon: float = 1e-5
 
 
-Norm = RMSNorm | LayerNorm
+Norm = RMSNorm | ZeroCentered | LayerNorm
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,8 @@ class Attention:
     softcap: float | None = None
     """Scores become softcap * tanh(scores / softcap) (Gemma 2)."""
     qk_norm: QkNorm = NoNorm()
+    scale: float | None = None
+    """Scores are products of queries and keys times this; None is head ** -0.5."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.interop import exchange, safetensors
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.moe.module import Moe
+from jaxlm.layers.norms import RMSNorm, ZeroCentered
 from jaxlm.parallel.layout import single_device
 from tests.tiny import CALL, layout, tokens
 
@@ -50,6 +51,8 @@ NEWER = FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
 SEQUENTIAL = FALCON | {"alibi": True, "parallel_attn": False, "num_attention_heads": 4, "bias": True}
 BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
 MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 7}
+GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -83,6 +86,18 @@ CASES = {
         LLAMA
         | {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True}
         | {"rope_parameters": YARN},
+    ),
+    "gemma": ("Gemma", LLAMA | {"tie_word_embeddings": True}),
+    "gemma, one head": (
+        "Gemma",
+        LLAMA | {"tie_word_embeddings": True, "num_key_value_heads": 1, "attention_bias": True},
+    ),
+    "gemma2": ("Gemma2", GEMMA2),
+    "gemma2, no caps": (
+        "Gemma2",
+        GEMMA2
+        | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 10}
+        | {"num_hidden_layers": 2, "num_key_value_heads": 6},
     ),
     "phi3": ("Phi3", PHI3),
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
@@ -189,6 +204,13 @@ def controls(model):
             found[name] = model.replace(blocks=model.blocks.replace(period=period))
     if model.head is not None and model.head.bias is not None:
         found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
+    if model.config.head.softcap is not None:
+        found["no cap of the head"] = model.replace(config=dataclasses.replace(model.config, head=config.Tied()))
+    if model.config.embedding == config.Scaled():
+        unscaled = dataclasses.replace(model.config, embedding=config.Unchanged())
+        found["tokens not scaled"] = model.replace(config=unscaled)
+    if isinstance(model.norm, ZeroCentered):
+        found["scales from one"] = model.replace(norm=RMSNorm(model.norm.scale, config.RMSNorm()))
     if model.embedding_norm is not None:
         found["no norm of tokens"] = model.replace(embedding_norm=None)
     return found
@@ -220,14 +242,25 @@ def wired_otherwise(block):
             return block.replace(wiring=config.PreNorm())
         case config.PreNorm():
             return block.replace(wiring=config.ParallelTwoNorms())
-        case config.ResPostNorm():
+        case config.ResPostNorm() | config.Sandwich():
             return block.replace(wiring=config.PreNorm())
         case config.Parallel():
             return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
     raise AssertionError(f"no control of {block.wiring}")
 
 
+def without(name):
+    def change(block):
+        kind = block.attention.config
+        if getattr(kind, name) is None:
+            return block
+        return block.replace(attention=block.attention.replace(config=dataclasses.replace(kind, **{name: None})))
+
+    return change
+
+
 CHANGES = {
+    **{f"no {name}": without(name) for name in ("window", "softcap", "scale")},
     "wiring": wired_otherwise,
     "top_k": more_experts,
     "no norms of queries and keys": without_norms,
@@ -311,6 +344,9 @@ def broken(published, tmp_path):
         ("bloom", {"n_layer": None}, "config.json has no 'n_layer'"),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, and only False"),
         ("qwen3-moe", {"mlp_only_layers": [1]}, r"mlp_only_layers is \[1\], and only None or \[\]"),
+        ("gemma", {"hidden_act": "relu"}, "hidden_act is 'relu', and only 'gelu' or 'gelu_pytorch_tanh'"),
+        ("gemma2", {"layer_types": ["full_attention"] * 4}, "layer_types is .*, and only None or"),
+        ("gemma2", {"num_hidden_layers": 3, "layer_types": None}, "num_hidden_layers is 3, and only even"),
         ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
     ],
 )

@@ -109,7 +109,8 @@ class Attention:
         adapters: Array | None,
     ) -> Hidden:
         keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
-        mixed = attend(q, keys, values, mask=mask, bias=bias, softcap=self.config.softcap, call=call)
+        scores = {"softcap": self.config.softcap, "scale": self.config.scale}
+        mixed = attend(q, keys, values, mask=mask, bias=bias, call=call, **scores)
         mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
         return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters)
 
