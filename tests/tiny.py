@@ -22,9 +22,23 @@ LOCAL = config.Block(
 )
 SIZES = {"vocab": VOCAB, "embed": EMBED}
 
+
+def wired(wiring, qk_norm=config.NoNorm()) -> config.Block:
+    return config.Block(config.Attention(heads=4, kv_heads=2, head=8, qk_norm=qk_norm), config.Gated(32), wiring)
+
+
+WIRED = config.Pattern(
+    prefix=(wired(config.ParallelTwoNorms(), config.EachHead()), wired(config.ResPostNorm())),
+    period=(wired(config.Parallel(), config.AllHeads()),),
+    suffix=(wired(config.Sandwich()),),
+)
+
 KINDS = {
     "decoder": config.Decoder(
         **SIZES, layers=4, block=config.Pattern((LOCAL,), prefix=(GLOBAL,), suffix=(GLOBAL,))
+    ),
+    "wired": config.Decoder(
+        **SIZES, layers=5, block=WIRED, head=config.Untied(softcap=4.0, bias="all"), embedding=config.Normed()
     ),
     "encoder": config.Encoder(
         **SIZES,

@@ -20,13 +20,13 @@ from jaxlm.config import (
     Train,
     Where,
 )
-from jaxlm.families.llama import mixtral_8x7b
+from jaxlm.families.mixtral import mixtral
 
 
 def experiment() -> Experiment:
     return Experiment(
         name="mixtral_8x7b",
-        model=mixtral_8x7b(),
+        model=mixtral("8x7b"),
         tokenizer=SentencePieceFile("mixtral.model"),
         data=Tfds("c4/en:3.1.0"),
         objective=Autoregressive(chunks=4),

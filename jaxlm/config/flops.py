@@ -15,9 +15,11 @@ from math import prod
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import (
+    AllHeads,
     Attention,
     Block,
     Decoder,
+    EachHead,
     Encoder,
     EncoderDecoder,
     Gated,
@@ -27,9 +29,13 @@ from jaxlm.config.model import (
     Model,
     Moe,
     Norm,
+    Normed,
+    Parallel,
+    ParallelTwoNorms,
     Pattern,
     Plain,
     Rwkv4,
+    Sandwich,
     Untied,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
@@ -53,11 +59,16 @@ def blocks(block: Block | Pattern, layers: int) -> list[Block]:
     return [*block.prefix, *block.period * (inner // max(len(block.period), 1)), *block.suffix]
 
 
-def _attention(a: Attention, embed: int) -> tuple[int, int]:
-    """(matrix parameters, biases) of the four projections."""
+def _attention(a: Attention, model: Model) -> tuple[int, int]:
+    """(matrix parameters, biases and scales) of the four projections and the norms of queries and keys."""
     wide, narrow = a.heads * a.head, a.kv_heads * a.head
-    bias = {"none": 0, "qkv": wide + 2 * narrow, "all": wide + 2 * narrow + embed}[a.bias]
-    return 2 * embed * (wide + narrow), bias
+    vectors = {"none": 0, "qkv": wide + 2 * narrow, "all": wide + 2 * narrow + model.embed}[a.bias]
+    match a.qk_norm:
+        case EachHead():
+            vectors += 2 * _norm(model.norm, a.head)
+        case AllHeads():
+            vectors += _norm(model.norm, wide + narrow)
+    return 2 * model.embed * (wide + narrow), vectors
 
 
 def _mlp(m: Mlp, embed: int) -> tuple[int, int]:
@@ -88,6 +99,17 @@ def _norm(norm: Norm, embed: int) -> int:
     return embed * (2 if isinstance(norm, LayerNorm) else 1)
 
 
+def _norms(block: Block, attentions: int) -> int:
+    """Number of norms of a block with as many attentions: the second is a cross-attention."""
+    match block.wiring:
+        case Parallel():
+            return 1
+        case Sandwich():
+            return 2 * (attentions + 1)
+        case _:
+            return attentions + 1
+
+
 def _stack(model: Model) -> Counter:
     """Matrices and vectors of the layers by component, the norm after the last one included."""
     found: Counter = Counter()
@@ -102,9 +124,9 @@ def _stack(model: Model) -> Counter:
         sides = [(model.block, model.encoder_layers, 1), (model.block, model.decoder_layers, 2)]
     for block, layers, attentions in sides:
         for one in blocks(block, layers):
-            found["attention"] += attentions * sum(_attention(one.attention, model.embed))
+            found["attention"] += attentions * sum(_attention(one.attention, model))
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
-            found["norms"] += (attentions + 1) * _norm(model.norm, model.embed)
+            found["norms"] += _norms(one, attentions) * _norm(model.norm, model.embed)
         found["norms"] += _norm(model.norm, model.embed)
     return found
 
@@ -112,15 +134,17 @@ def _stack(model: Model) -> Counter:
 def parameters(model: Model) -> dict[str, int]:
     """Parameters by component, and their `total`.
 
-    A stack has two norms a block (three with cross-attention) and one more. A tied head has none of its own.
+    A stack has one norm more than its blocks, or two. A tied head has no parameters of its own.
     """
     sides = 2 if isinstance(model, EncoderDecoder) else 1
     found = {"embedding": model.vocab * model.embed}
     if not isinstance(model, Rwkv4) and isinstance(model.position, Learned):
-        found["positions"] = sides * model.position.length * model.embed
+        found["positions"] = sides * (model.position.length + model.position.offset) * model.embed
     found |= _stack(model)
+    if isinstance(model, Decoder) and isinstance(model.embedding, Normed):
+        found["norms"] += _norm(model.norm, model.embed)
     if isinstance(model.head, Untied):
-        found["head"] = model.vocab * model.embed
+        found["head"] = model.vocab * (model.embed + (model.head.bias == "all"))
     return found | {"total": sum(found.values())}
 
 
@@ -144,8 +168,8 @@ def staged(model: Model) -> int:
     sides = [1] if not isinstance(model, EncoderDecoder) else [1, 2]
     for attentions in sides:
         for one in (*model.block.prefix, *model.block.suffix):
-            layers -= attentions * sum(_attention(one.attention, model.embed)) + sum(_mlp(one.mlp, model.embed))
-            layers -= (attentions + 1) * _norm(model.norm, model.embed)
+            layers -= attentions * sum(_attention(one.attention, model)) + sum(_mlp(one.mlp, model.embed))
+            layers -= _norms(one, attentions) * _norm(model.norm, model.embed)
     return layers
 
 
@@ -189,7 +213,7 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
         for layers, attentions, causal in sides:
             for one in blocks(model.block, layers):
                 a = one.attention
-                matrices = attentions * _attention(a, model.embed)[0] + _mlp(one.mlp, model.embed)[0]
+                matrices = attentions * _attention(a, model)[0] + _mlp(one.mlp, model.embed)[0]
                 matrices -= _unused(one.mlp, model.embed)
                 found["projections"] += 2 * matrices
                 keys = _keys(length, a.window, causal) + (attentions - 1) * length
@@ -306,7 +330,8 @@ def _named(block: Block, embed: int, remat: str) -> int:
     """Numbers a token leaves behind in one block under names; those in host memory are not counted."""
     a, m = block.attention, block.mlp
     wide, narrow = a.heads * a.head, a.kv_heads * a.head
-    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": embed}
+    middle = 0 if isinstance(block.wiring, Parallel | ParallelTwoNorms) else embed
+    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": middle}
     match m:
         case Gated():
             sizes |= {"gate": m.width, "up": m.width}

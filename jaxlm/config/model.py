@@ -87,6 +87,9 @@ class Alibi:
     In an encoder they fall on both sides alike.
     """
 
+    factor: float = 1.0
+    """Of all slopes (Falcon subtracts before it divides by sqrt(head): head ** -0.5)."""
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -94,6 +97,8 @@ class Learned:
 
     length: int = 1024
     """Number of positions that have a vector."""
+    offset: int = 0
+    """Rows of the table before the first position's, for what is no position (OPT has 2)."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,39 @@ class RMSNorm:
 
 
 @dataclass(frozen=True)
+class ZeroCentered:
+    """x / rms(x) * (1 + scale): scales begin at zero (Gemma, arXiv:2403.08295, its released code)."""
+
+    epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
 class LayerNorm:
     """(x - mean) / std * scale + bias (Ba et al. 2016, arXiv:1607.06450)."""
 
     epsilon: float = 1e-5
 
 
-Norm = RMSNorm | LayerNorm
+Norm = RMSNorm | ZeroCentered | LayerNorm
+
+
+@dataclass(frozen=True)
+class NoNorm:
+    """Queries and keys as they are projected."""
+
+
+@dataclass(frozen=True)
+class EachHead:
+    """Each head of queries and keys by itself, one scale for all (Henry et al. 2020, arXiv:2010.04245; Qwen3)."""
+
+
+@dataclass(frozen=True)
+class AllHeads:
+    """All heads of queries together, and all of keys, a scale for every feature (OLMo 2, arXiv:2501.00656)."""
+
+
+QkNorm = NoNorm | EachHead | AllHeads
+"""What the model's kind of norm makes alike before queries and keys are turned."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +169,9 @@ class Attention:
     """A query sees itself and the window - 1 tokens before it; None is all of them."""
     softcap: float | None = None
     """Scores become softcap * tanh(scores / softcap) (Gemma 2)."""
+    qk_norm: QkNorm = NoNorm()
+    scale: float | None = None
+    """Scores are products of queries and keys times this; None is head ** -0.5."""
 
 
 @dataclass(frozen=True)
@@ -230,12 +264,32 @@ class PostNorm:
     """norm(x + f(x)) (Vaswani et al. 2017)."""
 
 
-Wiring = PreNorm | PostNorm
+@dataclass(frozen=True)
+class ResPostNorm:
+    """x + norm(f(x)) (Liu et al. 2021, arXiv:2111.09883; OLMo 2)."""
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """x + norm(f(norm(x))), two norms (Ding et al. 2021, arXiv:2105.13290; Gemma 2)."""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """x + attention(norm(x)) + mlp(norm(x)), one norm (Wang and Komatsuzaki 2021: GPT-J)."""
+
+
+@dataclass(frozen=True)
+class ParallelTwoNorms:
+    """x + attention(norm(x)) + mlp(norm(x)), two norms (Black et al. 2022, arXiv:2204.06745: GPT-NeoX)."""
+
+
+Wiring = PreNorm | PostNorm | ResPostNorm | Sandwich | Parallel | ParallelTwoNorms
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: attention and MLP, each with a norm of the model's kind, joined by the wiring."""
+    """One layer: attention and MLP, with norms of the model's kind, joined by the wiring."""
 
     attention: Attention = Attention()
     mlp: Mlp = Gated()
@@ -250,6 +304,26 @@ class Pattern:
     prefix: tuple[Block, ...] = ()
     suffix: tuple[Block, ...] = ()
 
+
+# --- token embeddings --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Token vectors as they are looked up."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Token vectors times sqrt(embed), before positions are added (Vaswani et al. 2017, section 3.4; Gemma)."""
+
+
+@dataclass(frozen=True)
+class Normed:
+    """Normalized by the model's kind of norm, after positions are added (BLOOM, arXiv:2211.05100, section 3.2)."""
+
+
+Embedding = Unchanged | Scaled | Normed
 
 # --- output heads ------------------------------------------------------------------------------------------
 
@@ -266,6 +340,7 @@ class Untied:
     """Logits by a matrix of their own."""
 
     softcap: float | None = None
+    bias: Literal["none", "all"] = "none"
 
 
 Head = Tied | Untied
@@ -289,6 +364,8 @@ class Decoder:
     head: Head = Tied()
     dropout: float = 0.0
     """Probability of zeroing a feature of the embedding and of each residual branch in training."""
+    embedding: Embedding = Unchanged()
+    """What becomes of token vectors on their way into the first layer."""
 
 
 @dataclass(frozen=True)

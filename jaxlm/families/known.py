@@ -8,11 +8,48 @@ from typing import Any
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Decoder, Model
 from jaxlm.config.suggest import nearest
-from jaxlm.families import gpt2, gpt_bigcode, llama, phi3, qwen2
+from jaxlm.families import (
+    bloom,
+    codegen,
+    falcon,
+    gemma,
+    gemma2,
+    gpt2,
+    gpt_bigcode,
+    gpt_neox,
+    gptj,
+    llama,
+    mixtral,
+    olmo2,
+    opt,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+)
+from jaxlm.families.table import Table
 
-ALL = (llama, qwen2, phi3, gpt2, gpt_bigcode)
+ALL = (
+    llama,
+    qwen2,
+    phi3,
+    gpt2,
+    gpt_bigcode,
+    mixtral,
+    opt,
+    qwen3,
+    gpt_neox,
+    gptj,
+    codegen,
+    falcon,
+    gemma,
+    gemma2,
+    bloom,
+    olmo2,
+    qwen3_moe,
+)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
-"""Each has `read`, `write`, `TABLE`, `DERIVED` and `OMITTED`."""
+"""Each has `read`, `write`, `TABLE` (or one for each kind of wiring), `DERIVED` and `OMITTED`."""
 
 
 def family(model_type: str) -> ModuleType:
@@ -21,6 +58,11 @@ def family(model_type: str) -> ModuleType:
         names = ", ".join(nearest(model_type, list(FAMILIES), len(FAMILIES)))
         raise Failure(f"config.json: model_type {model_type!r} is not known here; nearest first: {names}")
     return FAMILIES[model_type]
+
+
+def table(kind: ModuleType, model: Decoder) -> Table:
+    """How a family names the tensors of a model that it has."""
+    return kind.TABLE[type(model.block.wiring)] if isinstance(kind.TABLE, dict) else kind.TABLE
 
 
 def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:

@@ -1,27 +1,28 @@
-"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783), Mistral and Mixtral (arXiv:2401.04088)."""
+"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783) and Mistral (arXiv:2310.06825)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.errors import UsageError
 from jaxlm.config.model import (
     Attention,
     Block,
     Decoder,
     Gated,
-    Interpolated,
     Llama3,
-    Moe,
+    Mlp,
+    NoNorm,
+    PreNorm,
+    QkNorm,
     RMSNorm,
     Rope,
-    Scaling,
     Tied,
-    Unscaled,
     Untied,
-    Yarn,
+    Wiring,
 )
+from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry
 
@@ -60,21 +61,6 @@ def llama32(size: str) -> Decoder:
     )
 
 
-def mixtral_8x7b() -> Decoder:
-    """46,702,792,704 parameters, of which a token meets 12,879,925,248."""
-    mixture = Moe(experts=8, top_k=2, width=14_336, weights="renormalized")
-    block = Block(Attention(heads=32, kv_heads=8, head=HEAD), mixture)
-    return Decoder(
-        vocab=32_000,
-        embed=4096,
-        layers=32,
-        block=block,
-        position=Rope(theta=1e6),
-        norm=RMSNorm(1e-5),
-        head=Untied(),
-    )
-
-
 def _decoder(
     layers: int, embed: int, heads: int, kv_heads: int, width: int, *, vocab: int, theta: float
 ) -> Decoder:
@@ -94,8 +80,8 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     told = Settings(settings)
     model = decoder(
         told,
+        gated(told, "all" if told.take("mlp_bias", False) else "none"),
         bias="all" if told.take("attention_bias", False) else "none",
-        mlp_bias="all" if told.take("mlp_bias", False) else "none",
         # Mistral has a window where nothing is said; how long, differs among readers.
         window=told.take("sliding_window", *(() if settings.get("model_type") == "mistral" else (None,))),
     )
@@ -103,8 +89,20 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     return model
 
 
+def gated(told: Settings, bias: str = "none") -> Gated:
+    """The MLP of LLaMA and most of its relatives."""
+    return Gated(told.take("intermediate_size"), bias=bias)
+
+
 def decoder(
-    told: Settings, *, bias: str = "none", mlp_bias: str = "none", window: int | None = None, fraction: float = 1.0
+    told: Settings,
+    mlp: Mlp,
+    *,
+    bias: str = "none",
+    window: int | None = None,
+    qk_norm: QkNorm = NoNorm(),
+    wiring: Wiring = PreNorm(),
+    fraction: float = 1.0,
 ) -> Decoder:
     """What LLaMA and its relatives have in common; `fraction` is the share of a head that is turned."""
     embed, heads = told.take("hidden_size"), told.take("num_attention_heads")
@@ -114,6 +112,7 @@ def decoder(
         head=told.take("head_dim", embed // heads),
         bias=bias,
         window=window,
+        qk_norm=qk_norm,
     )
     told.expect("hidden_act", "silu")
     told.expect("attention_dropout", 0.0, 0)
@@ -121,40 +120,11 @@ def decoder(
         vocab=told.take("vocab_size"),
         embed=embed,
         layers=told.take("num_hidden_layers"),
-        block=Block(attention, Gated(told.take("intermediate_size"), bias=mlp_bias)),
-        position=_rope(told, fraction),
+        block=Block(attention, mlp, wiring),
+        position=rope.read(told, fraction),
         norm=RMSNorm(told.take("rms_norm_eps", 1e-6)),
         head=Tied() if told.take("tie_word_embeddings", False) else Untied(),
     )
-
-
-def _rope(told: Settings, fraction: float) -> Rope:
-    """Newer files keep everything in `rope_parameters`, older ones in `rope_theta` and `rope_scaling`."""
-    turns = dict(told.take("rope_scaling", None) or {}) | dict(told.take("rope_parameters", None) or {})
-    inner = Settings({"rope_theta": told.take("rope_theta", 10_000.0)} | turns)
-    kind = inner.take("rope_type", inner.take("type", "default"))
-    theta = float(inner.take("rope_theta"))
-    scaling = _scaling(kind, inner)
-    inner.expect("partial_rotary_factor", fraction)
-    inner.finish("original_max_position_embeddings")
-    return Rope(theta, fraction, scaling=scaling)
-
-
-def _scaling(kind: str, told: Settings) -> Scaling:
-    match kind:
-        case "default":
-            return Unscaled()
-        case "linear":
-            return Interpolated(float(told.take("factor")))
-        case "yarn":
-            length = told.take("original_max_position_embeddings")
-            fast, slow = float(told.take("beta_fast", 32)), float(told.take("beta_slow", 1))
-            return Yarn(float(told.take("factor")), length, fast, slow)
-        case "llama3":
-            length = told.take("original_max_position_embeddings")
-            fast, slow = float(told.take("high_freq_factor")), float(told.take("low_freq_factor"))
-            return Llama3(float(told.take("factor")), length, fast, slow)
-    raise Failure(f"config.json: rope_type is {kind!r}, and only default, linear, yarn and llama3 are known here")
 
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
@@ -175,10 +145,10 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
 OTHER = "this model is no LLaMA: one kind of block, gated silu, RoPE in halves, RMSNorm, no soft caps"
 
 
-def common(model: Decoder, length: int, other: str) -> dict[str, Any]:
+def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> dict[str, Any]:
     """The settings that LLaMA and its relatives have in common. Raises UsageError with the text `other`."""
-    block, rope = model.block, model.position
-    if not (isinstance(block, Block) and isinstance(block.mlp, Gated) and isinstance(rope, Rope)):
+    block, turns = model.block, model.position
+    if not (isinstance(block, Block) and isinstance(block.mlp, mlp) and isinstance(turns, Rope)):
         raise UsageError(other)
     return {
         "vocab_size": model.vocab,
@@ -190,24 +160,10 @@ def common(model: Decoder, length: int, other: str) -> dict[str, Any]:
         "intermediate_size": block.mlp.width,
         "hidden_act": block.mlp.activation,
         "rms_norm_eps": model.norm.epsilon,
-        "rope_parameters": _turns(rope),
+        "rope_parameters": rope.write(turns),
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }
-
-
-def _turns(rope: Rope) -> dict[str, Any]:
-    told: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default"}
-    match rope.scaling:
-        case Interpolated(factor):
-            told |= {"rope_type": "linear", "factor": factor}
-        case Yarn(factor, length, fast, slow):
-            told |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
-            told |= {"beta_fast": fast, "beta_slow": slow}
-        case Llama3(factor, length, fast, slow):
-            told |= {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": length}
-            told |= {"high_freq_factor": fast, "low_freq_factor": slow}
-    return told
 
 
 HERE, THERE = "blocks.{layer}.", "model.layers.{layer}."

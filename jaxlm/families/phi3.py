@@ -18,7 +18,7 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
     fraction = told.take("partial_rotary_factor", 1.0)
-    model = llama.decoder(told, window=told.take("sliding_window", None), fraction=fraction)
+    model = llama.decoder(told, llama.gated(told), window=told.take("sliding_window", None), fraction=fraction)
     told.expect("attention_bias", False)
     told.finish("max_position_embeddings", "original_max_position_embeddings")
     return model

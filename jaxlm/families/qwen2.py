@@ -17,7 +17,7 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
     told.expect("use_sliding_window", False)
-    model = llama.decoder(told, bias="qkv")
+    model = llama.decoder(told, llama.gated(told), bias="qkv")
     told.expect("layer_types", None, ["full_attention"] * model.layers)
     # A window of no layer.
     told.finish("max_position_embeddings", "max_window_layers", "sliding_window")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Balance, Block, Decoder, Moe, Pattern
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -21,6 +21,7 @@ WITHOUT_EFFECT = frozenset(
         "dtype",
         "embd_pdrop",
         "eos_token_id",
+        "gradient_checkpointing",
         "id2label",
         "initializer_range",
         "is_decoder",
@@ -40,12 +41,29 @@ WITHOUT_EFFECT = frozenset(
         "summary_type",
         "summary_use_proj",
         "task_specific_params",
+        "tokenizer_class",
         "torch_dtype",
         "transformers_version",
         "use_cache",
     )
 )
 """Settings of any model that do not change what it computes."""
+
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+"""Their names of activations -> ours; of two the first is written."""
+
+
+def named(activation: str) -> str:
+    """Their name of an activation."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == activation)
 
 
 class Settings:
@@ -67,6 +85,18 @@ class Settings:
             known = " or ".join(map(repr, values))
             raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
 
+    def first(self, *names: str) -> Any:
+        """A setting that has several names. Raises Failure where there is none of them."""
+        found = [value for name in names if (value := self.take(name, None)) is not None]
+        return found[0] if found else self.take(names[0])
+
+    def choose(self, name: str, values: Mapping[Any, Any], *default: Any) -> Any:
+        """What a setting, or else the default, means here. Raises Failure where it is missing or means nothing."""
+        if (value := self.take(name, *default)) not in values:
+            known = " or ".join(map(repr, values))
+            raise Failure(f"config.json: {name} is {value!r}, and only {known} is known here")
+        return values[value]
+
     def finish(self, *ignored: str) -> None:
         """Raises Failure for settings that nothing has asked for and that may mean something."""
         rest = {k: v for k, v in self._left.items() if k not in WITHOUT_EFFECT and k not in ignored}
@@ -74,15 +104,29 @@ class Settings:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
 
 
+def untrained(model: Decoder) -> Decoder:
+    """The model without what is of its training only: dropout, and what a mixture adds to the loss."""
+
+    def plain(block: Block) -> Block:
+        if not isinstance(block.mlp, Moe):
+            return block
+        mlp = dataclasses.replace(block.mlp, balance=Balance(), router_z=Moe.router_z)
+        return dataclasses.replace(block, mlp=mlp)
+
+    match model.block:
+        case Pattern(period, prefix, suffix):
+            block = Pattern(*(tuple(map(plain, blocks)) for blocks in (period, prefix, suffix)))
+        case block:
+            block = plain(block)
+    return dataclasses.replace(model, block=block, dropout=0.0)
+
+
 def agreed(
     read: Callable[[Mapping[str, Any]], Decoder], settings: dict[str, Any], model: Decoder, other: str
 ) -> dict:
-    """The settings, if `read` makes this model of them. Raises UsageError with the text `other`.
-
-    Dropout is no part of a published model.
-    """
+    """The settings, if `read` makes this model of them. Raises UsageError with the text `other`."""
     try:
-        same = read(settings) == dataclasses.replace(model, dropout=0.0)
+        same = read(settings) == untrained(model)
     except Failure:
         same = False
     if not same:

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from jaxlm.config import Precision
 from jaxlm.config.errors import Failure
 from jaxlm.config.model import Model as Config
-from jaxlm.families.known import family, published
+from jaxlm.families.known import family, published, table
 from jaxlm.families.table import Entry, Table
 from jaxlm.interop import rearrange, safetensors
 from jaxlm.layers.axes import shardings
@@ -26,9 +26,9 @@ from jaxlm.layers.names import differences, flatten, listed
 from jaxlm.models import build
 from jaxlm.parallel.layout import Layout
 
-Leaf = tuple[str, int | None]
-"""One of our parameters: its name, and its place where layers are stacked."""
-LAYER = "{layer}"
+Leaf = tuple[str, tuple[int, ...]]
+"""One of our parameters: its name, and its place where layers, or experts, or both are stacked."""
+LAYER, EXPERT = "{layer}", "{expert}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def load(directory: Path, layout: Layout, precision: Precision = Precision()) ->
     config = kind.read(settings)
     abstract = jax.eval_shape(lambda: build(config, jax.random.key(0), precision))
     leaves = flatten(abstract)
-    held = correspondence(kind.TABLE, abstract)
+    held = correspondence(table(kind, config), abstract)
     tensors = safetensors.Tensors(directory)
     theirs = _checked(kind, held, leaves, tensors, directory)
     places = flatten(shardings(abstract, layout))
@@ -64,11 +64,11 @@ def load(directory: Path, layout: Layout, precision: Precision = Precision()) ->
     def placed(name: str) -> jax.Array:
         shape, dtype = leaves[name].shape, leaves[name].dtype
 
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
-            if (name, None) in sources:
-                return read((name, None))[index].astype(dtype)
-            layers = range(*index[0].indices(shape[0]))
-            return np.stack([read((name, layer))[index[1:]] for layer in layers]).astype(dtype)
+        def piece(index: tuple[slice, ...], at: tuple[int, ...] = ()) -> np.ndarray:
+            if (name, at) in sources:
+                return read((name, at))[index].astype(dtype)
+            places = range(*index[0].indices(shape[len(at)]))
+            return np.stack([piece(index[1:], (*at, place)) for place in places])
 
         return jax.make_array_from_callback(shape, places[name], piece)
 
@@ -95,8 +95,8 @@ def save(
     leaves = flatten(model)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for one in correspondence(kind.TABLE, model):
-            parts = [np.asarray(leaves[name] if at is None else leaves[name][at]) for name, at in one.leaves]
+        for one in correspondence(table(kind, config), model):
+            parts = [np.asarray(leaves[name][at]) for name, at in one.leaves]
             yield one.name, rearrange.to_theirs(one.entry, parts)
 
     config_json = (json.dumps(settings | dict(tokens or {}), indent=2) + "\n").encode()
@@ -104,18 +104,24 @@ def save(
     return settings["model_type"]
 
 
-def correspondence(table: Table, model: Any) -> list[Held]:
+def correspondence(entries: Table, model: Any) -> list[Held]:
     """Every tensor of theirs that a model (or its shapes) has. Raises ValueError for a parameter without one."""
     leaves = flatten(model)
     layers = list(enumerate(model.blocks.places()))
     found: list[Held] = []
-    for entry in table:
+    for entry in entries:
         repeated = any(LAYER in part.name for part in entry.parts)
-        for number, (path, at) in layers if repeated else [(0, ("", None))]:
+        for number, (path, place) in layers if repeated else [(0, ("", None))]:
             names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]
-            if any(name in leaves for name in names):
-                own = tuple((name, at) for name in names)
-                found.append(Held(entry.name.replace(LAYER, str(number)), entry, own))
+            if not any(name in leaves for name in names):
+                continue
+            at = () if place is None else (place,)
+            theirs = entry.name.replace(LAYER, str(number))
+            own = [(theirs, at)]
+            if EXPERT in theirs:
+                experts = range(leaves[names[0]].shape[len(at)])
+                own = [(theirs.replace(EXPERT, str(expert)), (*at, expert)) for expert in experts]
+            found += [Held(whole, entry, tuple((name, at) for name in names)) for whole, at in own]
     reached = {name for one in found for name, _ in one.leaves}
     if reached != leaves.keys():
         raise ValueError(f"the family's table and the model disagree on {sorted(reached ^ leaves.keys())}")
@@ -123,7 +129,7 @@ def correspondence(table: Table, model: Any) -> list[Held]:
 
 
 def _shapes(one: Held, leaves: dict[str, Any]) -> list[tuple[int, ...]]:
-    return [leaves[name].shape[0 if at is None else 1 :] for name, at in one.leaves]
+    return [leaves[name].shape[len(at) :] for name, at in one.leaves]
 
 
 def _checked(

@@ -19,7 +19,9 @@ def sizes(entry: Entry, shapes: list[Shape]) -> tuple[dict[str, int], list[int]]
 
     Raises ValueError where shapes and axes disagree: the table is wrong.
     """
-    known: dict[str, int] = {}
+    axes = [entry.axes, *(part.axes for part in entry.parts)]
+    numbers = {name for one in axes for names in groups(one) for name in names if name.isdigit()}
+    known = {name: int(name) for name in numbers}
     along: list[int] = []
     # Parts without groups first: a group's unknown axis follows from them.
     for part, shape in sorted(zip(entry.parts, shapes, strict=True), key=lambda one: "(" in one[0].axes):

@@ -9,6 +9,7 @@ from flax import struct
 from jaxtyping import Array, Float, PyTree
 
 from jaxlm import config
+from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
 from jaxlm.layers.attention.module import Attention, initial_attention
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
@@ -22,6 +23,7 @@ from jaxlm.layers.remat import named
 from jaxlm.layers.taps import Report, tapped
 
 Hidden = Float[Array, "row pos embed"]
+Branch = Callable[[Hidden], Hidden]
 
 
 @struct.dataclass
@@ -63,17 +65,20 @@ class Context:
 
 @struct.dataclass
 class Block:
-    """Attention and MLP with their norms; `cross` in an encoder-decoder's decoder."""
+    """Attention and MLP with their norms; `cross` in an encoder-decoder's decoder, `*_post_norm` in a sandwich."""
 
     attention: Attention
     attention_norm: Norm
     mlp: Mlp | Moe
-    mlp_norm: Norm
+    mlp_norm: Norm | None
     cross: Attention | None
     cross_norm: Norm | None
-    wiring: config.PreNorm | config.PostNorm = struct.field(pytree_node=False)
+    wiring: config.model.Wiring = struct.field(pytree_node=False)
     causal: bool = struct.field(pytree_node=False)
     dropout: float = struct.field(pytree_node=False)
+    attention_post_norm: Norm | None = None
+    mlp_post_norm: Norm | None = None
+    cross_post_norm: Norm | None = None
 
     def __call__(
         self, x: Hidden, context: Context, call: Call, cache: caches.Block | None, key: RowKeys | None
@@ -115,13 +120,21 @@ class Block:
             taps.update(tapped(call, mlp=y))
             return dropout(y, self.dropout, at(key, "mlp.dropout"), call.layout)
 
-        x = residual(self.wiring, x, self.attention_norm, attention, call)
-        if self.cross is not None:
-            x = residual(self.wiring, x, self.cross_norm, cross, call)
-        x = residual(self.wiring, named("middle", x), self.mlp_norm, mlp, call)
+        match self.wiring:
+            case config.Parallel() | config.ParallelTwoNorms():
+                x = parallel(x, (self.attention_norm, self.mlp_norm), (attention, mlp), call)
+            case _:
+                x = self._residual("attention", x, attention, call)
+                if self.cross is not None:
+                    x = self._residual("cross", x, cross, call)
+                x = self._residual("mlp", named("middle", x), mlp, call)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         taps.update(tapped(call, residual=x))
         return x, None if cache is None else caches.Block(**new), Report(taps, terms)
+
+    def _residual(self, name: str, x: Hidden, branch: Branch, call: Call) -> Hidden:
+        norms = getattr(self, f"{name}_norm"), getattr(self, f"{name}_post_norm")
+        return residual(self.wiring, x, norms, branch, call)
 
     def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
         """No tokens yet; the memory's keys and values are added by the first call."""
@@ -130,15 +143,27 @@ class Block:
 
 
 def residual(
-    wiring: config.PreNorm | config.PostNorm, x: Hidden, norm: Norm, branch: Callable[[Hidden], Hidden], call: Call
+    wiring: config.model.Wiring, x: Hidden, norms: tuple[Norm, Norm | None], branch: Branch, call: Call
 ) -> Hidden:
-    """Add a branch to the residual stream."""
-    barrier = call.layout.barrier
+    """Add a branch to the residual stream; the second norm is a sandwich's, after the branch."""
+    barrier, (norm, post_norm) = call.layout.barrier, norms
     match wiring:
         case config.PreNorm():
             return x + barrier(branch(norm(x)))
         case config.PostNorm():
             return norm(x + barrier(branch(x)))
+        case config.ResPostNorm():
+            return x + norm(barrier(branch(x)))
+        case config.Sandwich():
+            return x + post_norm(barrier(branch(norm(x))))
+
+
+def parallel(x: Hidden, norms: tuple[Norm, Norm | None], branches: tuple[Branch, Branch], call: Call) -> Hidden:
+    """Add two branches of the same residual stream; without a second norm the first is of both."""
+    first = norms[0](x)
+    second = first if norms[1] is None else norms[1](x)
+    added = [branch(y) for branch, y in zip(branches, (first, second), strict=True)]
+    return x + call.layout.barrier(added[0] + added[1])
 
 
 def initial_block(
@@ -150,22 +175,32 @@ def initial_block(
     cross: bool,
     scale: float,
 ) -> Block:
-    """A block of `model`; `scale` multiplies the kernels that write to the residual stream."""
+    """A block of `model`; `scale` multiplies the kernels that write to the residual stream.
 
-    def norm() -> Norm:
-        return initial_norm(model.norm, model.embed, init.dtype)
+    Raises UsageError for cross-attention in parallel branches, and for what `initial_attention` does not take.
+    """
+    wiring = kind.wiring
+    if cross and isinstance(wiring, config.Parallel | config.ParallelTwoNorms):
+        raise UsageError(f"block.wiring={type(wiring).__name__}: cross-attention has no place in it; use pre_norm")
 
-    attend = (kind.attention, model.embed)
+    def norm(wanted: bool = True) -> Norm | None:
+        return initial_norm(model.norm, model.embed, init.dtype) if wanted else None
+
+    sandwich = isinstance(wiring, config.Sandwich)
+    attend = (kind.attention, model.embed, model.norm)
     return Block(
         attention=initial_attention(*attend, init.at("attention"), scale),
         attention_norm=norm(),
         mlp=_initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
-        mlp_norm=norm(),
+        mlp_norm=norm(not isinstance(wiring, config.Parallel)),
         cross=initial_attention(*attend, init.at("cross"), scale) if cross else None,
-        cross_norm=norm() if cross else None,
-        wiring=kind.wiring,
+        cross_norm=norm(cross),
+        wiring=wiring,
         causal=causal,
         dropout=model.dropout,
+        attention_post_norm=norm(sandwich),
+        mlp_post_norm=norm(sandwich),
+        cross_post_norm=norm(sandwich and cross),
     )
 
 

@@ -34,6 +34,24 @@ class RMSNorm:
 
 
 @struct.dataclass
+class ZeroCentered:
+    """x / rms(x) * (1 + scale)."""
+
+    scale: Float[Array, "embed"]
+    config: config.ZeroCentered = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
+        """Normalize; the result has x's dtype, in which 1 + scale is not rounded."""
+        x32 = x.astype(jnp.float32)
+        inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.epsilon)
+        return (x32 * inverse * (1 + trailing(self.scale, x32))).astype(x.dtype)
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf."""
+        return {"scale": FEATURES}
+
+
+@struct.dataclass
 class LayerNorm:
     """(x - mean(x)) / std(x) * scale + bias (arXiv:1607.06450, equation 4)."""
 
@@ -53,13 +71,15 @@ class LayerNorm:
         return {"scale": FEATURES, "bias": FEATURES}
 
 
-Norm = RMSNorm | LayerNorm
+Norm = RMSNorm | ZeroCentered | LayerNorm
 
 
-def initial_norm(kind: config.RMSNorm | config.LayerNorm, features: int, dtype: str) -> Norm:
-    """A norm that only normalizes: scales one, biases zero."""
+def initial_norm(kind: config.model.Norm, features: int, dtype: str) -> Norm:
+    """A norm that only normalizes: it multiplies by one and adds zero."""
     match kind:
         case config.RMSNorm():
             return RMSNorm(jnp.ones(features, dtype), kind)
+        case config.ZeroCentered():
+            return ZeroCentered(jnp.zeros(features, dtype), kind)
         case config.LayerNorm():
             return LayerNorm(jnp.ones(features, dtype), jnp.zeros(features, dtype), kind)

@@ -91,12 +91,14 @@ class Sinusoidal(NoPosition):
 class Alibi(NoPosition):
     """Scores fall with distance."""
 
+    factor: float = struct.field(pytree_node=False, default=1.0)
+
     def bias(
         self, q_positions: Int[Array, "row query"], k_positions: Int[Array, "row key"], heads: int, call: Call
     ) -> Float[Array, "row own_heads query key"]:
-        """-slope * distance; see `alibi_slopes`."""
+        """-factor * slope * distance; see `alibi_slopes`."""
         with jax.named_scope("position"):
-            slopes = call.layout.own(jnp.asarray(alibi_slopes(heads)), "heads", 0)
+            slopes = call.layout.own(jnp.asarray(self.factor * alibi_slopes(heads)), "heads", 0)
             distance = jnp.abs(q_positions[:, :, None] - k_positions[:, None, :]).astype(jnp.float32)
             return -slopes.reshape(1, -1, 1, 1) * distance[:, None]
 
@@ -116,13 +118,14 @@ class Learned(NoPosition):
     """A trained vector is added for each position; positions beyond the table are an error of the caller."""
 
     table: Weight
+    offset: int = struct.field(pytree_node=False, default=0)
 
     def embed(
         self, x: Float[Array, "row pos embed"], positions: Positions, call: Call
     ) -> Float[Array, "row pos embed"]:
         """The token embedding with what the positions add to it."""
         with jax.named_scope("position"):
-            return x + look_up(self.table, positions, call)
+            return x + look_up(self.table, positions + self.offset, call)
 
 
 Position = NoPosition | Rope | Sinusoidal | Alibi | Learned
@@ -137,7 +140,8 @@ def initial_position(kind: config.model.Position, embed: int, init: Initial) -> 
             return Rope(kind)
         case config.Sinusoidal():
             return Sinusoidal(kind)
-        case config.Alibi():
-            return Alibi()
+        case config.Alibi(factor):
+            return Alibi(factor)
         case config.Learned():
-            return Learned(init.dense("table", (kind.length, embed), ("positions", "embed"), std=0.02))
+            rows = kind.offset + kind.length
+            return Learned(init.dense("table", (rows, embed), ("positions", "embed"), std=0.02), kind.offset)

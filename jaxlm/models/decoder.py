@@ -23,7 +23,7 @@ from jaxlm.models import heads
 
 @struct.dataclass
 class Decoder:
-    """Token embedding, blocks, norm, head."""
+    """Token embedding, normalized or not, blocks, norm, head."""
 
     embedding: Weight
     position: Position
@@ -31,6 +31,7 @@ class Decoder:
     norm: Norm
     head: Weight | None
     config: config.Decoder = struct.field(pytree_node=False)
+    embedding_norm: Norm | None = None
 
     def __call__(
         self,
@@ -47,8 +48,7 @@ class Decoder:
         """
         if memory is not None and not self.blocks.crosses:
             raise UsageError("a decoder by itself has no cross-attention: it takes no memory")
-        x = look_up(self.embedding, inputs.ids, call)
-        x = self.position.embed(x, inputs.positions, call)
+        x = self._embedded(inputs, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         lengths = None if cache is None else cache.lengths
@@ -58,6 +58,14 @@ class Decoder:
         cache = None if cache is None else cache.advance(layers, inputs.segments)
         encoder = Report() if memory is None else Report(terms=memory.terms)
         return Output(self.norm(x), cache, Report.join([encoder, report]).terms, report.taps)
+
+    def _embedded(self, inputs: Tokens, call: Call) -> Float[Array, "row pos embed"]:
+        x = look_up(self.embedding, inputs.ids, call)
+        if isinstance(self.config.embedding, config.Scaled):
+            # The root is rounded to the stream's format first, as those who train with it do.
+            x = x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
+        x = self.position.embed(x, inputs.positions, call)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """A decoder has no encoder: raises UsageError."""
@@ -80,6 +88,7 @@ class Decoder:
 def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False) -> Decoder:
     """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
     scale = (2 * model.layers) ** -0.5
+    normed = isinstance(model.embedding, config.Normed)
 
     def block(kind: config.Block, init: Initial):
         return initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
@@ -91,4 +100,5 @@ def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False
         norm=initial_norm(model.norm, model.embed, init.dtype),
         head=heads.initial_head(model.head, model.vocab, model.embed, init),
         config=model,
+        embedding_norm=initial_norm(model.norm, model.embed, init.dtype) if normed else None,
     )

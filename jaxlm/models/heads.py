@@ -28,7 +28,7 @@ def initial_head(kind: config.Tied | config.Untied, vocab: int, embed: int, init
         case config.Tied():
             return None
         case config.Untied():
-            return init.dense("head", (embed, vocab), ("embed", "vocab"))
+            return init.dense("head", (embed, vocab), ("embed", "vocab"), bias=kind.bias == "all")
 
 
 def scorer(embedding: Weight, head: Weight | None, kind: config.Tied | config.Untied, call: Call) -> Scorer:

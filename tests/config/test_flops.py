@@ -8,6 +8,7 @@ from jaxlm.config import (
     Attention,
     Block,
     Decoder,
+    EachHead,
     Encoder,
     EncoderDecoder,
     Gated,
@@ -45,7 +46,9 @@ T5 = EncoderDecoder(32128, 512, block=Block(heads(8), Plain(2048, "relu")), posi
 BERT = Encoder(30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512))
 RWKV = Rwkv4(50277, 768, 12, 3072)
 MIXTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Moe(8, 2, 14336)), head=Untied())
-QWEN3 = Decoder(151936, 2048, 48, Block(heads(32, 128, kv_heads=4), Moe(128, 8, 768)), head=Untied())
+QWEN3 = Decoder(
+    151936, 2048, 48, Block(heads(32, 128, kv_heads=4, qk_norm=EachHead()), Moe(128, 8, 768)), head=Untied()
+)
 DEEPSEEK = Decoder(
     102400,
     2048,
@@ -68,7 +71,7 @@ DEEPSEEK = Decoder(
         (BERT, 109_482_240 - 2 * 768 - 768 * 769),  # without segment embedding and pooler
         (RWKV, 169_342_464),
         (MIXTRAL, 46_702_792_704),
-        (QWEN3, 30_532_122_624 - 48 * 2 * 128),  # without the norms of queries and keys
+        (QWEN3, 30_532_122_624),
         (DEEPSEEK, 16_375_728_128),
     ],
 )

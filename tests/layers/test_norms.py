@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from jaxlm import config
-from jaxlm.layers.norms import LayerNorm, RMSNorm
+from jaxlm.layers.norms import LayerNorm, RMSNorm, ZeroCentered
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((3, 5, 16)) * 3 + 1).astype(np.float32)
 SCALE, BIAS = RNG.standard_normal((2, 16)).astype(np.float32)
 RMS = RMSNorm(jnp.asarray(SCALE), config.RMSNorm(1e-2))
+ZERO = ZeroCentered(jnp.asarray(SCALE - 1), config.ZeroCentered(1e-2))
 LAYER = LayerNorm(jnp.asarray(SCALE), jnp.asarray(BIAS), config.LayerNorm(1e-2))
 
 
@@ -25,12 +26,12 @@ def layer(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-2) * SCALE + BIAS
 
 
-@pytest.mark.parametrize(("norm", "equation"), [(RMS, rms), (LAYER, layer)])
+@pytest.mark.parametrize(("norm", "equation"), [(RMS, rms), (ZERO, rms), (LAYER, layer)])
 def test_the_equation(norm, equation):
     np.testing.assert_allclose(norm(jnp.asarray(X)), equation(X), atol=1e-5)
 
 
-@pytest.mark.parametrize(("norm", "equation"), [(RMS, rms), (LAYER, layer)])
+@pytest.mark.parametrize(("norm", "equation"), [(RMS, rms), (ZERO, rms), (LAYER, layer)])
 def test_bfloat16_goes_through_float32(norm, equation):
     x = jnp.asarray(X * 100, jnp.bfloat16)
     got = norm(x)

@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.flops import parameters
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import flatten
 from jaxlm.models.build import build, build_sharded
@@ -54,6 +55,33 @@ def test_sharded_is_the_same_and_really_is_sharded(mesh):
     assert shards["blocks.period.0.attention.key.kernel"] == (2, 16 // fsdp, 2 // tensor, 8)
     assert shards["blocks.period.0.attention.out.kernel"] == (2, 4 // tensor, 8, 16 // fsdp)
     assert shards["blocks.period.0.mlp.down.kernel"] == (2, 32 // tensor, 16 // fsdp)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_closed_forms_count_every_leaf(name):
+    model = jax.eval_shape(lambda: build(KINDS[name], KEY))
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(KINDS[name])["total"]
+
+
+def test_norms_around_a_cross_attention():
+    """A sandwich has six norms in a decoder's block; parallel branches have no place for a third."""
+
+    def kind(wiring):
+        block = config.Block(wiring=wiring)
+        return config.EncoderDecoder(**SIZES, encoder_layers=2, decoder_layers=2, block=block)
+
+    for wiring in (config.Sandwich(), config.ResPostNorm()):
+        model = jax.eval_shape(lambda wiring=wiring: build(kind(wiring), KEY))
+        assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(kind(wiring))["total"]
+    for wiring in (config.Parallel(), config.ParallelTwoNorms()):
+        with pytest.raises(UsageError, match=f"wiring={type(wiring).__name__}: cross-attention has no place"):
+            jax.eval_shape(lambda wiring=wiring: build(kind(wiring), KEY))
+
+
+def test_a_norm_over_all_heads_is_an_rms_norm():
+    block = config.Block(config.Attention(qk_norm=config.AllHeads()))
+    with pytest.raises(UsageError, match="qk_norm=all_heads: norm=LayerNorm is not; choose rms_norm"):
+        jax.eval_shape(lambda: build(config.Decoder(**SIZES, block=block, norm=config.LayerNorm()), KEY))
 
 
 @pytest.mark.parametrize("name", KINDS)

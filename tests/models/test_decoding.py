@@ -12,7 +12,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Tokens
 from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
 
-NAMES = ("decoder", "encoder_decoder", "rwkv4")
+NAMES = ("decoder", "wired", "encoder_decoder", "rwkv4")
 ROWS, LENGTH, CHUNKS = 3, 10, (5, 1, 3, 1)
 
 

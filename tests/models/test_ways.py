@@ -46,7 +46,7 @@ def agree(name, got):
 
 
 HOW = ({"layers": "unroll"}, {"remat": "full"}, {"remat": "dots"})
-WAYS = [(name, way) for name in ("decoder", "rwkv4") for way in HOW]
+WAYS = [(name, way) for name in ("decoder", "wired", "rwkv4") for way in HOW]
 
 
 @pytest.mark.parametrize(("name", "way"), WAYS)

@@ -9,7 +9,7 @@ from jaxlm.config.chips import CHIPS
 from jaxlm.config.flops import bytes_per_device, flops_per_token, shape_of_mesh
 from jaxlm.config.model import Capacity
 from jaxlm.config.overrides import apply
-from jaxlm.families import llama
+from jaxlm.families import mixtral
 from jaxlm.planning import changes, search
 from jaxlm.planning.changes import HEADROOM, policies
 
@@ -97,7 +97,7 @@ def test_nothing_where_nothing_fits():
 
 
 def mixture(**dispatch):
-    model = llama.mixtral_8x7b()
+    model = mixtral.mixtral("8x7b")
     mlp = dataclasses.replace(model.block.mlp, **dispatch)
     model = dataclasses.replace(model, block=dataclasses.replace(model.block, mlp=mlp))
     return dataclasses.replace(experiment("full", fsdp=16), model=model)

@@ -10,6 +10,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
 from jaxlm.layers.attention.call import attend
 from jaxlm.layers.attention.mask import Mask
+from jaxlm.layers.attention.norms import HeadNorm, initial_head_norm, normed
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.positions import Position
@@ -26,6 +27,8 @@ class Attention:
     key: Weight
     value: Weight
     out: Weight
+    query_norm: HeadNorm | None
+    key_norm: HeadNorm | None
     config: config.Attention = struct.field(pytree_node=False)
 
     def __call__(
@@ -45,8 +48,9 @@ class Attention:
         `tokens` are those of all devices that are joined, as in `layers.block.Context`; x is of a device's own.
         """
         more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
-        q = self._heads(self.query, x, call, "heads", **more)
+        q = normed(self.query_norm, self._heads(self.query, x, call, "heads", **more), call)
         k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
+        k = normed(self.key_norm, k, call)
         q, k = position.rotate(q, tokens.positions), position.rotate(k, tokens.positions)
         seen = caches.View(k, v, tokens.positions, tokens.segments)
         if cache is not None:
@@ -76,11 +80,12 @@ class Attention:
     ) -> tuple[Hidden, caches.KeyValues]:
         """Attend to the whole memory of the row; its keys and values, computed once, are the cache."""
         more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
-        q = self._heads(self.query, x, call, "heads", **more)
+        q = normed(self.query_norm, self._heads(self.query, x, call, "heads", **more), call)
         if cache is None:
             k, v = (
                 self._heads(weight, memory.hidden, call, "kv_heads", **more) for weight in (self.key, self.value)
             )
+            k = normed(self.key_norm, k, call)
             cache = caches.Dense.full(caches.View(k, v, memory.positions, memory.segments))
         seen = cache.view()
         mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal=False)
@@ -104,13 +109,19 @@ class Attention:
         adapters: Array | None,
     ) -> Hidden:
         keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
-        mixed = attend(q, keys, values, mask=mask, bias=bias, softcap=self.config.softcap, call=call)
+        scores = {"softcap": self.config.softcap, "scale": self.config.scale}
+        mixed = attend(q, keys, values, mask=mask, bias=bias, call=call, **scores)
         mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
         return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters)
 
 
-def initial_attention(kind: config.Attention, embed: int, init: Initial, scale: float) -> Attention:
-    """Kernels of variance 1 / inputs; the last one times `scale`^2. Raises UsageError when heads do not group."""
+def initial_attention(
+    kind: config.Attention, embed: int, norm: config.model.Norm, init: Initial, scale: float
+) -> Attention:
+    """Kernels of variance 1 / inputs; the last one times `scale`^2. `norm` is that of queries and keys, if any.
+
+    Raises UsageError when heads do not group, and for a norm that is not defined over all heads.
+    """
     if kind.heads % kind.kv_heads:
         raise UsageError(f"attention.heads={kind.heads} is not a multiple of attention.kv_heads={kind.kv_heads}")
     query = (embed, kind.heads, kind.head), ("embed", "heads", "head")
@@ -122,5 +133,7 @@ def initial_attention(kind: config.Attention, embed: int, init: Initial, scale: 
         init.dense("key", *shared, bias=bias),
         init.dense("value", *shared, bias=bias),
         init.dense("out", *out, inputs=2, scale=scale, bias=kind.bias == "all"),
+        initial_head_norm(kind.qk_norm, norm, (kind.heads, kind.head), ("heads", "head"), init.dtype),
+        initial_head_norm(kind.qk_norm, norm, (kind.kv_heads, kind.head), ("kv_heads", "head"), init.dtype),
         kind,
     )
