@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "what an experiment comes to: config, parameters, FLOPs, memory",
     "plan": "what a run will come to on chips that are not there",
     "generate": "text from a run",
+    "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",
     "runs": "list, show and compare runs",
     "report": "one self-contained page of a run",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from jaxlm.config.errors import Failure
 from jaxlm.config.model import Model as Config
 from jaxlm.families.known import family, published, table
 from jaxlm.families.table import Entry, Table
-from jaxlm.interop import rearrange, safetensors
+from jaxlm.interop import gguf, rearrange, safetensors
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.contracts import Model
 from jaxlm.layers.names import differences, flatten, listed
@@ -40,20 +40,49 @@ class Held:
     leaves: tuple[Leaf, ...]
 
 
-def load(directory: Path, layout: Layout, precision: Precision = Precision()) -> tuple[Config, Model]:
-    """The config and the model of a directory, every parameter placed where the layout stores it.
+class Tensors(Protocol):
+    """Weights by name: `shapes` at once, each array when it is asked for."""
+
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """One tensor whole."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model somewhere, of which no weight has been read."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    """As in a config.json."""
+    tensors: Tensors
+
+    @property
+    def config(self) -> Config:
+        """What jaxlm calls it. Raises Failure for a family or a setting that is not known."""
+        return family(self.settings.get("model_type", "")).read(self.settings)
+
+
+def opened(path: Path) -> Source:
+    """The model of a directory or of a GGUF file. Raises Failure for what is missing or damaged."""
+    if path.suffix == gguf.SUFFIX:
+        return Source(path, *gguf.opened(path))
+    return Source(path, _settings(path), safetensors.Tensors(path))
+
+
+def load(source: Path | Source, layout: Layout, precision: Precision = Precision()) -> tuple[Config, Model]:
+    """The config and the model, every parameter placed where the layout stores it.
 
     Names and shapes are checked before a weight is read. Raises Failure for a family, a setting or a tensor that is
     not known, missing or of another shape.
     """
-    settings = _settings(directory)
-    kind = family(settings.get("model_type", ""))
-    config = kind.read(settings)
+    source = source if isinstance(source, Source) else opened(source)
+    kind, config, tensors = family(source.settings.get("model_type", "")), source.config, source.tensors
     abstract = jax.eval_shape(lambda: build(config, jax.random.key(0), precision))
     leaves = flatten(abstract)
     held = correspondence(table(kind, config), abstract)
-    tensors = safetensors.Tensors(directory)
-    theirs = _checked(kind, held, leaves, tensors, directory)
+    theirs = _checked(kind, held, leaves, tensors, source.path)
     places = flatten(shardings(abstract, layout))
     sources = {leaf: (one, number) for one in held for number, leaf in enumerate(one.leaves)}
 
@@ -133,7 +162,7 @@ def _shapes(one: Held, leaves: dict[str, Any]) -> list[tuple[int, ...]]:
 
 
 def _checked(
-    kind: ModuleType, held: list[Held], leaves: dict[str, Any], tensors: safetensors.Tensors, directory: Path
+    kind: ModuleType, held: list[Held], leaves: dict[str, Any], tensors: Tensors, directory: Path
 ) -> dict[str, str]:
     """Their names for the tensors of a directory, as the file has them. Raises Failure that lists what differs."""
     wanted = {one.name: rearrange.their_shape(one.entry, _shapes(one, leaves)) for one in held}

@@ -1,0 +1,75 @@
+"""Models of others as runs, from which everything goes on: generating, training, exporting."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import Experiment, Gpt2Files, Mesh, SentencePieceFile, TokenizerJson, Train, WordPieceFile
+from jaxlm.config.codec import what_hash
+from jaxlm.config.errors import UsageError
+from jaxlm.interop import exchange
+from jaxlm.interop.gguf import File
+from jaxlm.layers.names import partition
+from jaxlm.parallel.layout import Layout
+from jaxlm.parallel.mesh import make_mesh
+from jaxlm.runs.directory import finish, is_finished, open_run, record
+from jaxlm.tokenizers import Tokenizer, gguf
+from jaxlm.tokenizers.build import given, keep
+from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.state import State
+
+FILES = {
+    "tokenizer.json": TokenizerJson,
+    "tokenizer.model": SentencePieceFile,
+    "vocab.json": Gpt2Files,
+    "vocab.txt": WordPieceFile,
+}
+"""Files of a tokenizer, the first that is there is taken."""
+LENGTH = 2048
+"""Positions of a model that does not say for how many it is meant."""
+
+
+def bring(path: Path, run_dir: str | None = None) -> str:
+    """A model of Hugging Face's or llama.cpp's files as a finished run of no steps; returns its directory.
+
+    What can be wrong with settings, names, shapes and tokenizer is said before a weight is read. Raises UsageError
+    for a tokenizer of more tokens than the embedding has, and a directory that holds something else; Failure for
+    what is missing, damaged or not known.
+    """
+    source = exchange.opened(path)
+    config, tokenizer = source.config, _tokenizer(source)
+    if tokenizer.vocab > config.vocab:
+        raise UsageError(f"{path}: the tokenizer has {tokenizer.vocab} tokens, the embedding {config.vocab} rows")
+    length = source.settings.get("max_position_embeddings") or source.settings.get("n_positions") or LENGTH
+    name = re.sub(r"[^a-z0-9]+", "-", (path.stem if path.is_file() else path.name).lower()).strip("-")
+    experiment = Experiment(
+        name=name or "model",
+        model=config,
+        tokenizer=TokenizerJson(str(path)),
+        train=Train(steps=1, batch=1, length=length),
+    )
+    if is_finished(experiment, run_dir):
+        return str(open_run(experiment, run_dir).path)
+    layout = Layout(make_mesh(Mesh(), jax.local_devices()[:1]))
+    _, model = exchange.load(source, layout)
+    run = open_run(experiment, run_dir)
+    keep(tokenizer, Path(run.path) / "tokenizer")
+    trained, frozen = partition(model, lambda name, leaf: True)
+    with Checkpoints(f"{run.path}/checkpoints", config=what_hash(experiment)) as checkpoints:
+        checkpoints.save(0, State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, ()), {})
+    record(run, imported=str(path.resolve()))
+    finish(run)
+    return str(run.path)
+
+
+def _tokenizer(source: exchange.Source) -> Tokenizer:
+    if isinstance(source.tensors, File):
+        return gguf.tokenizer(source.tensors.fields, source.path)
+    for name, kind in FILES.items():
+        if (source.path / name).is_file():
+            return given(kind(str(source.path / name)))
+    raise UsageError(f"{source.path} has no tokenizer: expected one of {', '.join(FILES)}")
