@@ -199,9 +199,8 @@ def test_special_tokens_without_settings(configs, tmp_path):
     assert given(TokenizerJson(str(tmp_path), eos="<|eot_id|>")).begin == "<|begin_of_text|>"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bytes"])
 def test_kept_with_a_run_and_read_back_from_it_alone(made, configs, kind, tmp_path):
-    if kind == "bytes":
-        pytest.skip("bytes have no file")
     keep(made[kind], tmp_path)
     gone = dataclasses.replace(configs[kind], **({"path": "/gone"} if hasattr(configs[kind], "path") else {}))
     again = reopen(gone, tmp_path)

@@ -37,7 +37,7 @@ def pairs(tmp_path_factory):
 
 
 def make(kind, path):
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     if kind in trained.KINDS:
         trained.write(kind, path)
         return given(TokenizerJson(str(path))), transformers.AutoTokenizer.from_pretrained(path)
