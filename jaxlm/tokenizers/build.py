@@ -17,7 +17,7 @@ from jaxlm.config.data import (
     WordPieceFile,
 )
 from jaxlm.config.data import Tokenizer as Config
-from jaxlm.config.errors import UsageError
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.tokenizers import tokenizer_json, vocabularies
 from jaxlm.tokenizers.bytes import ByteTokenizer
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
@@ -69,14 +69,26 @@ def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -
 
 
 def keep(tokenizer: Tokenizer, directory: Path) -> None:
-    """Copies a tokenizer to a place of its own, so that a run does not depend on where it was made."""
+    """Copies a tokenizer to a place of its own, so that a run does not depend on where it was made.
+
+    Raises Failure where another is kept already: the file that the run was begun with has changed.
+    """
     match tokenizer:
         case SentencePieceTokenizer():
-            _write(directory / MODEL, tokenizer.model)
+            files, kept = {MODEL: tokenizer.model}, lambda: load(directory / MODEL)
         case HuggingFaceTokenizer():
-            found = published(tokenizer)
-            for name in sorted(found, key=lambda name: name == tokenizer_json.NAME):  # what `build` asks for, last
-                _write(directory / name, found[name])
+            files, kept = published(tokenizer), lambda: tokenizer_json.load(TokenizerJson(str(directory)))
+        case _:
+            return
+    main = MODEL if MODEL in files else tokenizer_json.NAME
+    same = all((directory / name).exists() and (directory / name).read_bytes() == files[name] for name in files)
+    if (directory / main).exists() and not same and kept().fingerprint != tokenizer.fingerprint:
+        raise Failure(
+            f"{str(directory)!r} holds another tokenizer than the one that is read now: put back the file that the "
+            f"run was begun with, or begin another run"
+        )
+    for name in sorted(files, key=lambda name: name == main):  # what `build` asks for, last
+        _write(directory / name, files[name])
 
 
 def reopen(config: Config, directory: Path) -> Tokenizer:

@@ -55,7 +55,8 @@ def published(tokenizer: HuggingFaceTokenizer) -> dict[str, bytes]:
     """`tokenizer.json` and `tokenizer_config.json` by name.
 
     With them a text has its `bos` before it and nothing behind it: jaxlm trains on `bos, text..., eos`, and what a
-    model is asked to continue is the beginning of one.
+    model is asked to continue is the beginning of one. The text of a special token is that token to transformers,
+    as chat templates need it, unless `split_special_tokens` is set.
     """
     model = tokenizer.description | {"post_processor": _begins(tokenizer.begin or tokenizer.end, tokenizer.bos)}
     settings: dict[str, Any] = {

@@ -141,8 +141,7 @@ def _run(
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
-    if jax.process_index() == 0:
-        _describe(prepared, opened)
+    together(lambda: None if jax.process_index() else _describe(prepared, opened))
     size = {"batch": experiment.train.batch, "length": experiment.train.length}
     train_rows = row_data.training(prepared.train, experiment.packing, seed=experiment.train.seed, **size)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxlm.config import Gpt2Files, SentencePiece, TokenizerJson, Whitespace, WordPieceFile
-from jaxlm.config.errors import UsageError
-from jaxlm.tokenizers import ByteTokenizer, Tokenizer, build, given, stream
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.data import dataset
+from jaxlm.tokenizers import ByteTokenizer, Tokenizer, build, given, stream, train
 from jaxlm.tokenizers.build import keep, reopen
 from tests.tokenizers import trained
 
@@ -152,6 +154,18 @@ def test_one_bos_at_most(made):
     assert len(made["wordpiece"].encode("the")) < 5
 
 
+def test_documents_have_one_bos_and_one_eos(tokenizer, tmp_path):
+    """As they are written for training, whatever they hold."""
+    texts = ["the quick brown fox", "<s>a</s><|begin_of_text|><|end_of_text|> [CLS] [SEP] <|endoftext|>", "", "<s>"]
+    dataset.write(texts, tokenizer, tmp_path / "tokens")
+    data = dataset.load(tmp_path / "tokens")
+    assert data.documents == len(texts)
+    for begin, end in pairwise(data.offsets.tolist()):
+        first, *middle, last = data.tokens[begin:end].tolist()
+        assert (first, last) == (tokenizer.bos, tokenizer.eos)
+        assert not {tokenizer.bos, tokenizer.eos, tokenizer.pad} & set(middle)
+
+
 def test_special_tokens_are_those_of_the_settings(made):
     names = {kind: (one.begin, one.end, one.padding) for kind, one in made.items() if hasattr(one, "begin")}
     assert names == {
@@ -185,15 +199,29 @@ def test_special_tokens_without_settings(configs, tmp_path):
     assert given(TokenizerJson(str(tmp_path), eos="<|eot_id|>")).begin == "<|begin_of_text|>"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bytes"])
 def test_kept_with_a_run_and_read_back_from_it_alone(made, configs, kind, tmp_path):
-    if kind == "bytes":
-        pytest.skip("bytes have no file")
     keep(made[kind], tmp_path)
     gone = dataclasses.replace(configs[kind], **({"path": "/gone"} if hasattr(configs[kind], "path") else {}))
     again = reopen(gone, tmp_path)
     assert again == made[kind]
     assert again.fingerprint == made[kind].fingerprint
     assert not [one for one in tmp_path.iterdir() if one.suffix not in (".model", ".json")]
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "sentencepiece"])
+def test_another_tokenizer_does_not_take_a_kept_one_s_place(made, configs, kind, tmp_path):
+    other = train(trained.TEXTS, "bpe", 390)
+    if kind == "byte_bpe":
+        other = given(dataclasses.replace(configs[kind], eos="<|eot_id|>"))
+    keep(made[kind], tmp_path)
+    keep(made[kind], tmp_path)
+    if kind == "byte_bpe":  # another template is the same tokenizer
+        keep(dataclasses.replace(made[kind], template="{{ messages }}"), tmp_path)
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    with pytest.raises(Failure, match="holds another tokenizer than the one that is read now: put back the file"):
+        keep(other, tmp_path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
 
 
 def test_fingerprints_tell_tokenizers_apart(made, configs, tmp_path):

@@ -37,7 +37,7 @@ def pairs(tmp_path_factory):
 
 
 def make(kind, path):
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     if kind in trained.KINDS:
         trained.write(kind, path)
         return given(TokenizerJson(str(path))), transformers.AutoTokenizer.from_pretrained(path)
@@ -131,3 +131,22 @@ def test_tokens_are_those_of_sentencepiece(name, texts):
     texts = [text for text in texts if "▁" not in text]
     for ids, wanted in zip(ours.encode_batch(texts), theirs.encode(texts), strict=True):
         np.testing.assert_array_equal(ids, wanted)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_offsets_of_sentencepiece(name, texts):
+    """Those models rewrite characters; the places are of the text as it was."""
+    ours = given(SentencePieceFile(str(lines.folder() / f"tokenizers/{PIECES[name]}.model")))
+    for text in [*texts[::10], "ﬁ ▁ Ａ  ①", ""]:
+        ids, offsets = ours.encode_with_offsets(text)
+        np.testing.assert_array_equal(ids, ours.encode(text))
+        assert np.all(offsets >= 0)
+        assert np.all(offsets <= len(text))
+        assert np.all(offsets[:, 0] <= offsets[:, 1])
+        covered = {place for begin, end in offsets for place in range(begin, end)}
+        missed = {text[place] for place in set(range(len(text))) - covered}
+        assert all(one.isspace() or not one.isprintable() or one in IGNORED for one in missed), missed
+
+
+IGNORED = "\ufe0f\u200d"
+"""Joiners, which normalization takes away."""
