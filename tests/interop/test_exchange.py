@@ -53,6 +53,8 @@ BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
 MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 7}
 GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
+GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 5, "sliding_window": 7}
+GEMMA3 |= {"sliding_window_pattern": 3, "query_pre_attn_scalar": 24}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -98,6 +100,13 @@ CASES = {
         GEMMA2
         | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 10}
         | {"num_hidden_layers": 2, "num_key_value_heads": 6},
+    ),
+    "gemma3": ("Gemma3", GEMMA3),
+    "gemma3, scaled": (
+        "Gemma3",
+        GEMMA3
+        | {"num_hidden_layers": 4, "sliding_window_pattern": 2, "query_pre_attn_scalar": 10}
+        | {"rope_theta": 2e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 5e3},
     ),
     "phi3": ("Phi3", PHI3),
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
@@ -145,7 +154,8 @@ def published(tmp_path_factory):
     def make(case):
         if case not in made:
             name, settings = CASES[case]
-            told = getattr(transformers, f"{name}Config")(**settings, attn_implementation=implementation(settings))
+            kind = getattr(transformers, f"{name}{'Text' if name == 'Gemma3' else ''}Config")
+            told = kind(**settings, attn_implementation=implementation(settings))
             reference = getattr(transformers, f"{name}{'LMHeadModel' if name == 'GPT2' else 'ForCausalLM'}")(told)
             generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
@@ -259,7 +269,16 @@ def without(name):
     return change
 
 
+def turned_as_the_model(block):
+    kind = block.attention.config
+    if kind.position == config.OfModel():
+        return block
+    kind = dataclasses.replace(kind, position=config.OfModel())
+    return block.replace(attention=block.attention.replace(config=kind))
+
+
 CHANGES = {
+    "no turns of its own": turned_as_the_model,
     **{f"no {name}": without(name) for name in ("window", "softcap", "scale")},
     "wiring": wired_otherwise,
     "top_k": more_experts,
@@ -347,6 +366,8 @@ def broken(published, tmp_path):
         ("gemma", {"hidden_act": "relu"}, "hidden_act is 'relu', and only 'gelu' or 'gelu_pytorch_tanh'"),
         ("gemma2", {"layer_types": ["full_attention"] * 4}, "layer_types is .*, and only None or"),
         ("gemma2", {"num_hidden_layers": 3, "layer_types": None}, "num_hidden_layers is 3, and only even"),
+        ("gemma3", {"attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5.0, and only None"),
+        ("gemma3", {"layer_types": ["full_attention", *["sliding_attention"] * 4]}, "layer_types is .*, and only"),
         ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
     ],
 )
