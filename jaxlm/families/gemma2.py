@@ -69,9 +69,11 @@ def _cap(told: Settings, settings: Mapping[str, Any], name: str, default: float)
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
     """The config.json of a model that `read` would give, for rows of `length`. Raises UsageError for any other."""
-    if not isinstance(model.block, Pattern):
+    if not isinstance(model.block, Pattern) or len(model.block.period) != 2:
         raise UsageError(OTHER)
-    local, block = model.block.period[0], model.block.period[-1]
+    local, block = model.block.period
+    if local.attention.window is None:
+        raise UsageError(OTHER)
     attention = block.attention
     settings = gemma.common(model, block, length, OTHER) | {
         "model_type": "gemma2",

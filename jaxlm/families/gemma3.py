@@ -105,7 +105,7 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
     if not isinstance(model.block, Pattern) or len(model.block.period) < 2:
         raise UsageError(OTHER)
     local, block = model.block.period[0].attention, model.block.period[-1]
-    if not isinstance(local.position, Rope):
+    if local.window is None or not isinstance(local.position, Rope):
         raise UsageError(OTHER)
     attention, every = block.attention, len(model.block.period)
     settings = gemma.common(model, block, length, OTHER)
