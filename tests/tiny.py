@@ -23,14 +23,14 @@ LOCAL = config.Block(
 SIZES = {"vocab": VOCAB, "embed": EMBED}
 
 
-def wired(wiring, qk_norm=config.NoNorm()) -> config.Block:
-    return config.Block(config.Attention(heads=4, kv_heads=2, head=8, qk_norm=qk_norm), config.Gated(32), wiring)
+def wired(wiring, **attention) -> config.Block:
+    return config.Block(config.Attention(heads=4, kv_heads=2, head=8, **attention), config.Gated(32), wiring)
 
 
 WIRED = config.Pattern(
-    prefix=(wired(config.ParallelTwoNorms(), config.EachHead()), wired(config.ResPostNorm())),
-    period=(wired(config.Parallel(), config.AllHeads()),),
-    suffix=(wired(config.Sandwich()),),
+    prefix=(wired(config.ParallelTwoNorms(), qk_norm=config.EachHead()), wired(config.ResPostNorm())),
+    period=(wired(config.Parallel(), qk_norm=config.AllHeads()),),
+    suffix=(wired(config.Sandwich(), scale=0.5, position=config.Rope(theta=100.0)),),
 )
 
 KINDS = {

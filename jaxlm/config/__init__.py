@@ -37,6 +37,7 @@ from jaxlm.config.model import (
     NoNorm,
     NoPosition,
     Normed,
+    OfModel,
     Parallel,
     ParallelTwoNorms,
     Pattern,

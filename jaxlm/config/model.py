@@ -132,7 +132,7 @@ class LayerNorm:
     epsilon: float = 1e-5
 
 
-Norm = RMSNorm | ZeroCentered | LayerNorm
+Norm = RMSNorm | LayerNorm | ZeroCentered
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,11 @@ class EachHead:
 @dataclass(frozen=True)
 class AllHeads:
     """All heads of queries together, and all of keys, a scale for every feature (OLMo 2, arXiv:2501.00656)."""
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """The model's position encoding, as in all its other layers."""
 
 
 QkNorm = NoNorm | EachHead | AllHeads
@@ -172,6 +177,8 @@ class Attention:
     qk_norm: QkNorm = NoNorm()
     scale: float | None = None
     """Scores are products of queries and keys times this; None is head ** -0.5."""
+    position: OfModel | Rope = OfModel()
+    """How queries and keys of this layer are turned (Gemma 3: slower in layers without a window)."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def architecture(
 def read(settings: Mapping[str, Any]) -> Decoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
-    model = decoder(told, block(told, kv_heads=16))
+    model = decoder(told, told.take("num_hidden_layers"), block(told, kv_heads=16), rope.read(told))
     told.finish("max_position_embeddings")
     return model
 
@@ -84,17 +84,17 @@ def block(told: Settings, *, kv_heads: int, wiring: Wiring = PreNorm()) -> Block
     return Block(attention, Gated(told.take("intermediate_size"), "gelu_tanh"), wiring)
 
 
-def decoder(told: Settings, block: Block | Pattern, head: Tied = Tied()) -> Decoder:
-    """A model of these blocks. Raises Failure for what no Gemma has."""
+def decoder(told: Settings, layers: int, block: Block | Pattern, position: Rope, head: Tied = Tied()) -> Decoder:
+    """A model of these layers. Raises Failure for what no Gemma has."""
     told.expect("attention_dropout", 0.0, 0)
     told.expect("tie_word_embeddings", True)
     told.expect("use_bidirectional_attention", None, False)
     return architecture(
-        told.take("num_hidden_layers"),
+        layers,
         told.take("hidden_size"),
         block,
         vocab=told.take("vocab_size"),
-        position=rope.read(told),
+        position=position,
         epsilon=told.take("rms_norm_eps", 1e-6),
         head=head,
     )

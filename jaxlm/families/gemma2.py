@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Attention, Block, Decoder, Gated, Pattern, Sandwich, Tied
-from jaxlm.families import gemma, llama
+from jaxlm.families import gemma, llama, rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry
 
@@ -52,10 +52,11 @@ def read(settings: Mapping[str, Any]) -> Decoder:
     scale = None if scalar == block.attention.head else scalar**-0.5
     cap, last = (_cap(told, settings, *one) for one in (("attn_logit", 50.0), ("final_logit", 30.0)))
     block = dataclasses.replace(block, attention=dataclasses.replace(block.attention, scale=scale, softcap=cap))
-    model = gemma.decoder(told, in_turn(block, window), Tied(last))
-    if model.layers % 2:
-        raise Failure(f"config.json: num_hidden_layers is {model.layers}, and only even numbers are known here")
-    told.expect("layer_types", None, ["sliding_attention", "full_attention"] * (model.layers // 2))
+    layers = told.take("num_hidden_layers")
+    if layers % 2:
+        raise Failure(f"config.json: num_hidden_layers is {layers}, and only even numbers are known here")
+    told.expect("layer_types", None, ["sliding_attention", "full_attention"] * (layers // 2))
+    model = gemma.decoder(told, layers, in_turn(block, window), rope.read(told), Tied(last))
     told.finish("cache_implementation", "max_position_embeddings")
     return model
 
@@ -68,9 +69,11 @@ def _cap(told: Settings, settings: Mapping[str, Any], name: str, default: float)
 
 def write(model: Decoder, length: int) -> dict[str, Any]:
     """The config.json of a model that `read` would give, for rows of `length`. Raises UsageError for any other."""
-    if not isinstance(model.block, Pattern):
+    if not isinstance(model.block, Pattern) or len(model.block.period) != 2:
         raise UsageError(OTHER)
-    local, block = model.block.period[0], model.block.period[-1]
+    local, block = model.block.period
+    if local.attention.window is None:
+        raise UsageError(OTHER)
     attention = block.attention
     settings = gemma.common(model, block, length, OTHER) | {
         "model_type": "gemma2",

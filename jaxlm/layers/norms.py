@@ -71,7 +71,7 @@ class LayerNorm:
         return {"scale": FEATURES, "bias": FEATURES}
 
 
-Norm = RMSNorm | ZeroCentered | LayerNorm
+Norm = RMSNorm | LayerNorm | ZeroCentered
 
 
 def initial_norm(kind: config.model.Norm, features: int, dtype: str) -> Norm:

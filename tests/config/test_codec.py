@@ -95,10 +95,10 @@ def test_equal_experiments_have_equal_hashes():
 
 
 def test_a_switch_alone_changes_the_hash():
-    one = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, head=c.Tied()))
-    two = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, head=c.Untied()))
+    one = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, embedding=c.Normed()))
+    two = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, embedding=c.Scaled()))
     assert what_hash(one) != what_hash(two)
-    assert difference(one, two) == [("model.head", "Tied", "Untied")]
+    assert difference(one, two) == [("model.embedding", "Normed", "Scaled")]
 
 
 def test_the_source_of_a_custom_objective_is_hashed(tmp_path, monkeypatch):

@@ -1,140 +1,27 @@
 """Models of transformers come in, compute the same, and go out again bit for bit."""
 
+import contextlib
 import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.families import known
 from jaxlm.interop import exchange, safetensors
 from jaxlm.layers.axes import shardings
-from jaxlm.layers.moe.module import Moe
-from jaxlm.layers.norms import RMSNorm, ZeroCentered
 from jaxlm.parallel.layout import single_device
-from tests.tiny import CALL, layout, tokens
+from tests.interop.cases import CASES, implementation
+from tests.interop.controls import controls
+from tests.tiny import CALL, KINDS, layout, tokens
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 ROWS, LENGTH = 2, 96
-LLAMA = {
-    "vocab_size": 71,
-    "hidden_size": 48,
-    "intermediate_size": 56,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 10,
-    "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 128,
-    "tie_word_embeddings": False,
-}
-SCALED = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
-SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
-PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
-MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
-OPT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "ffn_dim": 40}
-OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id": 0}
-NEOX = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
-NEOX |= {"intermediate_size": 40, "max_position_embeddings": 128}
-GPTJ = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 128, "rotary_dim": 6}
-FALCON = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
-FALCON |= {"max_position_embeddings": 128, "ffn_hidden_size": 40}
-NEWER = FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
-# Slopes of 4 heads are exact in 16 bits, to which transformers rounds them.
-SEQUENTIAL = FALCON | {"alibi": True, "parallel_attn": False, "num_attention_heads": 4, "bias": True}
-BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
-MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
-GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 7}
-GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
-CASES = {
-    "llama": ("Llama", LLAMA),
-    "llama, tied, biases": (
-        "Llama",
-        LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 6},
-    ),
-    "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
-    "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
-    "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
-    "mixtral": ("Mixtral", MIXTRAL),
-    "mixtral, window": (
-        "Mixtral",
-        MIXTRAL
-        | {"sliding_window": 7, "num_local_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
-    ),
-    "qwen2": ("Qwen2", LLAMA | {"tie_word_embeddings": True}),
-    "qwen2, one head": ("Qwen2", LLAMA | {"num_key_value_heads": 1, "rope_parameters": YARN}),
-    "qwen3": ("Qwen3", LLAMA),
-    "qwen3, tied, biases": (
-        "Qwen3",
-        LLAMA | {"num_key_value_heads": 3, "tie_word_embeddings": True, "attention_bias": True},
-    ),
-    "qwen3-moe": ("Qwen3Moe", MOE3),
-    "qwen3-moe, renormalized": (
-        "Qwen3Moe",
-        MOE3 | {"norm_topk_prob": True, "num_experts": 4, "num_experts_per_tok": 3, "attention_bias": True},
-    ),
-    "olmo2": ("Olmo2", LLAMA),
-    "olmo2, tied, biases": (
-        "Olmo2",
-        LLAMA
-        | {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True}
-        | {"rope_parameters": YARN},
-    ),
-    "gemma": ("Gemma", LLAMA | {"tie_word_embeddings": True}),
-    "gemma, one head": (
-        "Gemma",
-        LLAMA | {"tie_word_embeddings": True, "num_key_value_heads": 1, "attention_bias": True},
-    ),
-    "gemma2": ("Gemma2", GEMMA2),
-    "gemma2, no caps": (
-        "Gemma2",
-        GEMMA2
-        | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 10}
-        | {"num_hidden_layers": 2, "num_key_value_heads": 6},
-    ),
-    "phi3": ("Phi3", PHI3),
-    "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
-    "starcoder": ("GPTBigCode", GPT2),
-    "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
-    "opt": ("OPT", OPT),
-    "opt, untied": ("OPT", OPT | {"tie_word_embeddings": False, "num_attention_heads": 3, "num_hidden_layers": 1}),
-    "gpt-neox": ("GPTNeoX", NEOX),
-    "gpt-neox, sequential": (
-        "GPTNeoX",
-        NEOX
-        | {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True}
-        | {"hidden_act": "gelu_pytorch_tanh", "rope_parameters": {"rope_theta": 5e3, "partial_rotary_factor": 0.5}},
-    ),
-    "gpt-j": ("GPTJ", GPTJ),
-    "gpt-j, narrow": ("GPTJ", GPTJ | {"n_inner": 40, "n_head": 6, "rotary_dim": 8, "n_layer": 1}),
-    "codegen": ("CodeGen", GPTJ | {"n_head": 8, "rotary_dim": 4}),
-    "codegen, narrow": ("CodeGen", GPTJ | {"n_inner": 40, "n_head": 4, "n_layer": 1}),
-    "falcon": ("Falcon", FALCON),
-    "falcon, every head": ("Falcon", FALCON | {"multi_query": False, "bias": True, "tie_word_embeddings": False}),
-    "falcon, grouped": ("Falcon", NEWER | {"rope_parameters": {"rope_theta": 5e3, "rope_type": "default"}}),
-    "falcon, grouped, one norm": (
-        "Falcon",
-        NEWER | {"num_ln_in_parallel_attn": 1, "num_kv_heads": 3, "bias": True},
-    ),
-    "falcon, alibi": ("Falcon", SEQUENTIAL | {"multi_query": False}),
-    "falcon, alibi, one head": ("Falcon", SEQUENTIAL | {"activation": "gelu_pytorch_tanh", "bias": False}),
-    "bloom": ("Bloom", BLOOM),
-    "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
-    "gpt2": ("GPT2", GPT2),
-    "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
-}
-
-
-def implementation(settings):
-    """Eager attention of Falcon subtracts ALiBi twice: in its mask, and again from the products."""
-    return "sdpa" if settings.get("alibi") else "eager"
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +32,8 @@ def published(tmp_path_factory):
     def make(case):
         if case not in made:
             name, settings = CASES[case]
-            told = getattr(transformers, f"{name}Config")(**settings, attn_implementation=implementation(settings))
+            kind = getattr(transformers, f"{name}{'Text' if name == 'Gemma3' else ''}Config")
+            told = kind(**settings, attn_implementation=implementation(settings))
             reference = getattr(transformers, f"{name}{'LMHeadModel' if name == 'GPT2' else 'ForCausalLM'}")(told)
             generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
@@ -182,91 +70,6 @@ def test_logits_are_those_of_transformers(published, case):
     assert np.abs(logits(model, told.vocab) - wanted).max() <= tolerance
     for what, wrong in controls(model).items():
         assert np.abs(logits(wrong, told.vocab) - wanted).max() > 100 * tolerance, what
-
-
-def controls(model):
-    """Models that are wrong in one place: the reference must tell them apart."""
-    found, position = {}, model.position
-    match model.config.position:
-        case config.Rope(theta):
-            found["theta"] = position.replace(config=dataclasses.replace(position.config, theta=2 * theta))
-            other = "interleaved" if position.config.pairs == "halves" else "halves"
-            found["pairs"] = position.replace(config=dataclasses.replace(position.config, pairs=other))
-        case config.Learned():
-            kernel = jnp.roll(position.table.kernel, 1, axis=0)
-            found["table"] = position.replace(table=position.table.replace(kernel=kernel))
-        case config.Alibi(factor):
-            found["slopes"] = position.replace(factor=1.1 * factor)
-    found = {name: model.replace(position=wrong) for name, wrong in found.items()}
-    for name, change in CHANGES.items():
-        period = tuple(map(change, model.blocks.period))
-        if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
-            found[name] = model.replace(blocks=model.blocks.replace(period=period))
-    if model.head is not None and model.head.bias is not None:
-        found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
-    if model.config.head.softcap is not None:
-        found["no cap of the head"] = model.replace(config=dataclasses.replace(model.config, head=config.Tied()))
-    if model.config.embedding == config.Scaled():
-        unscaled = dataclasses.replace(model.config, embedding=config.Unchanged())
-        found["tokens not scaled"] = model.replace(config=unscaled)
-    if isinstance(model.norm, ZeroCentered):
-        found["scales from one"] = model.replace(norm=RMSNorm(model.norm.scale, config.RMSNorm()))
-    if model.embedding_norm is not None:
-        found["no norm of tokens"] = model.replace(embedding_norm=None)
-    return found
-
-
-def more_experts(block):
-    if not isinstance(block.mlp, Moe):
-        return block
-    kind = block.mlp.config
-    return block.replace(mlp=block.mlp.replace(config=dataclasses.replace(kind, top_k=kind.top_k + 1)))
-
-
-def without_norms(block):
-    if block.attention.query_norm is None:
-        return block
-    return block.replace(attention=block.attention.replace(query_norm=None, key_norm=None))
-
-
-def swapped_norms(block):
-    query, key = block.attention.query_norm, block.attention.key_norm
-    if query is None or query.scale.shape != key.scale.shape:
-        return block
-    return block.replace(attention=block.attention.replace(query_norm=key, key_norm=key))
-
-
-def wired_otherwise(block):
-    match block.wiring:
-        case config.ParallelTwoNorms():
-            return block.replace(wiring=config.PreNorm())
-        case config.PreNorm():
-            return block.replace(wiring=config.ParallelTwoNorms())
-        case config.ResPostNorm() | config.Sandwich():
-            return block.replace(wiring=config.PreNorm())
-        case config.Parallel():
-            return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
-    raise AssertionError(f"no control of {block.wiring}")
-
-
-def without(name):
-    def change(block):
-        kind = block.attention.config
-        if getattr(kind, name) is None:
-            return block
-        return block.replace(attention=block.attention.replace(config=dataclasses.replace(kind, **{name: None})))
-
-    return change
-
-
-CHANGES = {
-    **{f"no {name}": without(name) for name in ("window", "softcap", "scale")},
-    "wiring": wired_otherwise,
-    "top_k": more_experts,
-    "no norms of queries and keys": without_norms,
-    "one norm of both": swapped_norms,
-}
-"""What may be wrong with a block; a block without such a part is left as it is."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -347,6 +150,8 @@ def broken(published, tmp_path):
         ("gemma", {"hidden_act": "relu"}, "hidden_act is 'relu', and only 'gelu' or 'gelu_pytorch_tanh'"),
         ("gemma2", {"layer_types": ["full_attention"] * 4}, "layer_types is .*, and only None or"),
         ("gemma2", {"num_hidden_layers": 3, "layer_types": None}, "num_hidden_layers is 3, and only even"),
+        ("gemma3", {"attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5.0, and only None"),
+        ("gemma3", {"layer_types": ["full_attention", *["sliding_attention"] * 4]}, "layer_types is .*, and only"),
         ("opt", {"word_embed_proj_dim": 24}, "word_embed_proj_dim is 24, and only 48 or None is known"),
     ],
 )
@@ -434,6 +239,21 @@ def test_what_no_family_has_is_refused(published, tmp_path, changes, message):
     with pytest.raises(UsageError, match="Rwkv4: of all models only decoders are exchanged"):
         exchange.save(config.Rwkv4(), model, tmp_path / "x", length=128)
     assert not (tmp_path / "x").exists()
+
+
+def test_every_family_answers(published):
+    """Whatever a decoder is made of, a family has it or says that it is none of its own."""
+    told = [json.loads((published(case)[0] / "config.json").read_text()) for case in CASES]
+    models = [(one["model_type"], known.family(one["model_type"]).read(one)) for one in told]
+    models += [("", KINDS["decoder"]), ("", KINDS["wired"])]
+    models += [("", config.Decoder(layers=1, block=config.Pattern((), (config.Block(),))))]
+    for own, model in models:
+        found = {""}
+        for one in known.ALL:
+            with contextlib.suppress(UsageError):
+                found.add(one.write(model, 64)["model_type"])
+        assert own in found
+        assert own or found == {""}
 
 
 @pytest.mark.parametrize("case", ["gpt2", "opt"])

@@ -13,7 +13,7 @@ from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.norms import HeadNorm, initial_head_norm, normed
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
-from jaxlm.layers.positions import Position
+from jaxlm.layers.positions import Position, Rope
 from jaxlm.layers.projection import Weight, project
 
 Hidden = Float[Array, "row pos embed"]
@@ -48,6 +48,8 @@ class Attention:
         `tokens` are those of all devices that are joined, as in `layers.block.Context`; x is of a device's own.
         """
         more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
+        own = self.config.position
+        position = Rope(own) if isinstance(own, config.Rope) else position
         q = normed(self.query_norm, self._heads(self.query, x, call, "heads", **more), call)
         k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
         k = normed(self.key_norm, k, call)

@@ -1,0 +1,125 @@
+"""Small models of every family that is exchanged, as transformers is told of them."""
+
+LLAMA = {
+    "vocab_size": 71,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+SCALED = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
+SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
+PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
+MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
+OPT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "ffn_dim": 40}
+OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id": 0}
+NEOX = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
+NEOX |= {"intermediate_size": 40, "max_position_embeddings": 128}
+GPTJ = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 128, "rotary_dim": 6}
+FALCON = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+FALCON |= {"max_position_embeddings": 128, "ffn_hidden_size": 40}
+NEWER = FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
+# Slopes of 4 heads are exact in 16 bits, to which transformers rounds them.
+SEQUENTIAL = FALCON | {"alibi": True, "parallel_attn": False, "num_attention_heads": 4, "bias": True}
+BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
+MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 7}
+GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
+GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 5, "sliding_window": 7}
+GEMMA3 |= {"sliding_window_pattern": 3, "query_pre_attn_scalar": 24}
+CASES = {
+    "llama": ("Llama", LLAMA),
+    "llama, tied, biases": (
+        "Llama",
+        LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 6},
+    ),
+    "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
+    "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
+    "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
+    "mixtral": ("Mixtral", MIXTRAL),
+    "mixtral, window": (
+        "Mixtral",
+        MIXTRAL
+        | {"sliding_window": 7, "num_local_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+    ),
+    "qwen2": ("Qwen2", LLAMA | {"tie_word_embeddings": True}),
+    "qwen2, one head": ("Qwen2", LLAMA | {"num_key_value_heads": 1, "rope_parameters": YARN}),
+    "qwen3": ("Qwen3", LLAMA),
+    "qwen3, tied, biases": (
+        "Qwen3",
+        LLAMA | {"num_key_value_heads": 3, "tie_word_embeddings": True, "attention_bias": True},
+    ),
+    "qwen3-moe": ("Qwen3Moe", MOE3),
+    "qwen3-moe, renormalized": (
+        "Qwen3Moe",
+        MOE3 | {"norm_topk_prob": True, "num_experts": 4, "num_experts_per_tok": 3, "attention_bias": True},
+    ),
+    "olmo2": ("Olmo2", LLAMA),
+    "olmo2, tied, biases": (
+        "Olmo2",
+        LLAMA
+        | {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True}
+        | {"rope_parameters": YARN},
+    ),
+    "gemma": ("Gemma", LLAMA | {"tie_word_embeddings": True}),
+    "gemma, one head": (
+        "Gemma",
+        LLAMA | {"tie_word_embeddings": True, "num_key_value_heads": 1, "attention_bias": True},
+    ),
+    "gemma2": ("Gemma2", GEMMA2),
+    "gemma2, no caps": (
+        "Gemma2",
+        GEMMA2
+        | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 10}
+        | {"num_hidden_layers": 2, "num_key_value_heads": 6},
+    ),
+    "gemma3": ("Gemma3", GEMMA3),
+    "gemma3, scaled": (
+        "Gemma3",
+        GEMMA3
+        | {"num_hidden_layers": 4, "sliding_window_pattern": 2, "query_pre_attn_scalar": 10}
+        | {"rope_theta": 2e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 5e3},
+    ),
+    "phi3": ("Phi3", PHI3),
+    "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
+    "starcoder": ("GPTBigCode", GPT2),
+    "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+    "opt": ("OPT", OPT),
+    "opt, untied": ("OPT", OPT | {"tie_word_embeddings": False, "num_attention_heads": 3, "num_hidden_layers": 1}),
+    "gpt-neox": ("GPTNeoX", NEOX),
+    "gpt-neox, sequential": (
+        "GPTNeoX",
+        NEOX
+        | {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True}
+        | {"hidden_act": "gelu_pytorch_tanh", "rope_parameters": {"rope_theta": 5e3, "partial_rotary_factor": 0.5}},
+    ),
+    "gpt-j": ("GPTJ", GPTJ),
+    "gpt-j, narrow": ("GPTJ", GPTJ | {"n_inner": 40, "n_head": 6, "rotary_dim": 8, "n_layer": 1}),
+    "codegen": ("CodeGen", GPTJ | {"n_head": 8, "rotary_dim": 4}),
+    "codegen, narrow": ("CodeGen", GPTJ | {"n_inner": 40, "n_head": 4, "n_layer": 1}),
+    "falcon": ("Falcon", FALCON),
+    "falcon, every head": ("Falcon", FALCON | {"multi_query": False, "bias": True, "tie_word_embeddings": False}),
+    "falcon, grouped": ("Falcon", NEWER | {"rope_parameters": {"rope_theta": 5e3, "rope_type": "default"}}),
+    "falcon, grouped, one norm": (
+        "Falcon",
+        NEWER | {"num_ln_in_parallel_attn": 1, "num_kv_heads": 3, "bias": True},
+    ),
+    "falcon, alibi": ("Falcon", SEQUENTIAL | {"multi_query": False}),
+    "falcon, alibi, one head": ("Falcon", SEQUENTIAL | {"activation": "gelu_pytorch_tanh", "bias": False}),
+    "bloom": ("Bloom", BLOOM),
+    "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
+    "gpt2": ("GPT2", GPT2),
+    "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+}
+
+
+def implementation(settings):
+    """Eager attention of Falcon subtracts ALiBi twice: in its mask, and again from the products."""
+    return "sdpa" if settings.get("alibi") else "eager"

@@ -1,0 +1,103 @@
+"""Models that are wrong in one place: a comparison that cannot tell them apart shows nothing."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxlm import config
+from jaxlm.layers.moe.module import Moe
+from jaxlm.layers.norms import RMSNorm, ZeroCentered
+
+
+def controls(model):
+    """Models that are wrong in one place: the reference must tell them apart."""
+    found, position = {}, model.position
+    match model.config.position:
+        case config.Rope(theta):
+            found["theta"] = position.replace(config=dataclasses.replace(position.config, theta=2 * theta))
+            other = "interleaved" if position.config.pairs == "halves" else "halves"
+            found["pairs"] = position.replace(config=dataclasses.replace(position.config, pairs=other))
+        case config.Learned():
+            kernel = jnp.roll(position.table.kernel, 1, axis=0)
+            found["table"] = position.replace(table=position.table.replace(kernel=kernel))
+        case config.Alibi(factor):
+            found["slopes"] = position.replace(factor=1.1 * factor)
+    found = {name: model.replace(position=wrong) for name, wrong in found.items()}
+    for name, change in CHANGES.items():
+        period = tuple(map(change, model.blocks.period))
+        if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
+            found[name] = model.replace(blocks=model.blocks.replace(period=period))
+    if model.head is not None and model.head.bias is not None:
+        found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
+    if model.config.head.softcap is not None:
+        found["no cap of the head"] = model.replace(config=dataclasses.replace(model.config, head=config.Tied()))
+    if model.config.embedding == config.Scaled():
+        unscaled = dataclasses.replace(model.config, embedding=config.Unchanged())
+        found["tokens not scaled"] = model.replace(config=unscaled)
+    if isinstance(model.norm, ZeroCentered):
+        found["scales from one"] = model.replace(norm=RMSNorm(model.norm.scale, config.RMSNorm()))
+    if model.embedding_norm is not None:
+        found["no norm of tokens"] = model.replace(embedding_norm=None)
+    return found
+
+
+def more_experts(block):
+    if not isinstance(block.mlp, Moe):
+        return block
+    kind = block.mlp.config
+    return block.replace(mlp=block.mlp.replace(config=dataclasses.replace(kind, top_k=kind.top_k + 1)))
+
+
+def without_norms(block):
+    if block.attention.query_norm is None:
+        return block
+    return block.replace(attention=block.attention.replace(query_norm=None, key_norm=None))
+
+
+def swapped_norms(block):
+    query, key = block.attention.query_norm, block.attention.key_norm
+    if query is None or query.scale.shape != key.scale.shape:
+        return block
+    return block.replace(attention=block.attention.replace(query_norm=key, key_norm=key))
+
+
+def wired_otherwise(block):
+    match block.wiring:
+        case config.ParallelTwoNorms():
+            return block.replace(wiring=config.PreNorm())
+        case config.PreNorm():
+            return block.replace(wiring=config.ParallelTwoNorms())
+        case config.ResPostNorm() | config.Sandwich():
+            return block.replace(wiring=config.PreNorm())
+        case config.Parallel():
+            return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
+    raise AssertionError(f"no control of {block.wiring}")
+
+
+def without(name):
+    def change(block):
+        kind = block.attention.config
+        if getattr(kind, name) is None:
+            return block
+        return block.replace(attention=block.attention.replace(config=dataclasses.replace(kind, **{name: None})))
+
+    return change
+
+
+def turned_as_the_model(block):
+    kind = block.attention.config
+    if kind.position == config.OfModel():
+        return block
+    kind = dataclasses.replace(kind, position=config.OfModel())
+    return block.replace(attention=block.attention.replace(config=kind))
+
+
+CHANGES = {
+    "no turns of its own": turned_as_the_model,
+    **{f"no {name}": without(name) for name in ("window", "softcap", "scale")},
+    "wiring": wired_otherwise,
+    "top_k": more_experts,
+    "no norms of queries and keys": without_norms,
+    "one norm of both": swapped_norms,
+}
+"""What may be wrong with a block; a block without such a part is left as it is."""
