@@ -104,7 +104,7 @@ class File:
         if strange := sorted(given.keys() - SETTINGS.keys() - AGREE.keys()):
             raise Failure(f"{self.path}: settings that are not known here: {', '.join(strange)}")
         found = {
-            theirs: self.field(f"{kind}.{own}")
+            theirs: _decimal(self.field(f"{kind}.{own}"))
             for own, theirs in SETTINGS.items()
             if own in given or own not in OPTIONAL
         }
@@ -120,6 +120,11 @@ class File:
             if value is not None and value != (expected := {**found, "head_dim": head}[theirs]):
                 raise Failure(f"{self.path}: {kind}.{own} is {value}, expected {expected}")
         return found
+
+
+def _decimal(value: Any) -> Any:
+    """A float as it was written before it was rounded to float32: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _reader(path: Path) -> Any:
