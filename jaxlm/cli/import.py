@@ -1,7 +1,7 @@
 """usage: jaxlm import MODEL [RUN]
 
-Makes a run of a model that others keep. `jaxlm generate RUN`, `jaxlm run ... --init RUN` and `jaxlm export RUN`
-then do with it what they do with one's own. Nothing is downloaded, and no code of the model's is run.
+Makes a run of a model that others keep, which `jaxlm generate RUN`, `jaxlm run ... --init RUN` and
+`jaxlm export RUN` take as one's own. Nothing is downloaded, and no code of the model's is run.
 
   MODEL   a directory of Hugging Face's (config.json, safetensors, tokenizer), or a .gguf file
   RUN     a new directory; by default runs/<name of the model>-<hash>
