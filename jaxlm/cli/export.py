@@ -1,9 +1,9 @@
 """usage: jaxlm export RUN DIR
 
-Writes a run's newest checkpoint as Hugging Face keeps models: config.json, safetensors, and the tokenizer as
-tokenizer.json and tokenizer_config.json, with which AutoTokenizer gives the run's tokens and the BOS that it was
-trained with; a SentencePiece model also as tokenizer.model. The model must be one that a known family has; what
-each of them lacks is said.
+Writes a run's newest checkpoint as Hugging Face keeps models: config.json, safetensors, and the tokenizer
+as tokenizer.json and tokenizer_config.json, with which AutoTokenizer gives the run's tokens and the BOS that
+it was trained with; a SentencePiece model also as tokenizer.model. The model must be one that a known family
+has; what each of them lacks is said.
 
   RUN    a run directory, or its name in runs/
   DIR    a new directory
