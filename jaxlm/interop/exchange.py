@@ -59,9 +59,14 @@ class Source:
     tensors: Tensors
 
     @property
+    def family(self) -> ModuleType:
+        """The family of its `model_type`. Raises Failure for one that is not known."""
+        return family(self.settings.get("model_type", ""))
+
+    @property
     def config(self) -> Config:
         """What jaxlm calls it. Raises Failure for a family or a setting that is not known."""
-        return family(self.settings.get("model_type", "")).read(self.settings)
+        return self.family.read(self.settings)
 
 
 def opened(path: Path) -> Source:
@@ -78,7 +83,7 @@ def load(source: Path | Source, layout: Layout, precision: Precision = Precision
     not known, missing or of another shape.
     """
     source = source if isinstance(source, Source) else opened(source)
-    kind, config, tensors = family(source.settings.get("model_type", "")), source.config, source.tensors
+    kind, config, tensors = source.family, source.config, source.tensors
     abstract = jax.eval_shape(lambda: build(config, jax.random.key(0), precision))
     leaves = flatten(abstract)
     held = correspondence(table(kind, config), abstract)

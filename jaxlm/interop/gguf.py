@@ -43,8 +43,10 @@ SETTINGS = {
 OPTIONAL = ("attention.head_count_kv", "attention.key_length", "rope.freq_base")
 AGREE = {"vocab_size": "vocab_size", "rope.dimension_count": "head_dim", "attention.value_length": "head_dim"}
 """Settings that say again what others say."""
-PAIRED = {"llama": ("attn_q", "attn_k"), "qwen2": ()}
-"""Architecture, which is also its `model_type` -> projections whose features lie in the order of RoPE's pairs."""
+ARCHITECTURE = "llama"
+"""The one that is read; also its `model_type`."""
+PAIRED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+"""Projections whose features lie in the order of RoPE's pairs -> the setting that counts their heads."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Stored:
     data: np.ndarray
     format: Any
     shape: tuple[int, ...]
-    heads: int
-    """Of features in the order of pairs; 0 for any other order."""
+    paired: str
+    """The setting that counts its heads, where features are in the order of pairs."""
 
 
 class File:
@@ -69,21 +71,18 @@ class File:
         """
         self.path, reader = path, _reader(path)
         self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
-        kind = self.field("general.architecture")
-        if kind not in PAIRED:
-            raise Failure(f"{path}: no architecture {kind!r} is known here; there are {', '.join(PAIRED)}")
+        if (kind := self.field("general.architecture")) != ARCHITECTURE:
+            raise Failure(f"{path}: no architecture {kind!r} is known here; there is {ARCHITECTURE}")
         self._stored = {}
         for tensor in reader.tensors:
             if tensor.tensor_type.name not in FORMATS:
                 raise Failure(f"{path}: {tensor.name} is {tensor.tensor_type.name}; known are {', '.join(FORMATS)}")
             part = tensor.name.split(".")[-2] if "." in tensor.name else ""
-            heads = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}.get(part, "")
-            count = self.fields.get(f"{kind}.{heads}") or self.fields.get(f"{kind}.attention.head_count", 0)
             shape = tuple(map(int, reversed(tensor.shape)))
-            paired = count if part in PAIRED[kind] else 0
-            self._stored[_name(tensor.name)] = Stored(tensor.data, tensor.tensor_type, shape, paired)
+            found = Stored(tensor.data, tensor.tensor_type, shape, PAIRED.get(part, ""))
+            self._stored[_name(tensor.name)] = found
         self.shapes = {name: one.shape for name, one in self._stored.items()}
-        self.settings = self._settings(kind)
+        self.settings = self._settings()
 
     def field(self, name: str) -> Any:
         """What stands under a name. Raises Failure where nothing does."""
@@ -97,9 +96,13 @@ class File:
 
         one = self._stored[name]
         found = np.asarray(dequantize(one.data, one.format), np.float32).reshape(one.shape)
-        return _halves(found, one.heads) if one.heads else found
+        if not one.paired:
+            return found
+        heads = self.settings.get(one.paired) or self.settings["num_attention_heads"]
+        return _halves(found, heads)
 
-    def _settings(self, kind: str) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
+        kind = ARCHITECTURE
         given = {name.removeprefix(f"{kind}."): name for name in self.fields if name.startswith(f"{kind}.")}
         if strange := sorted(given.keys() - SETTINGS.keys() - AGREE.keys()):
             raise Failure(f"{self.path}: settings that are not known here: {', '.join(strange)}")

@@ -9,7 +9,7 @@ from typing import Any
 from jaxlm.config.errors import Failure
 from jaxlm.tokenizers import files
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
-from jaxlm.tokenizers.tokenizer_json import made
+from jaxlm.tokenizers.tokenizer_json import added_token, made
 from jaxlm.tokenizers.vocabularies import bpe, byte_level
 
 CUTS = {
@@ -43,9 +43,8 @@ def tokenizer(fields: Mapping[str, Any], path: Path) -> HuggingFaceTokenizer:
     ids = files.distinct(path, [(token, number) for number, token in enumerate(tokens)])
     if len(ids) < len(tokens):
         raise Failure(f"{path} is damaged: {len(tokens) - len(ids)} tokens stand in it twice")
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
-        {"id": number, "content": tokens[number], **plain, "special": kind == CONTROL}
+        added_token(number, tokens[number], special=kind == CONTROL)
         for number, kind in enumerate(kinds)
         if kind in (CONTROL, USER)
     ]

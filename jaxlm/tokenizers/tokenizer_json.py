@@ -85,9 +85,8 @@ def canonical(described: dict[str, Any], ids: dict[str, int], special: set[str])
     chance (BPE dropout), and `special` tokens are special ones.
     """
     added = {one["content"]: one for one in described.get("added_tokens") or []}
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     for token in sorted(special, key=ids.__getitem__):
-        added[token] = {"id": ids[token], "content": token, **plain} | added.get(token, {}) | {"special": True}
+        added[token] = added_token(ids[token], token) | added.get(token, {}) | {"special": True}
     model = described["model"] | ({"dropout": None} if "dropout" in described["model"] else {})
     changed = {
         "version": described.get("version", "1.0"),
@@ -101,6 +100,12 @@ def canonical(described: dict[str, Any], ids: dict[str, int], special: set[str])
         "model": model,
     }
     return json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def added_token(number: int, token: str, special: bool = True) -> dict[str, Any]:
+    """A token that is found in a text before its model sees it, as the file has it."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": token, **plain, "special": special}
 
 
 def _ids(described: dict[str, Any], path: Path) -> dict[str, int]:

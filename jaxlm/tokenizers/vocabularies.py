@@ -11,7 +11,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.tokenizers import files
 from jaxlm.tokenizers.alphabet import BYTES
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
-from jaxlm.tokenizers.tokenizer_json import made
+from jaxlm.tokenizers.tokenizer_json import added_token, made
 
 CLS, SEP, PAD, MASK, UNKNOWN = "[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"
 WORDS = ("<pad>", "<unk>", "<s>", "</s>")
@@ -101,7 +101,7 @@ def wordpiece(config: WordPieceFile) -> HuggingFaceTokenizer:
         raise UsageError(f"{str(path)!r} is not BERT's vocabulary: it has no {', '.join(missing)}")
     normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
     described = {
-        "added_tokens": [_special(places[token], token) for token in (UNKNOWN, MASK) if token in places],
+        "added_tokens": [added_token(places[token], token) for token in (UNKNOWN, MASK) if token in places],
         "normalizer": normalizer | {"strip_accents": None, "lowercase": config.lowercase},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
@@ -142,8 +142,3 @@ def words(texts: Iterable[str], vocab: int) -> HuggingFaceTokenizer:
         "model": {"type": "WordLevel", "vocab": places, "unk_token": WORDS[1]},
     }
     return made(described, Path("tokenizer.json"), begin=WORDS[2], end=WORDS[3], padding=WORDS[0])
-
-
-def _special(number: int, token: str) -> dict[str, Any]:
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **plain, "special": True}

@@ -43,7 +43,7 @@ def test_refusals(capsys, words, said):
 def test_a_missing_compiler_is_named_without_importing_jax():
     program = (
         "import sys\nfrom jaxlm.planning import topology\n"
-        "topology.EXTRAS['tpu'] = ('no_such_package', 'tpu')\n"
+        "topology.EXTRAS['tpu'] = ('no_such_package',)\n"
         "from jaxlm.cli import main\ncode = main(sys.argv[1:])\nassert 'jax' not in sys.modules\nsys.exit(code)"
     )
     words = [sys.executable, "-c", program, "plan", SMALL, "--topology", "v5e:2x2"]

@@ -56,9 +56,14 @@ def test_environment_keeps_the_cpu_as_the_default():
 
 def test_a_missing_compiler_is_one_line(monkeypatch):
     for platform, text in (("tpu", "v5e:2x2"), ("cuda", "h100:8")):
-        monkeypatch.setitem(topology.EXTRAS, platform, ("no_such_package.inner", platform))
+        monkeypatch.setitem(topology.EXTRAS, platform, ("no_such_package.inner",))
         with pytest.raises(UsageError, match=rf"pip install 'jaxlm\[{platform}\]'"):
             topology.check_installed(topology.parse(text))
+
+
+def test_either_of_two_compilers_is_enough(monkeypatch):
+    monkeypatch.setitem(topology.EXTRAS, "cuda", ("no_such_package.inner", "json"))
+    topology.check_installed(topology.parse("h100:8"))
 
 
 @pytest.mark.nightly

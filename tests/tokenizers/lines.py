@@ -95,3 +95,16 @@ def emoji() -> list[str]:
 
 TEXTS = {"english": english, "japanese": japanese, "real japanese": real_japanese, "code": code, "emoji": emoji}
 """Name -> a function that gives `COUNT` lines."""
+
+HARD = [
+    "",
+    " ",
+    "\n",
+    "   leading and trailing   ",
+    "tabs\t\tand\r\nreturns\n\n\n",
+    "def f():\n        return {}\n",
+    "emoji 👩‍👩‍👧 flags 🇯🇵 and 日本語, naïve café",
+    "cafe\u0301 is not caf\u00e9; ﬁ is not fi; Ａ is not A",
+    "controls ␀ \x00 \x01 \x7f \x85 \u2028 \u200b \ufeff",
+]
+"""Texts that a lossless tokenizer gives back."""

@@ -15,20 +15,10 @@ from jaxlm.data import dataset
 from jaxlm.tokenizers import ByteTokenizer, Tokenizer, build, given, stream, train
 from jaxlm.tokenizers.build import keep, reopen
 from tests.tokenizers import trained
+from tests.tokenizers.lines import HARD
 
 LOSSLESS = ("byte_bpe", "fallback", "gpt2", "bytes", "sentencepiece")
 KINDS = (*trained.KINDS, "gpt2", "vocab.txt", "whitespace", "bytes", "sentencepiece")
-HARD = [
-    "",
-    " ",
-    "\n",
-    "   leading and trailing   ",
-    "tabs\t\tand\r\nreturns\n\n\n",
-    "def f():\n        return {}\n",
-    "emoji 👩‍👩‍👧 flags 🇯🇵 and 日本語, naïve café",
-    "cafe\u0301 is not caf\u00e9; ﬁ is not fi; Ａ is not A",
-    "controls ␀ \x00 \x01 \x7f \x85 \u2028 \u200b \ufeff",
-]
 
 
 @pytest.fixture(scope="module")

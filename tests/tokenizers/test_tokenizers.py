@@ -7,21 +7,14 @@ import sentencepiece
 from jaxlm.config import Bytes, SentencePiece, SentencePieceFile
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.tokenizers import ByteTokenizer, SentencePieceTokenizer, build, load, stream, train
+from tests.tokenizers import lines
 
 TEXTS = [
     f"class Node{i}:\n    def visit_{name}(self, v):\n\t\treturn self.{name} + {i * 37}\n\n\n# Of {name}.\n"
     for i, name in enumerate(["alpha", "beta", "gamma", "delta", "value", "token", "stream", "document"] * 8)
 ]
 HARD = [
-    "",
-    " ",
-    "\n",
-    "   leading and trailing   ",
-    "tabs\t\tand\r\nreturns\n\n\n",
-    "def f():\n        return {}\n",
-    "emoji 👩‍👩‍👧 flags 🇯🇵 and 日本語, naïve café",
-    "cafe\u0301 is not caf\u00e9; ﬁ is not fi; Ａ is not A",
-    "controls ␀ \x00 \x01 \x7f \x85 \u2028 \u200b \ufeff",
+    *lines.HARD,
     "▁ a lower block ▁▁ and a space ▁ ▁",
     "<s></s><pad><unk><0x41> are text",
 ]
