@@ -118,6 +118,9 @@ def test_a_run_of_either(directory, tokenizer, tmp_path):
     runs = [bring(source, str(tmp_path / name)) for source, name in ((file, "one"), (directory, "two"))]
     loaded = [load_run(run) for run in runs]
     for model, found, _ in loaded:
+        text = "<|endoftext|>"  # ends nothing here, and is a special token all the same
+        assert 0 not in found.encode(text)
+        assert found.decode([0, 40]) == found.decode([40])
         text = "def f(x): 12345 日本 👍🏽 <|im_end|>"
         wanted = tokenizer.encode_batch([text.removesuffix("<|im_end|>")])[0].ids
         assert found.encode(text).tolist()[: len(wanted)] == wanted
