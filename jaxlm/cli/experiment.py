@@ -9,13 +9,15 @@ from typing import Any
 from jaxlm.cli import text
 from jaxlm.config.check import check
 from jaxlm.config.codec import initial, what_hash
+from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment
+from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
 from jaxlm.runs.digest import parameters
+from jaxlm.runs.directory import read_experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,9 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
     if not words or words[0].startswith("-"):
         raise UsageError(f"the experiment comes first: {usage}")
     base = load_experiment(words[0])
-    experiment = apply(base, words[1:], options + bare)
     if "init" in given:
-        experiment = dataclasses.replace(experiment, initial=given["init"])
+        base = _from_initial(base, given["init"])
+    experiment = apply(base, words[1:], options + bare)
     if not wants_help:
         check(experiment)
         experiment = _pinned(experiment)
@@ -73,13 +75,24 @@ def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) ->
     return given, rest
 
 
+def _from_initial(base: Experiment, run: str) -> Experiment:
+    """The experiment as it starts from a run, with that run's model and tokenizer where it says so."""
+    base = dataclasses.replace(base, initial=run)
+    run, _ = initial(base)
+    if "://" not in run and not Path(run).exists():
+        raise UsageError(f"--init {run}: no such run or model")
+    if isinstance(base.model, OfInitial):
+        base = dataclasses.replace(base, model=read_experiment(run).model)
+    if isinstance(base.tokenizer, OfInitial):
+        base = dataclasses.replace(base, tokenizer=kept(read_experiment(run).tokenizer, Path(run) / "tokenizer"))
+    return base
+
+
 def _pinned(experiment: Experiment) -> Experiment:
     """Initial parameters named by what they are, `RUN@DIGEST`, as they are part of the experiment's hash."""
     run, digest = initial(experiment)
     if not run or digest:
         return experiment
-    if "://" not in run and not Path(run).exists():
-        raise UsageError(f"--init {run}: no such run or model")
     return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
 
 

@@ -1,9 +1,9 @@
-"""usage: jaxlm generate RUN --prompt TEXT [--tokens N] [--temperature T] [--seed S] [--samples N]
+"""usage: jaxlm generate MODEL_OR_RUN --prompt TEXT [--tokens N] [--temperature T] [--seed S] [--samples N]
                       [--top-k K] [--top-p P] [--min-p M]
 
-Text from a run, written as it is drawn.
+Text from a model, written as it is drawn.
 
-  RUN                  a run directory, or its name in runs/
+  MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   --prompt TEXT        what to continue; - reads standard input
   --tokens 100         most tokens to draw
   --temperature 1.0    divides the logits; 0 takes the likeliest token
@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from jaxlm.cli import environment
+from jaxlm.cli import environment, models
 from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
 
@@ -29,22 +29,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """The message as UsageError."""
-        raise UsageError(f"{message}; jaxlm generate --help tells more")
+        raise UsageError(f"{message}; {self.prog} --help tells more")
+
+
+KINDS = {"tokens": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float, "seed": int}
 
 
 def parse(argv: list[str]) -> tuple[str, str, Options]:
     """Run, prompt and options. Raises UsageError."""
     parser = Parser(prog="jaxlm generate", add_help=False, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="MODEL_OR_RUN")
     parser.add_argument("--prompt", required=True)
-    kinds = {"tokens": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float}
-    for name, kind in {**kinds, "seed": int, "samples": int}.items():
+    found, options = drawn(parser, argv, KINDS | {"samples": int})
+    return found["run"], found["prompt"], options
+
+
+def drawn(parser: Parser, argv: list[str], kinds: dict[str, type]) -> tuple[dict[str, str], Options]:
+    """What a parser was given besides `kinds`, the options of drawing. Raises UsageError."""
+    for name, kind in kinds.items():
         parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, type=kind)
     found = vars(parser.parse_args(argv))
-    run, prompt = found.pop("run"), found.pop("prompt")
-    options = Options(**{name: value for name, value in found.items() if value is not None})
+    options = Options(**{name: found.pop(name) for name in kinds if found[name] is not None})
     _check(options)
-    return run, prompt, options
+    return found, options
 
 
 def _check(o: Options) -> None:
@@ -66,7 +73,7 @@ def main(argv: list[str]) -> int:
     name, prompt, options = parse(argv)
     from jaxlm.runs.ledger import find_run
 
-    run = find_run(name)
+    run = find_run(models.run_of(name, ["generate", *argv]))
     environment.prepare(["generate", *argv])
     if prompt == "-":
         prompt = sys.stdin.read()

@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxlm.cli import experiment
+from jaxlm.cli import experiment, models
 from jaxlm.cli.planned import milliseconds, pages, share
 from jaxlm.cli.text import size, table
 from jaxlm.config import flags
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from jaxlm.planning.search import Compiled
     from jaxlm.planning.topology import Topology
 
-OPTIONS = ("topology", "price", "json", "hlo", "search")
+OPTIONS = ("init", "topology", "price", "json", "hlo", "search")
 BARE = ("save",)
 USAGE = "jaxlm plan EXPERIMENT --topology v5p:4x4x4"
 
 
 def main(argv: list[str]) -> int:
     """Compiles and prints the plan. Returns the exit code."""
-    request = experiment.parse(argv, OPTIONS, USAGE, BARE)
+    request = experiment.parse(models.with_init(["plan", *argv]), OPTIONS, USAGE, BARE)
     if request.help:
         print(experiment.fields(request.experiment))
         return 0

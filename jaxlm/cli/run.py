@@ -1,11 +1,11 @@
-"""usage: jaxlm run EXPERIMENT [--init RUN] [--run-dir DIR] [--profile A:B] [OVERRIDES]
+"""usage: jaxlm run EXPERIMENT [--init MODEL_OR_RUN] [--run-dir DIR] [--profile A:B] [OVERRIDES]
 
 Trains, evaluates and samples, and writes the run to runs/NAME-HASH. Run again, it resumes exactly; a finished
 run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A plan of these devices that
 `jaxlm plan --save` has kept is printed beside what is measured.
 
   EXPERIMENT               a file with `def experiment() -> Experiment`, or its module
-  --init RUN               start from the parameters of a run
+  --init MODEL_OR_RUN      start from the parameters of a run, a directory of Hugging Face's, or a .gguf file
   --run-dir DIR            write to another directory (a path, gs:// or s3://)
   --profile A:B            profile steps A to B
 
@@ -16,7 +16,7 @@ run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A p
 
 from __future__ import annotations
 
-from jaxlm.cli import environment, experiment
+from jaxlm.cli import environment, experiment, models
 from jaxlm.config.errors import UsageError
 from jaxlm.config.load import directory
 from jaxlm.runs import plans
@@ -27,7 +27,7 @@ USAGE = "jaxlm run EXPERIMENT [--train.steps 50 ...]"
 
 def main(argv: list[str]) -> int:
     """Checks everything that can be checked, then trains. Returns the exit code."""
-    request = experiment.parse(argv, OPTIONS, USAGE)
+    request = experiment.parse(models.with_init(["run", *argv]), OPTIONS, USAGE)
     if request.help:
         print(experiment.fields(request.experiment))
         return 0

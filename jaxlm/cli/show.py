@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from math import prod
 
-from jaxlm.cli import experiment
+from jaxlm.cli import experiment, models
 from jaxlm.cli.text import bold, count, size, table
 from jaxlm.config.codec import what_hash, whole_hash
 from jaxlm.config.errors import UsageError
@@ -23,7 +23,7 @@ OPTIONS = ("init", "devices")
 
 def main(argv: list[str]) -> int:
     """Prints the page. Returns the exit code."""
-    request = experiment.parse(argv, OPTIONS, "jaxlm show EXPERIMENT")
+    request = experiment.parse(models.with_init(["show", *argv]), OPTIONS, "jaxlm show EXPERIMENT")
     if request.help:
         print(experiment.fields(request.experiment))
         return 0

@@ -1,10 +1,14 @@
 """What experiments are made of: frozen dataclasses, importable without jax or numpy."""
 
 from jaxlm.config.data import (
+    BestFit,
     Bytes,
+    ChatTemplate,
+    Conversations,
     Corpus,
     Filters,
     Gpt2Files,
+    Joined,
     PythonText,
     SentencePiece,
     SentencePieceFile,
@@ -15,7 +19,7 @@ from jaxlm.config.data import (
     Whitespace,
     WordPieceFile,
 )
-from jaxlm.config.experiment import Every, Experiment, Mesh, Pipeline, Samples, Train, Where
+from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
 from jaxlm.config.model import (
     Alibi,
     AllHeads,

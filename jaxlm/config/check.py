@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaxlm.config.data import Bytes, SentencePiece, Whitespace
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment
+from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
 from jaxlm.config.model import Encoder, EncoderDecoder, Learned, Rwkv4
 from jaxlm.config.objective import Autoregressive
@@ -33,6 +33,8 @@ SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1",
 
 def check(experiment: Experiment) -> None:
     """Raises one UsageError that lists everything wrong, each with its path and what to do."""
+    if isinstance(experiment.model, OfInitial) or isinstance(experiment.tokenizer, OfInitial):
+        raise UsageError(f"{experiment.name} goes on from a model: name it, --init MODEL_OR_RUN")
     problems = [*_ranges(experiment), *_agreement(experiment)]
     if problems:
         raise UsageError("\n".join(problems))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 # --- raw text ----------------------------------------------------------------------------------------------
@@ -64,7 +65,48 @@ class Tfds:
     """Split for evaluation."""
 
 
-Data = Corpus | Tfds
+ASSISTANT = "assistant"
+"""The role of the model in a conversation."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The tokenizer's own chat template, or another; the model learns what an assistant says, and to end there."""
+
+    path: str = ""
+    """A Jinja file that takes the place of the tokenizer's template."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Prompts and answers one after another, for tokenizers without a template; each answer ends in `eos`."""
+
+    between: str = "\n"
+    """What stands between a prompt and its answer, and after `eos` before the next prompt."""
+
+
+Form = ChatTemplate | Joined
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Prompts and answers: only the answers, each with the token that ends it, are predicted."""
+
+    paths: tuple[str, ...] = ()
+    """`.jsonl` files, or globs (`**` for any depth); one conversation a line."""
+    prompt: str = "prompt"
+    """Field of a line that holds what the user says."""
+    answer: str = "answer"
+    """Field that holds what the model is to say."""
+    messages: str = "messages"
+    """Field of a whole conversation, a list of {"role", "content"}; a line that has it needs no other."""
+    form: Form = ChatTemplate()
+    held_out: int = 200_000
+    """Bytes, at least, of whole conversations for evaluation; a training conversation that shares 13 words in a
+    row with one of them is dropped."""
+
+
+Data = Corpus | Tfds | Conversations
 
 # --- tokenizers --------------------------------------------------------------------------------------------
 
@@ -139,6 +181,17 @@ class Whitespace:
 
 Tokenizer = SentencePiece | Bytes | SentencePieceFile | TokenizerJson | Gpt2Files | WordPieceFile | Whitespace
 
+
+def kept(tokenizer: Tokenizer, directory: Path) -> Tokenizer:
+    """The same tokenizer out of the directory in which a run keeps it."""
+    match tokenizer:
+        case Bytes():
+            return tokenizer
+        case SentencePiece() | SentencePieceFile():
+            return SentencePieceFile(str(directory / "tokenizer.model"))
+    return TokenizerJson(str(directory / "tokenizer.json"))
+
+
 # --- rows --------------------------------------------------------------------------------------------------
 
 
@@ -150,4 +203,14 @@ class Stream:
     """A document cut at a row's edge continues its positions, or restarts them with the row."""
 
 
-Packing = Stream
+@dataclass(frozen=True)
+class BestFit:
+    """Whole documents in rows that are padded: longest first, each where it leaves the least room (Ding et al.
+    2024, arXiv:2404.10830). A document longer than a row is cut into rows.
+    """
+
+    positions: Literal["document", "row"] = "document"
+    """A cut document continues its positions, or restarts them with the row."""
+
+
+Packing = Stream | BestFit

@@ -107,12 +107,17 @@ class Where:
 
 
 @dataclass(frozen=True)
+class OfInitial:
+    """That of the run or model whose parameters this one starts from (`--init`), in whose place it then stands."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything outside `where` decides what is computed and is hashed."""
 
     name: str
-    model: Model = Decoder()
-    tokenizer: Tokenizer = SentencePiece()
+    model: Model | OfInitial = Decoder()
+    tokenizer: Tokenizer | OfInitial = SentencePiece()
     data: Data = Corpus()
     packing: Packing = Stream()
     objective: Objective = Autoregressive()

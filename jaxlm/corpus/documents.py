@@ -119,31 +119,43 @@ def _entry(kind: str, name: str, value: object, indent: str) -> str:
 
 
 def _text_files(paths: tuple[str, ...]) -> Iterator[Raw]:
-    """Names are paths below the files' common folder, so they survive a move of the whole."""
-    files = _expand(paths)
+    found = named_files(paths, (".txt", ".jsonl"), "data.source.paths")
+    return (raw for path, name in found for raw in _file(path, name))
+
+
+def named_files(paths: tuple[str, ...], suffixes: tuple[str, ...], option: str) -> list[tuple[Path, str]]:
+    """Files and globs, each file once, and their names: paths below the files' common folder, which survive a move
+    of the whole.
+
+    Raises UsageError, which names the option, where there is no such file or it is of another kind.
+    """
+    files = _expand(paths, suffixes, option)
     root = os.path.commonpath([file.parent for file in files])
-    return (raw for file in files for raw in _file(file, Path(os.path.relpath(file, root)).as_posix()))
+    return [(file, Path(os.path.relpath(file, root)).as_posix()) for file in files]
 
 
-def _expand(paths: tuple[str, ...]) -> list[Path]:
+def _expand(paths: tuple[str, ...], suffixes: tuple[str, ...], option: str) -> list[Path]:
+    kinds = " or ".join(suffixes)
     if not paths:
-        raise UsageError("data.source.paths is empty: name at least one .txt or .jsonl file, or a glob")
+        raise UsageError(f"{option} is empty: name at least one {kinds} file, or a glob")
     found: dict[Path, None] = {}
     for path in paths:
         matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else [path]
         if not matches:
-            raise UsageError(f"data.source.paths: the glob {path!r} matches no file")
+            raise UsageError(f"{option}: the glob {path!r} matches no file")
         for match in map(Path, matches):
             if not match.is_file():
-                raise UsageError(f"data.source.paths: there is no file {str(match)!r}")
-            if match.suffix not in (".txt", ".jsonl"):
-                raise UsageError(f"data.source.paths: {str(match)!r} is neither .txt nor .jsonl")
+                raise UsageError(f"{option}: there is no file {str(match)!r}")
+            if match.suffix not in suffixes:
+                raise UsageError(f"{option}: {str(match)!r} is no {kinds} file")
             found[match.absolute()] = None
     return list(found)
 
 
 def _file(path: Path, name: str) -> Iterable[Raw]:
-    return [Raw(name, _read(path))] if path.suffix == ".txt" else _lines(path, name)
+    if path.suffix == ".txt":
+        return [Raw(name, _read(path))]
+    return (Raw(f"{name}:{number}", _field(line, path, number)) for number, line in lines(path))
 
 
 def _read(path: Path) -> bytes:
@@ -153,12 +165,13 @@ def _read(path: Path) -> bytes:
         raise Failure(f"cannot read {str(path)!r}: {error.strerror}") from error
 
 
-def _lines(path: Path, name: str) -> Iterator[Raw]:
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1. Raises Failure if it cannot be read."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield Raw(f"{name}:{number}", _field(line, path, number))
+                    yield number, line
     except OSError as error:
         raise Failure(f"cannot read {str(path)!r}: {error.strerror}") from error
 

@@ -45,16 +45,23 @@ def _rank(name: str) -> bytes:
     return sha256(name.encode()).digest()
 
 
-def decontaminate(train: Sequence[Document], held_out: Sequence[Document]) -> tuple[list[Document], int]:
+def decontaminate(
+    train: Sequence[Document], held_out: Sequence[Document], *, common: int | None = None
+) -> tuple[list[Document], int]:
     """Training documents that share no run of 13 words with a held-out one, and how many do.
 
     Strict: one shared run drops the whole training document, even if it is only a license header. Words are
     compared case folded, without punctuation. Not caught: shorter overlaps, paraphrases, and copies in which
-    at least every 13th word was changed.
+    at least every 13th word was changed. A run that more than `common` training documents hold is a phrase and
+    contaminates nothing (Brown et al. ignore those of more than 10); None has no such runs.
     """
     numbers = words([document.text for document in (*train, *held_out)])
     found = [hashes(ids, NGRAM) for ids in numbers]
     known = np.unique(np.concatenate([*found[len(train) :], np.empty(0, np.uint64)]))
+    if common is not None:
+        runs = [np.unique(one) for one in found[: len(train)]]
+        phrases, counts = np.unique(np.concatenate([*runs, np.empty(0, np.uint64)]), return_counts=True)
+        known = np.setdiff1d(known, phrases[counts > common], assume_unique=True)
     kept = [document for document, runs in zip(train, found) if not _any_in(runs, known)]
     return kept, len(train) - len(kept)
 

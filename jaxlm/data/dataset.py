@@ -11,32 +11,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer, UInt8
 
 from jaxlm.config.errors import Failure
 from jaxlm.tokenizers import Tokenizer
 
 FORMAT = 1
-TOKENS, OFFSETS, MANIFEST = "tokens.bin", "offsets.bin", "manifest.json"
+TOKENS, PREDICTED, OFFSETS, MANIFEST = "tokens.bin", "predicted.bin", "offsets.bin", "manifest.json"
+
+
+class Tokenized(NamedTuple):
+    """A document as it is written."""
+
+    ids: Int32[np.ndarray, " tokens"]
+    """All of them, those that begin and end it included."""
+    predicted: Bool[np.ndarray, " tokens"] | None
+    """Which of them the model is to predict; None is all but the first."""
+    bytes: int
+    """UTF-8 bytes of the text that is predicted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Documents as tokens. Each is `bos, text..., eos`; nothing lies between them."""
+    """Documents as tokens; nothing lies between them."""
 
     tokens: Integer[np.ndarray, " tokens"]
     """All documents, one after another; unsigned 16-bit where the vocabulary allows it."""
     offsets: Int64[np.ndarray, " documents_plus_1"]
     """Document i is tokens[offsets[i] : offsets[i + 1]]."""
     bytes: int
-    """UTF-8 bytes of the documents' text: the denominator of bits per byte."""
+    """UTF-8 bytes of the text that is predicted: the denominator of bits per byte."""
     vocab: int
     pad: int
     fingerprint: str
-    """sha256 of tokens and offsets."""
+    """sha256 of all arrays."""
+    predicted: UInt8[np.ndarray, " tokens"] | None = None
+    """1 where the token is to be predicted from those before it, else 0; None predicts all but the first of each
+    document."""
 
     @property
     def documents(self) -> int:
@@ -44,7 +58,7 @@ class Dataset:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " documents"]:
-        """Tokens of each document, `bos` and `eos` included."""
+        """Tokens of each document, those that begin and end it included."""
         return np.diff(self.offsets)
 
     def lengths_of(self, indices: Int64[np.ndarray, " chosen"]) -> Int64[np.ndarray, " chosen"]:
@@ -57,32 +71,48 @@ def in_memory(
     bytes: int,
     vocab: int,
     pad: int,
+    predicted: Iterable[Sequence[SupportsIndex]] | None = None,
 ) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
     arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
     tokens = np.concatenate([*arrays, np.empty(0, _dtype(vocab))])
+    marks = None if predicted is None else np.concatenate([np.asarray(one, np.uint8) for one in predicted])
     offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int64)
     digest = sha256(tokens.tobytes())
-    digest.update(offsets.tobytes())
-    return Dataset(tokens, offsets, bytes, vocab, pad, digest.hexdigest())
+    digest.update((b"" if marks is None else marks.tobytes()) + offsets.tobytes())
+    return Dataset(tokens, offsets, bytes, vocab, pad, digest.hexdigest(), marks)
 
 
-def write(texts: Iterable[str], tokenizer: Tokenizer, directory: Path, *, batch: int = 256) -> None:
-    """Tokenizes texts, a batch at a time, into `directory`, which then exists whole or not at all."""
+def texts(found: Iterable[str], tokenizer: Tokenizer, *, batch: int = 256) -> Iterator[Tokenized]:
+    """Texts between `bos` and `eos`, tokenized a batch at a time."""
+    for group in _batches(found, batch):
+        for text, ids in zip(group, tokenizer.encode_batch(group), strict=True):
+            whole = np.concatenate([[tokenizer.bos], ids, [tokenizer.eos]]).astype(np.int32)
+            yield Tokenized(whole, None, len(text.encode()))
+
+
+def write(documents: Iterable[Tokenized], tokenizer: Tokenizer, directory: Path) -> None:
+    """Writes documents, one after another, into `directory`, which then exists whole or not at all.
+
+    Either all of them say what is predicted, or none.
+    """
     dtype = _dtype(tokenizer.vocab)
-    digest, offsets, size = sha256(), [0], 0
+    offsets, size = [0], 0
     with atomic(directory) as partial:
-        with (partial / TOKENS).open("wb") as file:
-            for group in _batches(texts, batch):
-                size += sum(len(text.encode()) for text in group)
-                for ids in tokenizer.encode_batch(group):
-                    data = np.concatenate([[tokenizer.bos], ids, [tokenizer.eos]]).astype(dtype).tobytes()
-                    file.write(data)
-                    digest.update(data)
-                    offsets.append(offsets[-1] + len(ids) + 2)
-        index = np.array(offsets, "<i8").tobytes()
-        digest.update(index)
-        (partial / OFFSETS).write_bytes(index)
+        with (partial / TOKENS).open("wb") as tokens, (partial / PREDICTED).open("wb") as predicted:
+            for document in documents:
+                tokens.write(document.ids.astype(dtype).tobytes())
+                if document.predicted is not None:
+                    predicted.write(document.predicted.astype(np.uint8).tobytes())
+                offsets.append(offsets[-1] + len(document.ids))
+                size += document.bytes
+        marked = (partial / PREDICTED).stat().st_size
+        if not marked:
+            (partial / PREDICTED).unlink()
+        elif marked != offsets[-1]:
+            raise ValueError("some documents say what is predicted, and others do not")
+        (partial / OFFSETS).write_bytes(np.array(offsets, "<i8").tobytes())
+        files = (TOKENS, PREDICTED, OFFSETS) if marked else (TOKENS, OFFSETS)
         manifest = {
             "format": FORMAT,
             "dtype": dtype.str,
@@ -92,9 +122,19 @@ def write(texts: Iterable[str], tokenizer: Tokenizer, directory: Path, *, batch:
             "vocab": tokenizer.vocab,
             "pad": tokenizer.pad,
             "tokenizer": tokenizer.fingerprint,
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": _digest(partial / name for name in files),
+            "predicted": bool(marked),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while data := file.read(1 << 20):
+                digest.update(data)
+    return digest.hexdigest()
 
 
 def load(directory: Path) -> Dataset:
@@ -105,9 +145,12 @@ def load(directory: Path) -> Dataset:
             raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
         tokens = _map(directory / TOKENS, np.dtype(manifest["dtype"]), manifest["tokens"])
         offsets = _map(directory / OFFSETS, np.dtype("<i8"), manifest["documents"] + 1)
+        marked = manifest.get("predicted")  # absent where an earlier version wrote plain documents
+        predicted = _map(directory / PREDICTED, np.dtype("u1"), manifest["tokens"]) if marked else None
     except (OSError, ValueError, KeyError) as error:
         raise Failure(f"the tokens in {str(directory)!r} are damaged ({error}): remove the directory") from error
-    return Dataset(tokens, offsets, manifest["bytes"], manifest["vocab"], manifest["pad"], manifest["fingerprint"])
+    facts = (manifest[name] for name in ("bytes", "vocab", "pad", "fingerprint"))
+    return Dataset(tokens, offsets, *facts, predicted)
 
 
 def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:

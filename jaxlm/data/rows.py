@@ -1,23 +1,24 @@
-"""Rows of the token stream: what any process needs to know of any step, from (seed, step) alone.
+"""Rows of tokens: what any process needs to know of any step, from (seed, step) alone.
 
-The stream is the concatenation of epochs, each a permutation of all documents, and so L tokens long. Row r is
-its tokens [rT, (r + 1)T), and row i of step s is s * batch + i. A document is `bos, text..., eos`; a token is
-predicted from those before it in its document, so `bos` never is, and nothing is predicted from `eos`.
+Row i of step s is row s * batch + i of a plan, which says for every row which places of which documents it holds
+(`data/stream.py`, `data/best_fit.py`). A document is `bos, text..., eos`, or what a chat template made of a
+conversation; a token is predicted from those before it in its document, so the first never is, and nothing is
+predicted from the last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from jaxlm.config.data import Packing, Stream
+from jaxlm.config.data import BestFit, Packing, Stream
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.data import order
+from jaxlm.data import best_fit, order, stream
 from jaxlm.data.dataset import Dataset
 
 
@@ -31,10 +32,22 @@ class Row(NamedTuple):
     targets: Int32[np.ndarray, " pos"]
     """The next token of the same document; padding where there is none."""
     weights: Float32[np.ndarray, " pos"]
-    """1 where there is a target, else 0."""
+    """1 where there is a target that is to be predicted, else 0."""
     documents: Int32[np.ndarray, " pos"]
     """epoch * documents + document, modulo 2**31: a key for randomness, with the position."""
     row: int
+
+
+class Plan(Protocol):
+    """Which places of which documents each row holds."""
+
+    rows: int
+    """Rows that hold one epoch, the last perhaps in part."""
+    version: tuple
+    """What tells this way of laying rows out from others; empty for the first, that of streams."""
+
+    def places(self, first: int, count: int) -> tuple[Int64[np.ndarray, "row pos"], Int64[np.ndarray, "row pos"]]:
+        """For rows first .. first + count - 1: epoch * documents + document (-1 is padding), the place in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +62,19 @@ class Rows:
     seed: int | None
     """Of the permutations; None is one epoch in the dataset's own order, then padding."""
     positions: Literal["document", "row"] = "document"
+    packing: type[Packing] = Stream
 
     def __post_init__(self):
         if self.length < 1 or self.size < 1:
             raise UsageError(f"train.length={self.length}, train.batch={self.size}: both must be at least 1")
         if self.dataset.documents == 0 or self.dataset.offsets[-1] == 0:
             raise Failure("there are no documents to make rows of: the dataset is empty")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Where documents lie in rows."""
+        kind = {Stream: stream.Plan, BestFit: best_fit.Plan}[self.packing]
+        return kind(self.dataset, self.length, self.seed)
 
     @property
     def epoch_tokens(self) -> int:
@@ -64,16 +84,21 @@ class Rows:
     @property
     def steps(self) -> int:
         """Batches that hold one epoch, the last perhaps in part."""
-        return -(-self.epoch_tokens // (self.length * self.size))
+        return -(-self.plan.rows // self.size)
+
+    @property
+    def full(self) -> float:
+        """Share of an epoch's rows that is not padding."""
+        return self.epoch_tokens / (self.plan.rows * self.length)
 
     @property
     def fingerprint(self) -> str:
         """sha256 of all that decides the content of every batch."""
         parts = (self.dataset.fingerprint, order.VERSION, self.length, self.size, self.seed, self.positions)
-        return sha256(repr(parts).encode()).hexdigest()
+        return sha256(repr(parts + self.plan.version).encode()).hexdigest()
 
     def row(self, index: int) -> Row:
-        """Row `index` of the stream."""
+        """Row `index` of the plan."""
         columns = self._rows(index, 1)
         return Row(*(columns[name][0] for name in Row._fields[:-1]), row=index)
 
@@ -89,78 +114,38 @@ class Rows:
         return self._rows(step * self.size + start, max(stop - start, 0))
 
     def _rows(self, first: int, count: int) -> dict[str, np.ndarray]:
-        shape = (count, self.length)
-        # One more token than the rows hold: the target of the last.
-        tokens, documents, places = self._span(first * self.length, (first + count) * self.length + 1)
-        real = documents[:-1] >= 0
-        follows = real & (documents[1:] == documents[:-1])
-        column = np.broadcast_to(np.arange(self.length), shape)
-        place = places[:-1].reshape(shape)
-        starts = (place == 0) | (column == 0)
+        data = self.dataset
+        keys, places = self.plan.places(first, count)
+        real = keys >= 0
+        document = np.where(real, keys, 0) % data.documents
+        at = data.offsets[document] + places
+        follows = real & (at + 1 < data.offsets[document + 1])
+        after = np.where(follows, at + 1, 0)
+        predicted = follows if data.predicted is None else follows & data.predicted[after].astype(bool)
+        column = np.broadcast_to(np.arange(self.length), keys.shape)
+        starts = np.diff(keys, prepend=-2, axis=1) != 0
         if self.positions == "row":
-            place = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
-        real = real.reshape(shape)
-        pad = self.dataset.pad
+            places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
         return {
-            "ids": tokens[:-1].reshape(shape),
+            "ids": np.where(real, data.tokens[at], data.pad).astype(np.int32),
             "segments": np.where(real, np.cumsum(starts, axis=1), 0).astype(np.int32),
-            "positions": np.where(real, place, 0).astype(np.int32),
-            "targets": np.where(follows, tokens[1:], pad).astype(np.int32).reshape(shape),
-            "weights": follows.astype(np.float32).reshape(shape),
-            "documents": (np.where(real, documents[:-1].reshape(shape), 0) % 2**31).astype(np.int32),
+            "positions": np.where(real, places, 0).astype(np.int32),
+            "targets": np.where(follows, data.tokens[after], data.pad).astype(np.int32),
+            "weights": predicted.astype(np.float32),
+            "documents": (np.where(real, keys, 0) % 2**31).astype(np.int32),
             "rows": ((first + np.arange(count)) % 2**31).astype(np.int32),
         }
-
-    def _span(
-        self, start: int, stop: int
-    ) -> tuple[Int32[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Tokens [start, stop) of the stream, the document of each (-1 is padding), its place there."""
-        length = self.epoch_tokens
-        parts = []
-        while start < stop:
-            epoch = start // length
-            if self.seed is None and epoch > 0:
-                none = np.full(stop - start, -1, np.int64)
-                parts.append((np.full(stop - start, self.dataset.pad, np.int32), none, none))
-                break
-            end = min(stop, (epoch + 1) * length)
-            parts.append(self._part(epoch, start - epoch * length, end - epoch * length))
-            start = end
-        tokens, documents, places = map(np.concatenate, zip(*parts))
-        return tokens, documents, places
-
-    def _part(self, epoch: int, start: int, stop: int):
-        """The same for tokens [start, stop) of one epoch."""
-        layout = _layout(self.dataset, self.seed, epoch)
-        low, high = np.searchsorted(layout.ends, [start, stop - 1], side="right")
-        chosen = layout.order[low : high + 1]
-        begins = layout.ends[low : high + 1] - self.dataset.lengths_of(chosen)
-        cut = np.clip(layout.ends[low : high + 1], start, stop) - np.clip(begins, start, stop)
-        places = np.arange(start, stop) - np.repeat(begins, cut)
-        tokens = self.dataset.tokens[np.repeat(self.dataset.offsets[chosen], cut) + places]
-        return tokens.astype(np.int32), np.repeat(epoch * self.dataset.documents + chosen, cut), places
-
-
-@lru_cache(maxsize=4)
-def _layout(dataset: Dataset, seed: int | None, epoch: int) -> order.Epoch:
-    return order.arrange(dataset.lengths, seed, epoch)
 
 
 def training(dataset: Dataset, packing: Packing, *, batch: int, length: int, seed: int) -> Rows:
     """Endless rows: as many epochs as a run needs, each in an order of its own."""
-    match packing:
-        case Stream(positions=positions):
-            return Rows(dataset, length, batch, seed, positions)
-    raise UsageError(f"packing: no rows for {type(packing).__name__}")
+    return Rows(dataset, length, batch, seed, packing.positions, type(packing))
 
 
 def held_out(dataset: Dataset, packing: Packing, *, batch: int, length: int) -> Rows:
-    """One pass in the dataset's own order: `steps` batches predict every token but `bos` exactly once.
+    """One pass in the dataset's own order: `steps` batches predict every token to be predicted exactly once.
 
     The rest of the last batch is padding of weight 0. Bits per byte are the summed negative log-probabilities
     in nats / (ln 2 * dataset.bytes); the prediction of each `eos` is part of the sum.
     """
-    match packing:
-        case Stream(positions=positions):
-            return Rows(dataset, length, batch, None, positions)
-    raise UsageError(f"packing: no rows for {type(packing).__name__}")
+    return Rows(dataset, length, batch, None, packing.positions, type(packing))

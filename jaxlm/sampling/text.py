@@ -58,7 +58,26 @@ def stream(
 
     Raises UsageError where that function does.
     """
-    yield from text_pieces(tokenizer, _chunks(model, tokenizer, prompt, options, call, number))
+    inputs, memory = _inputs(model, tokenizer, [prompt], call)
+    keys = _keys(options, [prompt], [number])
+    chunks = _chunks(model, tokenizer, inputs, memory, keys, options, call, tokenizer.eos)
+    yield from text_pieces(tokenizer, chunks)
+
+
+def answer(
+    model: Model, tokenizer: Tokenizer, prompt: Int[np.ndarray, "tokens"], options: Options, call: Call, stop: int
+) -> Iterator[str]:
+    """Text after a prompt of tokens, BOS included, piece by piece, until the token `stop`.
+
+    Raises UsageError for options outside their range, a prompt too long for the model, and a model without a prompt
+    of tokens (an encoder-decoder reads its source as text).
+    """
+    if isinstance(model, EncoderDecoder):
+        raise UsageError("an encoder-decoder answers no conversation: jaxlm generate reads its source as text")
+    inputs = _padded([prompt], tokenizer.pad, loop.bucket(len(prompt)))
+    keys = _keys(options, [repr(prompt.tolist())], [0])
+    chunks = _chunks(model, tokenizer, inputs, None, keys, options, call, stop)
+    yield from text_pieces(tokenizer, chunks)
 
 
 def text_pieces(tokenizer: Tokenizer, chunks: Iterable[Iterable[SupportsIndex]]) -> Iterator[str]:
@@ -125,15 +144,18 @@ def _sample(
 
 
 def _chunks(
-    model: Model, tokenizer: Tokenizer, prompt: str, options: Options, call: Call, number: int
+    model: Model,
+    tokenizer: Tokenizer,
+    inputs: Tokens,
+    memory: Memory | None,
+    keys: RowKeys,
+    options: Options,
+    call: Call,
+    stop: int,
 ) -> Iterator[Int[np.ndarray, "new"]]:
     """The first token by itself, then `CHUNK` at a time."""
     model = loop.unstacked(model)
-    inputs, memory = _inputs(model, tokenizer, [prompt], call)
-    keys = _keys(options, [prompt], [number])
-    request = loop.Request.of(
-        settings(options, 1), keys, tokens=options.tokens, stop=tokenizer.eos, pad=tokenizer.pad
-    )
+    request = loop.Request.of(settings(options, 1), keys, tokens=options.tokens, stop=stop, pad=tokenizer.pad)
     state = loop.start(model, inputs, request, tokens=options.tokens, call=call, memory=memory)
     shown = 0
     while True:

@@ -15,6 +15,7 @@ from jaxlm.config.data import (
     TokenizerJson,
     Whitespace,
     WordPieceFile,
+    kept,
 )
 from jaxlm.config.data import Tokenizer as Config
 from jaxlm.config.errors import Failure, UsageError
@@ -75,14 +76,14 @@ def keep(tokenizer: Tokenizer, directory: Path) -> None:
     """
     match tokenizer:
         case SentencePieceTokenizer():
-            files, kept = {MODEL: tokenizer.model}, lambda: load(directory / MODEL)
+            files, before = {MODEL: tokenizer.model}, lambda: load(directory / MODEL)
         case HuggingFaceTokenizer():
-            files, kept = published(tokenizer), lambda: tokenizer_json.load(TokenizerJson(str(directory)))
+            files, before = published(tokenizer), lambda: tokenizer_json.load(TokenizerJson(str(directory)))
         case _:
             return
     main = MODEL if MODEL in files else tokenizer_json.NAME
     same = all((directory / name).exists() and (directory / name).read_bytes() == files[name] for name in files)
-    if (directory / main).exists() and not same and kept().fingerprint != tokenizer.fingerprint:
+    if (directory / main).exists() and not same and before().fingerprint != tokenizer.fingerprint:
         raise Failure(
             f"{str(directory)!r} holds another tokenizer than the one that is read now: put back the file that the "
             f"run was begun with, or begin another run"
@@ -93,12 +94,7 @@ def keep(tokenizer: Tokenizer, directory: Path) -> None:
 
 def reopen(config: Config, directory: Path) -> Tokenizer:
     """The tokenizer that `keep` put there. Raises UsageError when it is gone, Failure when it is damaged."""
-    match config:
-        case Bytes():
-            return ByteTokenizer()
-        case SentencePiece() | SentencePieceFile():
-            return load(directory / MODEL)
-    return tokenizer_json.load(TokenizerJson(str(directory / tokenizer_json.NAME)))
+    return given(kept(config, directory))
 
 
 def _write(path: Path, model: bytes) -> None:

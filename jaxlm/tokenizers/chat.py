@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,6 +13,7 @@ from jaxlm.config.errors import Failure
 from jaxlm.tokenizers import files
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FILE, SETTINGS = "chat_template.jinja", "tokenizer_config.json"
@@ -53,11 +55,8 @@ def render(
 
     given = {"tools": None, "documents": None, **dict(variables or {})}
     try:
-        return (
-            _environment()
-            .from_string(template)
-            .render(messages=_plain(messages), add_generation_prompt=generation, **_plain(given))
-        )
+        compiled = _compiled(template)
+        return compiled.render(messages=_plain(messages), add_generation_prompt=generation, **_plain(given))
     except TemplateSyntaxError as error:
         raise Failure(f"the chat template is damaged: line {error.lineno}: {error.message}") from None
     except SecurityError as error:
@@ -66,6 +65,11 @@ def render(
         raise Failure(f"the chat template refuses these messages: {error}") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise Failure(f"the chat template fails on these messages: {type(error).__name__}: {error}") from None
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> Template:
+    return _environment().from_string(template)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -34,22 +34,17 @@ def encode(
     *,
     generation: bool = False,
     variables: Mapping[str, Any] | None = None,
+    template: str = "",
 ) -> Conversation:
-    """The tokens of a conversation by the tokenizer's own chat template; see `chat.render`.
+    """The tokens of a conversation by the tokenizer's own chat template, or another; see `chat.render`.
 
     A message that holds "<|im_end|>" gives the tokens of its characters. The template sees `bos_token`,
     `eos_token`, `pad_token` and `mask_token`, those of them that the tokenizer has.
 
     Raises UsageError for a tokenizer without a template, Failure as `chat.render` does.
     """
-    if not tokenizer.template:
-        raise UsageError(
-            "the tokenizer has no chat template: neither chat_template.jinja nor tokenizer_config.json"
-        )
+    rendered = _marked_text(tokenizer, messages, generation, variables, template)
     special = "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
-    marked = _marked({"messages": messages, "variables": dict(variables or {})}, re.compile(special))
-    given = marked["variables"] | _own(tokenizer)
-    rendered = render(tokenizer.template, marked["messages"], generation=generation, variables=given)
     # [text, marked, text, marked, ..., text]; a mark alone, which the template cut off, only ends a text.
     pieces = re.split(f"{OPEN}({special}){CLOSE}|[{OPEN}{CLOSE}]", rendered)
     ids, offsets, start = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], 0
@@ -61,6 +56,48 @@ def encode(
             start += len(piece)
     text = "".join(piece for piece in pieces if piece)
     return Conversation(text, np.concatenate(ids), np.concatenate(offsets))
+
+
+def written(
+    tokenizer: HuggingFaceTokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    generation: bool = False,
+    template: str = "",
+) -> str:
+    """`encode`'s text alone."""
+    return unmarked(_marked_text(tokenizer, messages, generation, None, template))
+
+
+def begun(tokenizer: HuggingFaceTokenizer, conversation: Conversation) -> Conversation:
+    """The conversation after exactly one BOS, the template's own or else ours, where the tokenizer has one."""
+    if not tokenizer.begin or conversation.ids[:1].tolist() == [tokenizer.bos]:
+        return conversation
+    ids = np.concatenate([np.array([tokenizer.bos], np.int32), conversation.ids])
+    offsets = np.concatenate([np.zeros((1, 2), np.int32), conversation.offsets])
+    return Conversation(conversation.text, ids, offsets)
+
+
+def unmarked(text: str) -> str:
+    """A text without the marks."""
+    return text.replace(OPEN, "").replace(CLOSE, "")
+
+
+def _marked_text(
+    tokenizer: HuggingFaceTokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    generation: bool,
+    variables: Mapping[str, Any] | None,
+    template: str,
+) -> str:
+    if not (template or tokenizer.template):
+        raise UsageError(
+            "the tokenizer has no chat template: neither chat_template.jinja nor tokenizer_config.json"
+        )
+    special = "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
+    marked = _marked({"messages": messages, "variables": dict(variables or {})}, re.compile(special))
+    given = marked["variables"] | _own(tokenizer)
+    return render(template or tokenizer.template, marked["messages"], generation=generation, variables=given)
 
 
 def _own(tokenizer: HuggingFaceTokenizer) -> dict[str, str]:
@@ -76,8 +113,7 @@ def _own(tokenizer: HuggingFaceTokenizer) -> dict[str, str]:
 def _marked(value: Any, special: re.Pattern[str]) -> Any:
     """A copy in which every special token's text stands between marks, and no other marks are."""
     if isinstance(value, str):
-        bare = value.replace(OPEN, "").replace(CLOSE, "")
-        return special.sub(lambda found: OPEN + found[0] + CLOSE, bare)
+        return special.sub(lambda found: OPEN + found[0] + CLOSE, unmarked(value))
     if isinstance(value, Mapping):
         return {key: _marked(each, special) for key, each in value.items()}
     if isinstance(value, list | tuple):

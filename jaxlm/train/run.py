@@ -109,8 +109,8 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
     first = jax.process_index() == 0
 
     def read() -> Prepared:
-        rows = experiment.model.vocab
-        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say, rows=rows)
+        size = {"rows": experiment.model.vocab, "length": experiment.train.length}
+        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say, **size)
 
     prepared = together(lambda: read() if first else None)
     return together(lambda: prepared or read())

@@ -62,7 +62,7 @@ def test_names_survive_a_move(tmp_path):
     [
         ("gone.txt", "gone.txt"),
         ("*.txt", "matches no file"),
-        ("data.csv", "neither .txt nor .jsonl"),
+        ("data.csv", "is no .txt or .jsonl file"),
         (".", "no file"),
     ],
 )

@@ -13,7 +13,7 @@ TEXTS = ["hello", "wörld 日本", "", "x" * 1000]
 
 @pytest.fixture
 def written(tmp_path):
-    dataset.write(iter(TEXTS), ByteTokenizer(), tmp_path / "data", batch=3)
+    dataset.write(dataset.texts(iter(TEXTS), ByteTokenizer(), batch=3), ByteTokenizer(), tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -73,7 +73,7 @@ def test_nothing_is_left_of_a_writer_that_dies(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dataset.write(texts(), ByteTokenizer(), tmp_path / "data", batch=1)
+        dataset.write(dataset.texts(texts(), ByteTokenizer(), batch=1), ByteTokenizer(), tmp_path / "data")
     assert os.listdir(tmp_path) == []
 
 
@@ -89,7 +89,7 @@ def test_the_first_of_two_writers_wins(tmp_path):
 def test_a_place_that_cannot_be_written_is_a_failure(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(Failure, match=r"cannot write .*file.*data"):
-        dataset.write(TEXTS, ByteTokenizer(), tmp_path / "file" / "data")
+        dataset.write(dataset.texts(TEXTS, ByteTokenizer()), ByteTokenizer(), tmp_path / "file" / "data")
 
 
 def test_a_full_disk_is_a_failure(tmp_path):

@@ -147,7 +147,7 @@ def test_one_bos_at_most(made):
 def test_documents_have_one_bos_and_one_eos(tokenizer, tmp_path):
     """As they are written for training, whatever they hold."""
     texts = ["the quick brown fox", "<s>a</s><|begin_of_text|><|end_of_text|> [CLS] [SEP] <|endoftext|>", "", "<s>"]
-    dataset.write(texts, tokenizer, tmp_path / "tokens")
+    dataset.write(dataset.texts(texts, tokenizer), tokenizer, tmp_path / "tokens")
     data = dataset.load(tmp_path / "tokens")
     assert data.documents == len(texts)
     for begin, end in pairwise(data.offsets.tolist()):
