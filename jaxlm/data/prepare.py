@@ -243,9 +243,11 @@ def _read(path: Path) -> dict:
 
 def _summary(train: Dataset, held_out: Dataset, bits: dict[str, float]) -> str:
     tokens = int(train.offsets[-1])
+    predicted = tokens if train.predicted is None else int(train.predicted.sum())
+    answers = "" if train.predicted is None else f", {predicted / 1e6:.2f} M of them in answers,"
     return (
-        f"data: {train.documents:,} documents, {train.bytes / 1e6:.1f} MB, {tokens / 1e6:.2f} M tokens of "
-        f"{train.bytes / max(tokens, 1):.2f} bytes; held out {held_out.documents:,} of "
+        f"data: {train.documents:,} documents, {train.bytes / 1e6:.1f} MB, {tokens / 1e6:.2f} M tokens{answers} of "
+        f"{train.bytes / max(predicted, 1):.2f} bytes; held out {held_out.documents:,} of "
         f"{held_out.bytes / 1e6:.2f} MB, in bits per byte "
         + ", ".join(f"{name} {value:.3f}" for name, value in bits.items())
     )

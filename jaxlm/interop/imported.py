@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxlm.config import Experiment, Gpt2Files, Mesh, SentencePieceFile, TokenizerJson, Train, WordPieceFile
 from jaxlm.config.codec import what_hash
-from jaxlm.config.errors import UsageError
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.interop import exchange
 from jaxlm.interop.gguf import File
 from jaxlm.layers.names import partition
@@ -53,7 +54,7 @@ def bring(path: Path, run_dir: str | None = None) -> str:
         train=Train(steps=1, batch=1, length=length),
     )
     if is_finished(experiment, run_dir):
-        return str(open_run(experiment, run_dir).path)
+        return _unchanged(str(open_run(experiment, run_dir).path), path)
     layout = Layout(make_mesh(Mesh(), jax.local_devices()[:1]))
     _, model = exchange.load(source, layout)
     run = open_run(experiment, run_dir)
@@ -61,9 +62,25 @@ def bring(path: Path, run_dir: str | None = None) -> str:
     trained, frozen = partition(model, lambda name, leaf: True)
     with Checkpoints(f"{run.path}/checkpoints", config=what_hash(experiment)) as checkpoints:
         checkpoints.save(0, State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, ()), {})
-    record(run, imported=str(path.resolve()))
+    record(run, imported=str(path.resolve()), files=_files(path))
     finish(run)
     return str(run.path)
+
+
+def _files(path: Path) -> dict[str, list[int]]:
+    """Size and time of change of each file, in bytes and nanoseconds: enough to see that a model was replaced."""
+    found = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    return {one.name: [one.stat().st_size, one.stat().st_mtime_ns] for one in found}
+
+
+def _unchanged(run: str, path: Path) -> str:
+    """The run, if the model is still the one that was imported. Raises Failure."""
+    manifest = json.loads((Path(run) / "manifest.json").read_text())
+    if manifest.get("files") not in (None, _files(path)):
+        raise Failure(
+            f"{path} has changed since it became {run}: import it under another name, jaxlm import {path} RUN"
+        )
+    return run
 
 
 def _tokenizer(source: exchange.Source) -> Tokenizer:

@@ -2,13 +2,27 @@ import json
 import os
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
-from jaxlm.config import Bytes, Corpus, Filters, PythonText, SentencePiece, TextFiles, Tfds
+from jaxlm.config import (
+    Bytes,
+    ChatTemplate,
+    Conversations,
+    Corpus,
+    Filters,
+    Joined,
+    PythonText,
+    SentencePiece,
+    TextFiles,
+    Tfds,
+    TokenizerJson,
+)
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus import Document, baselines, documents
 from jaxlm.data import builder, prepare
+from tests.tokenizers import trained
 
 TEXT = """
     the house river morning people walked slowly through under bridge light garden window children story
@@ -127,6 +141,64 @@ def test_nothing_left_is_a_failure_with_the_reasons(tmp_path):
     (tmp_path / "c.jsonl").write_text("")
     with pytest.raises(Failure, match="source is empty"):
         prepare(Corpus(source=TextFiles((f"{tmp_path}/c.jsonl",))), Bytes(), tmp_path / "cache")
+
+
+def test_conversations(tmp_path):
+    records = [{"prompt": f"{prose(i, 20)}?", "answer": prose(100 + i, 5 if i else 500)} for i in range(40)]
+    path = tmp_path / "talk.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*records, records[3]]))
+    data, lines = Conversations((str(path),), form=Joined(), held_out=4000), []
+    found = prepare(data, Bytes(), tmp_path / "cache", lines.append, 264, 512)
+    fates = dict(found.documents)
+    assert {name: fates.pop(name) for name in ("duplicate", "longer than a row")} == {
+        "duplicate": 1,
+        "longer than a row": 1,
+    }
+    assert sum(fates.values()) == 39
+    assert (found.train.documents, found.held_out.documents) == (fates["train"], fates["held_out"])
+    for part in (found.train, found.held_out):
+        said = found.tokenizer.decode(part.tokens[part.predicted == 1])
+        answers = [one["answer"] for one in records if one["answer"] in said]
+        assert len(answers) == part.documents
+        assert part.bytes == sum(map(len, answers)) == part.predicted.sum() - part.documents
+    assert found.baselines == baselines(
+        [found.tokenizer.decode(found.held_out.tokens[found.held_out.predicted == 1])]
+    )
+    assert "data: of more tokens than a row's 512, and left out: 1" in lines
+    assert any(f"{int(found.train.predicted.sum()) / 1e6:.2f} M of them in answers" in line for line in lines)
+    longer = prepare(data, Bytes(), tmp_path / "cache", rows=264, length=4096)
+    assert "longer than a row" not in longer.documents
+    assert longer.train.documents + longer.held_out.documents == 40
+    with pytest.raises(Failure, match="of these 40 are longer than a row: set"):
+        prepare(data, Bytes(), tmp_path / "cache", rows=264, length=20)
+
+
+def test_conversations_need_a_form(tmp_path):
+    (tmp_path / "talk.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    data = Conversations((str(tmp_path / "talk.jsonl"),))
+    with pytest.raises(UsageError, match="takes no chat template; choose"):
+        prepare(data, Bytes(), tmp_path / "cache")
+    files = TokenizerJson(str(trained.write("byte_bpe", tmp_path / "tokenizer")))
+    with pytest.raises(UsageError, match="the tokenizer has no chat template: name one"):
+        prepare(data, files, tmp_path / "cache")
+    with pytest.raises(UsageError, match="cannot read 'nowhere'"):
+        prepare(replace(data, form=ChatTemplate("nowhere")), files, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_template_of_one_s_own_goes_with_the_tokenizer(tmp_path):
+    records = [{"prompt": f"{prose(i, 20)}?", "answer": prose(100 + i, 5)} for i in range(40)]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    template = tmp_path / "template.jinja"
+    template.write_text("{% for m in messages %}{{ m.role + '> ' + m.content + '<|eot_id|>' }}{% endfor %}")
+    data = Conversations((str(tmp_path / "talk.jsonl"),), form=ChatTemplate(str(template)), held_out=1000)
+    files = TokenizerJson(str(trained.write("byte_bpe", tmp_path / "tokenizer", chat_template="{{ 'other' }}")))
+    found = prepare(data, files, tmp_path / "cache", length=4096)
+    assert found.tokenizer.template == template.read_text()
+    assert found.train.tokens[: found.train.offsets[1]].tolist().count(found.tokenizer.bos) == 1
+    template.write_text(template.read_text().replace("> ", ": "))
+    again = prepare(data, files, tmp_path / "cache", length=4096)
+    assert again.train.fingerprint != found.train.fingerprint, "the file counts, not its name"
 
 
 @pytest.mark.nightly
