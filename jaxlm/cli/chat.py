@@ -1,8 +1,8 @@
 """usage: jaxlm chat MODEL_OR_RUN [--system TEXT] [--prompt TEXT] [--tokens N] [--temperature T] [--seed S]
                   [--top-k K] [--top-p P] [--min-p M]
 
-A conversation with a model, by the chat template of its tokenizer: a line is what you say, its answer is written as
-it is drawn. An empty line begins another conversation; the end of the input (Ctrl-D) ends it.
+A conversation with a model, by the chat template of its tokenizer: a line is what you say, its answer is
+written as it is drawn. An empty line begins another conversation; the end of the input (Ctrl-D) ends it.
 
   MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   --system TEXT        instructions before the conversation

@@ -17,7 +17,6 @@ from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
 from jaxlm.runs.digest import parameters
-from jaxlm.runs.directory import read_experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +76,8 @@ def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) ->
 
 def _from_initial(base: Experiment, run: str) -> Experiment:
     """The experiment as it starts from a run, with that run's model and tokenizer where it says so."""
+    from jaxlm.runs.directory import read_experiment  # most commands need no run
+
     base = dataclasses.replace(base, initial=run)
     run, _ = initial(base)
     if "://" not in run and not Path(run).exists():

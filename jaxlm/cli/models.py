@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from jaxlm.cli import environment
 from jaxlm.cli.experiment import take
+from jaxlm.config.errors import UsageError
 
 
 def run_of(name: str, command: list[str]) -> str:
     """A run for what is named: `name` itself, unless it is a model of others, which is imported into runs/ first.
 
-    `command` is the whole command line, as `environment.prepare` takes it: to import, jax is needed.
+    `command` is the whole command line, as `environment.prepare` takes it: to import, jax is needed. Raises
+    UsageError where several processes would import it at once, and what `bring` raises.
     """
     if not is_model(Path(name)):
         return name
+    from jaxlm.cluster.discovery import processes
+
+    if (found := processes(os.environ)) and found[1] > 1:
+        raise UsageError(f"{name} is a model: import it once, jaxlm import {name}, and give all processes that run")
     environment.prepare(command)
 
     from jaxlm.interop.imported import bring
