@@ -160,7 +160,7 @@ def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> d
         "intermediate_size": block.mlp.width,
         "hidden_act": block.mlp.activation,
         "rms_norm_eps": model.norm.epsilon,
-        "rope_parameters": rope.write(turns),
+        "rope_parameters": rope.write(turns, length),
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }
