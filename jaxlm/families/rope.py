@@ -62,7 +62,7 @@ def write(rope: Rope, length: int) -> dict[str, Any]:
         case DynamicNtk(factor, trained, target):
             if not trained == target == length:
                 raise UsageError(
-                    f"dynamic_ntk: this model turns all rows as those of {target} tokens, and a config.json each by "
+                    f"dynamic_ntk: this model turns all rows as those of {target} tokens, a config.json each by "
                     f"its own length beyond the {trained} of the training: set scaling.target and train.length to "
                     f"{trained}, or choose unscaled, with the base that this scaling comes to as theta"
                 )
