@@ -110,7 +110,7 @@ KINDS = {
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_score_by_hand(name, causal, monkeypatch):
-    """In a row of its own tokens and among a cache's, in blocks and at once, with a window and without."""
+    """In a row of its own tokens, among a cache's with a window, and in blocks."""
     monkeypatch.setattr(blocks, "SMALLEST", 4)
     part, (q, k, v) = made(KINDS[name], causal), arrays()
 
@@ -120,15 +120,14 @@ def test_every_score_by_hand(name, causal, monkeypatch):
         call = dataclasses.replace(CALL, attention=attention)
         return attend(queries, jnp.asarray(k), jnp.asarray(v), mask=mask, content=content, call=call)
 
-    for window in (None, 4):
-        mask = mask_of(causal, window)
-        wanted, real = wanted_of(part, q, k, v, mask), SEGMENTS > 0
-        ways = [got(mask), got(mask_of(causal, window, aligned=False))]
-        if causal and getattr(part, "values", None) is None:
-            ways.append(got(mask, "blocks"))
-        for one in map(np.asarray, ways):
-            assert np.isfinite(one).all()
-            np.testing.assert_allclose(one[real], wanted[real], atol=5e-6)
+    real, ways = SEGMENTS > 0, [(None, True, "xla"), (4, False, "xla")]
+    if causal and getattr(part, "values", None) is None:
+        ways.append((4, True, "blocks"))
+    for window, aligned, attention in ways:
+        mask = mask_of(causal, window, aligned)
+        wanted, one = wanted_of(part, q, k, v, mask), np.asarray(got(mask, attention))
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one[real], wanted[real], atol=5e-6)
     wrong = wanted_of(part, q, k, v, mask, off=1)
     assert np.abs(wrong - wanted)[real].max() > 1e-2, "the control: distances off by one"
 
@@ -141,12 +140,15 @@ def test_a_soft_cap_is_of_the_whole_score():
         apart = vectors(*POSITIONS[row][[i, j]])[0]
         return 2.0 * np.tanh(q[row, i, head] @ (k[row, j, head // 2] + apart) * HEAD**-0.5 / 2.0)
 
-    wanted = oracle(q, k, v, mask, score, lambda i, j: 0.0)
-    queries, content = part(jnp.asarray(q), mask, CALL)
-    for attention in ("xla", "blocks"):
+    @functools.partial(jax.jit, static_argnums=0)
+    def got(attention):
+        queries, content = part(jnp.asarray(q), mask, CALL)
         call = dataclasses.replace(CALL, attention=attention)
-        got = attend(queries, jnp.asarray(k), jnp.asarray(v), mask=mask, content=content, softcap=2.0, call=call)
-        np.testing.assert_allclose(np.asarray(got)[SEGMENTS > 0], wanted[SEGMENTS > 0], atol=5e-6)
+        return attend(queries, jnp.asarray(k), jnp.asarray(v), mask=mask, content=content, softcap=2.0, call=call)
+
+    wanted = oracle(q, k, v, mask, score, lambda i, j: 0.0)
+    for attention in ("xla", "blocks"):
+        np.testing.assert_allclose(np.asarray(got(attention))[SEGMENTS > 0], wanted[SEGMENTS > 0], atol=5e-6)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -173,6 +175,40 @@ def test_gradients_are_those_of_vectors_for_every_pair(aligned):
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert np.abs(other).max() > 1e-3
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_xlnet(causal):
+    """Which shifts its products with Transformer-XL's sinusoids as Dai et al. do, for keys on both sides."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
+
+    told = transformers.XLNetConfig(d_model=16, n_head=4, n_layer=1, d_inner=8, vocab_size=8, dropout=0.0)
+    layer, length = XLNetRelativeAttention(told), 9
+    attention, init = config.Attention(4, 4, 4), Initial(jax.random.key(0))
+    part = random(initial_relative(config.TransformerXl(), attention, 16, causal, init))
+    q, k, v = np.random.default_rng(2).standard_normal((3, 2, length, 4, 4)).astype(np.float32)
+    with torch.no_grad():
+        layer.r_w_bias.copy_(torch.tensor(np.asarray(part.content_bias)))
+        layer.r_r_bias.copy_(torch.tensor(np.asarray(part.distance_bias)))
+        waves = XLNetModel(told).relative_positional_encoding(length, length)[:, 0]
+        keys = torch.einsum("th,hnd->tnd", waves, torch.tensor(np.asarray(part.key.kernel)))[:, None].expand(
+            -1, 2, -1, -1
+        )
+        hidden = torch.triu(torch.ones(length, length), 1)[..., None, None].expand(-1, -1, 2, 1) if causal else None
+        wanted = layer.rel_attn_core(*(torch.tensor(x).transpose(0, 1) for x in (q, k, v)), keys, attn_mask=hidden)
+    at, ones = jnp.tile(jnp.arange(length), (2, 1)), jnp.ones((2, length), int)
+    mask = Mask(at, at, ones, ones, causal, aligned=True)
+
+    def got(part):
+        queries, content = part(jnp.asarray(q), mask, CALL)
+        return np.asarray(attend(queries, jnp.asarray(k), jnp.asarray(v), mask=mask, content=content, call=CALL))
+
+    wanted = wanted.transpose(0, 1).numpy()
+    np.testing.assert_allclose(got(part), wanted, atol=2e-6)
+    swapped = part.replace(content_bias=part.distance_bias, distance_bias=part.content_bias)
+    assert np.abs(got(swapped) - wanted).max() > 1e-2, "the control: the two biases in each other's place"
 
 
 @pytest.mark.parametrize("aligned", [True, False])

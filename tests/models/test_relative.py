@@ -3,13 +3,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
-from jaxlm.layers.names import flatten, partition
+from jaxlm.layers.names import combine, flatten, partition
 from jaxlm.models import build
 from jaxlm.objectives.autoregressive import Autoregressive
 from jaxlm.train.step import make_gradient
@@ -38,12 +39,17 @@ def gradient(kind, **how):
 @pytest.mark.parametrize(
     ("kind", "mesh"),
     [
+        (decoder("relative_bias"), {"fsdp": 2, "tensor": 2}),
         pytest.param(decoder("relative_bias"), {"pipeline": 2, "tensor": 2}, marks=pytest.mark.nightly),
-        (dataclasses.replace(KINDS["encoder_decoder"], position=POSITIONS["relative_bias"]), {"tensor": 2}),
+        pytest.param(
+            dataclasses.replace(KINDS["encoder_decoder"], position=POSITIONS["relative_bias"]),
+            {"tensor": 2},
+            marks=pytest.mark.nightly,
+        ),
         (decoder("shaw"), {"fsdp": 2, "tensor": 2}),
         (decoder("transformer_xl"), {"fsdp": 2, "tensor": 2}),
     ],
-    ids=["pipelined bias", "biases", "shaw", "transformer_xl"],
+    ids=["bias", "pipelined bias", "biases", "shaw", "transformer_xl"],
 )
 def test_a_program_a_device(kind, mesh):
     """Devices have some of the heads each; a parameter's gradient comes together. Scanned there, not here."""
@@ -63,6 +69,20 @@ def test_padded_on_the_left(position):
     run = jax.jit(lambda inputs: model(inputs, CALL).hidden)
     padded = tokens(np.pad(ids, ((0, 0), (pads, 0))), [[0] * pads + [1] * 10])
     np.testing.assert_allclose(run(padded)[:, pads:], run(tokens(ids)), atol=2e-5)
+
+
+def test_an_encoder_has_a_table_of_its_own():
+    """Of distances on both sides: all of its buckets count, and none of the decoder's."""
+    kind = dataclasses.replace(KINDS["encoder_decoder"], position=POSITIONS["relative_bias"], encoder_layers=1)
+    model, source = random_model(kind), tokens(random_ids(1, 14))
+    trained, frozen = partition(model, lambda name, _: "position" in name)
+
+    def total(trained):
+        return jnp.sum(jnp.sin(combine(trained, frozen).encode(source, CALL).hidden))
+
+    gradients = jax.jit(jax.grad(total))(trained)
+    assert (np.abs(gradients.encoder_position.table.kernel) > 1e-6).sum(axis=1).tolist() == [4, 4, 4, 4, 0, 4, 4, 4]
+    assert not np.any(gradients.decoder.position.table.kernel)
 
 
 KINDS_OF = {name: KINDS[name] for name in ("decoder", "wired", "encoder", "encoder_decoder")}
