@@ -20,13 +20,13 @@ from jaxlm.config import (
     Train,
     Where,
 )
-from jaxlm.families.gpt3 import gpt3_175b
+from jaxlm.families.gpt3 import gpt3
 
 
 def experiment() -> Experiment:
     return Experiment(
         name="gpt3_175b",
-        model=gpt3_175b(),
+        model=gpt3("175b"),
         tokenizer=SentencePieceFile("gpt3.model"),
         data=Tfds("c4/en:3.1.0"),
         objective=Autoregressive(chunks=4),

@@ -30,12 +30,16 @@ from jaxlm.config.model import (
     Moe,
     Norm,
     Normed,
+    OfModel,
     Parallel,
     ParallelTwoNorms,
     Pattern,
     Plain,
+    RelativeBias,
     Rwkv4,
     Sandwich,
+    Shaw,
+    TransformerXl,
     Untied,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
@@ -69,6 +73,35 @@ def _attention(a: Attention, model: Model) -> tuple[int, int]:
         case AllHeads():
             vectors += _norm(model.norm, wide + narrow)
     return 2 * model.embed * (wide + narrow), vectors
+
+
+def _sides(model: Decoder | Encoder | EncoderDecoder) -> list[tuple[int, int, bool]]:
+    """(layers, attentions of a layer, whether they are causal) of each half; the second is a cross-attention."""
+    if isinstance(model, EncoderDecoder):
+        return [(model.encoder_layers, 1, False), (model.decoder_layers, 2, True)]
+    return [(model.layers, 1, isinstance(model, Decoder))]
+
+
+def _relative(a: Attention, model: Model, causal: bool) -> int:
+    """Parameters of positions in a layer's self-attention."""
+    match model.position if isinstance(a.position, OfModel) else a.position:
+        case Shaw():
+            return sum(_distances(a, model, causal, None)) * a.head
+        case TransformerXl():
+            return model.embed * a.kv_heads * a.head + 2 * a.heads * a.head
+    return 0
+
+
+def _distances(a: Attention, model: Model, causal: bool, keys: float | None) -> tuple[float, float]:
+    """Vectors of distances that a query of so many keys, or of any number, meets, and that are mixed for it."""
+    match model.position if isinstance(a.position, OfModel) else a.position:
+        case Shaw(clip, which):
+            most = clip + 1 if causal else 2 * clip + 1
+            count = most if keys is None else min(most, keys)
+            return count, count if which == "keys_and_values" else 0
+        case TransformerXl():
+            return keys or 0, 0
+    return 0, 0
 
 
 def _mlp(m: Mlp, embed: int) -> tuple[int, int]:
@@ -119,12 +152,10 @@ def _stack(model: Model) -> Counter:
         found["channel mix"] = n * (e * e + 2 * e * model.width + 2 * e)
         found["norms"] = (2 * n + 2) * _norm(model.norm, e)
         return found
-    sides = [(model.block, model.layers, 1)] if not isinstance(model, EncoderDecoder) else []
-    if isinstance(model, EncoderDecoder):
-        sides = [(model.block, model.encoder_layers, 1), (model.block, model.decoder_layers, 2)]
-    for block, layers, attentions in sides:
-        for one in blocks(block, layers):
+    for layers, attentions, causal in _sides(model):
+        for one in blocks(model.block, layers):
             found["attention"] += attentions * sum(_attention(one.attention, model))
+            found["attention"] += _relative(one.attention, model, causal)
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
             found["norms"] += _norms(one, attentions) * _norm(model.norm, model.embed)
         found["norms"] += _norm(model.norm, model.embed)
@@ -136,10 +167,15 @@ def parameters(model: Model) -> dict[str, int]:
 
     A stack has one norm more than its blocks, or two. A tied head has no parameters of its own.
     """
-    sides = 2 if isinstance(model, EncoderDecoder) else 1
     found = {"embedding": model.vocab * model.embed}
-    if not isinstance(model, Rwkv4) and isinstance(model.position, Learned):
-        found["positions"] = sides * (model.position.length + model.position.offset) * model.embed
+    match None if isinstance(model, Rwkv4) else model.position:
+        case Learned(length, offset):
+            found["positions"] = (length + offset) * model.embed
+        case RelativeBias(buckets):
+            heads = {
+                one.attention.heads for one in every_block(model) if isinstance(one.attention.position, OfModel)
+            }
+            found["positions"] = len(_sides(model)) * buckets * max(heads, default=0)
     found |= _stack(model)
     if isinstance(model, Decoder) and isinstance(model.embedding, Normed):
         found["norms"] += _norm(model.norm, model.embed)
@@ -165,10 +201,10 @@ def staged(model: Model) -> int:
         return layers - _norm(model.norm, model.embed)  # one more after the embedding
     if isinstance(model.block, Block):
         return layers
-    sides = [1] if not isinstance(model, EncoderDecoder) else [1, 2]
-    for attentions in sides:
+    for _, attentions, causal in _sides(model):
         for one in (*model.block.prefix, *model.block.suffix):
             layers -= attentions * sum(_attention(one.attention, model)) + sum(_mlp(one.mlp, model.embed))
+            layers -= _relative(one.attention, model, causal)
             layers -= _norms(one, attentions) * _norm(model.norm, model.embed)
     return layers
 
@@ -199,25 +235,24 @@ def _keys(length: int, window: int | None, causal: bool) -> float:
 def flops_per_token(model: Model, length: int) -> dict[str, float]:
     """Operations a token in rows of `length`: `projections`, `attention`, `head`, `forward` and `training`.
 
-    The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. An encoder-
-    decoder's token is one target with a source token beside it. Of a mixture of experts those count that a token
-    chooses: what a capacity leaves empty or drops is not.
+    The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. Sinusoids of distances
+    are projected once for all rows and do not count either; what queries do with distances is attention. An
+    encoder-decoder's token is one target with a source token beside it. Of a mixture of experts those count that a
+    token chooses: what a capacity leaves empty or drops is not.
     """
     found = {"projections": 0.0, "attention": 0.0, "head": 2.0 * model.vocab * model.embed}
     if isinstance(model, Rwkv4):
         found["projections"] = 2.0 * model.layers * (5 * model.embed**2 + 2 * model.embed * model.width)
     else:
-        two = isinstance(model, EncoderDecoder)
-        sides = [(model.layers, 1, not isinstance(model, Encoder))] if not two else []
-        sides = sides or [(model.encoder_layers, 1, False), (model.decoder_layers, 2, True)]
-        for layers, attentions, causal in sides:
+        for layers, attentions, causal in _sides(model):
             for one in blocks(model.block, layers):
                 a = one.attention
                 matrices = attentions * _attention(a, model)[0] + _mlp(one.mlp, model.embed)[0]
                 matrices -= _unused(one.mlp, model.embed)
                 found["projections"] += 2 * matrices
-                keys = _keys(length, a.window, causal) + (attentions - 1) * length
-                found["attention"] += 2 * 2 * keys * a.heads * a.head
+                own = _keys(length, a.window, causal)
+                keys = own + (attentions - 1) * length
+                found["attention"] += 2 * (2 * keys + sum(_distances(a, model, causal, own))) * a.heads * a.head
     forward = sum(found.values())
     return found | {"forward": forward, "training": TRAINING * forward}
 

@@ -134,7 +134,7 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
         "max_position_embeddings": length,
     }
     if isinstance(turns, Rope):
-        settings["rope_parameters"] = rope.write(turns)
+        settings["rope_parameters"] = rope.write(turns, length)
     return agreed(read, settings, model, OTHER)
 
 

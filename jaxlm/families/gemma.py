@@ -123,7 +123,7 @@ def common(model: Decoder, block: Block, length: int, other: str) -> dict[str, A
         "attention_bias": block.attention.bias == "all",
         "intermediate_size": block.mlp.width,
         "rms_norm_eps": model.norm.epsilon,
-        "rope_parameters": rope.write(turns),
+        "rope_parameters": rope.write(turns, length),
         "tie_word_embeddings": True,
         "max_position_embeddings": length,
     }

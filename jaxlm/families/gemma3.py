@@ -109,7 +109,8 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
         raise UsageError(OTHER)
     attention, every = block.attention, len(model.block.period)
     settings = gemma.common(model, block, length, OTHER)
-    turns = {"full_attention": settings["rope_parameters"], "sliding_attention": rope.write(local.position)}
+    own = rope.write(local.position, length)
+    turns = {"full_attention": settings["rope_parameters"], "sliding_attention": own}
     settings |= {
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],

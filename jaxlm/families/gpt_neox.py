@@ -107,7 +107,7 @@ def write(model: Decoder, length: int) -> dict[str, Any]:
         "attention_bias": block.attention.bias == "all",
         "use_parallel_residual": isinstance(block.wiring, ParallelTwoNorms),
         "layer_norm_eps": model.norm.epsilon,
-        "rope_parameters": rope.write(turns) | {"partial_rotary_factor": turns.fraction},
+        "rope_parameters": rope.write(turns, length) | {"partial_rotary_factor": turns.fraction},
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }

@@ -80,4 +80,4 @@ def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleTy
             return one, one.write(model, length)
         except UsageError as error:
             reasons.append(f"  {error}")
-    raise UsageError("no family that is known here has such a model:\n" + "\n".join(reasons))
+    raise UsageError("no family that is known here has such a model:\n" + "\n".join(dict.fromkeys(reasons)))

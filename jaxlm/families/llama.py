@@ -1,4 +1,4 @@
-"""LLaMA 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783) and Mistral (arXiv:2310.06825)."""
+"""LLaMA 1 (arXiv:2302.13971), 2 (arXiv:2307.09288) and 3 (arXiv:2407.21783), and Mistral (arXiv:2310.06825)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ from jaxlm.families.table import Table, entry
 
 MODEL_TYPES = ("llama", "mistral")
 
+LLAMA1 = {
+    "7b": (32, 4096, 32, 32, 11_008),
+    "13b": (40, 5120, 40, 40, 13_824),
+    "33b": (60, 6656, 52, 52, 17_920),
+    "65b": (80, 8192, 64, 64, 22_016),
+}
 LLAMA2 = {"7b": (32, 4096, 32, 32, 11_008), "13b": (40, 5120, 40, 40, 13_824), "70b": (80, 8192, 64, 8, 28_672)}
 LLAMA3 = {"8b": (32, 4096, 32, 8, 14_336), "70b": (80, 8192, 64, 8, 28_672), "405b": (126, 16_384, 128, 8, 53_248)}
 LLAMA32 = {"1b": (16, 2048, 32, 8, 8192), "3b": (28, 3072, 24, 8, 8192)}
@@ -35,6 +41,11 @@ LLAMA32 = {"1b": (16, 2048, 32, 8, 8192), "3b": (28, 3072, 24, 8, 8192)}
 
 HEAD = 128
 """Features of a head, but for Llama 3.2 1B."""
+
+
+def llama1(size: str) -> Decoder:
+    """7b, 13b, 33b or 65b: 6,738,415,616, 13,015,864,320, 32,528,943,616 and 65,285,660,672 parameters."""
+    return _decoder(*LLAMA1[size], vocab=32_000, theta=10_000.0, epsilon=1e-6)
 
 
 def llama2(size: str) -> Decoder:
@@ -61,16 +72,30 @@ def llama32(size: str) -> Decoder:
     )
 
 
+def mistral_7b() -> Decoder:
+    """7,241,732,096 parameters; a query sees 4096 tokens (table 1)."""
+    return _decoder(32, 4096, 32, 8, 14_336, vocab=32_000, theta=10_000.0, window=4096)
+
+
 def _decoder(
-    layers: int, embed: int, heads: int, kv_heads: int, width: int, *, vocab: int, theta: float
+    layers: int,
+    embed: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    *,
+    vocab: int,
+    theta: float,
+    epsilon: float = 1e-5,
+    window: int | None = None,
 ) -> Decoder:
     return Decoder(
         vocab=vocab,
         embed=embed,
         layers=layers,
-        block=Block(Attention(heads, kv_heads, HEAD), Gated(width)),
+        block=Block(Attention(heads, kv_heads, HEAD, window=window), Gated(width)),
         position=Rope(theta=theta),
-        norm=RMSNorm(1e-5),
+        norm=RMSNorm(epsilon),
         head=Untied(),
     )
 
@@ -160,7 +185,7 @@ def common(model: Decoder, length: int, other: str, mlp: type[Mlp] = Gated) -> d
         "intermediate_size": block.mlp.width,
         "hidden_act": block.mlp.activation,
         "rms_norm_eps": model.norm.epsilon,
-        "rope_parameters": rope.write(turns),
+        "rope_parameters": rope.write(turns, length),
         "tie_word_embeddings": isinstance(model.head, Tied),
         "max_position_embeddings": length,
     }

@@ -12,6 +12,7 @@ from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
 from jaxlm.layers.attention.module import Attention, initial_attention
+from jaxlm.layers.attention.relative import initial_relative
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.mlp import Mlp, initial_mlp
@@ -187,9 +188,10 @@ def initial_block(
         return initial_norm(model.norm, model.embed, init.dtype) if wanted else None
 
     sandwich = isinstance(wiring, config.Sandwich)
-    attend = (kind.attention, model.embed, model.norm)
+    attend, own = (kind.attention, model.embed, model.norm), init.at("attention")
+    position = initial_relative(model.position, kind.attention, model.embed, causal, own.at("position"))
     return Block(
-        attention=initial_attention(*attend, init.at("attention"), scale),
+        attention=initial_attention(*attend, own, scale, position),
         attention_norm=norm(),
         mlp=_initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
         mlp_norm=norm(not isinstance(wiring, config.Parallel)),

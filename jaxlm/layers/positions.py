@@ -1,7 +1,8 @@
 """Position encodings: each kind acts at the places it is defined for, and nowhere else.
 
 A kind may add to the embedding (`embed`), turn queries and keys (`rotate`), or bias the scores (`bias`); what it
-does not override does nothing. One is built for a model and handed to every layer.
+does not override does nothing. One is built for a model and handed to every layer. What queries meet as they meet
+keys has parameters in every layer: see `layers/attention/relative.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from jaxtyping import Array, Float, Int
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import rope
+from jaxlm.layers.attention.distances import distances, spread
+from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.projection import Weight, look_up
@@ -39,10 +42,8 @@ class NoPosition:
         """Queries or keys, each by its own position."""
         return x
 
-    def bias(
-        self, q_positions: Int[Array, "row query"], k_positions: Int[Array, "row key"], heads: int, call: Call
-    ) -> Float[Array, "row own_heads query key"] | None:
-        """Added to the scaled scores of a device's own heads of all `heads`, or None."""
+    def bias(self, mask: Mask, heads: int, call: Call) -> Float[Array, "_ own_heads query key"] | None:
+        """Added to the scaled scores of a device's own heads of all `heads`, for each row or all; or None."""
         return None
 
 
@@ -93,13 +94,11 @@ class Alibi(NoPosition):
 
     factor: float = struct.field(pytree_node=False, default=1.0)
 
-    def bias(
-        self, q_positions: Int[Array, "row query"], k_positions: Int[Array, "row key"], heads: int, call: Call
-    ) -> Float[Array, "row own_heads query key"]:
+    def bias(self, mask: Mask, heads: int, call: Call) -> Float[Array, "row own_heads query key"]:
         """-factor * slope * distance; see `alibi_slopes`."""
         with jax.named_scope("position"):
             slopes = call.layout.own(jnp.asarray(self.factor * alibi_slopes(heads)), "heads", 0)
-            distance = jnp.abs(q_positions[:, :, None] - k_positions[:, None, :]).astype(jnp.float32)
+            distance = jnp.abs(mask.q_positions[:, :, None] - mask.k_positions[:, None, :]).astype(jnp.float32)
             return -slopes.reshape(1, -1, 1, 1) * distance[:, None]
 
 
@@ -128,14 +127,59 @@ class Learned(NoPosition):
             return x + look_up(self.table, positions + self.offset, call)
 
 
-Position = NoPosition | Rope | Sinusoidal | Alibi | Learned
+@struct.dataclass
+class RelativeBias(NoPosition):
+    """A trained number for each head and bucket of distances; all layers share the table."""
+
+    table: Weight
+    config: config.RelativeBias = struct.field(pytree_node=False)
+
+    def bias(self, mask: Mask, heads: int, call: Call) -> Float[Array, "_ own_heads query key"]:
+        """Of the buckets of all distances, which lie on both sides unless the mask is causal."""
+        with jax.named_scope("position"):
+            buckets = bucket_of(distances(mask), self.config, two_sided=not mask.causal)
+            by_distance = look_up(self.table, jnp.asarray(buckets), call).astype(jnp.float32)
+            return spread(by_distance.T[None, :, None], mask)
 
 
-def initial_position(kind: config.model.Position, embed: int, init: Initial) -> Position:
-    """The position encoding of a model; a table starts with standard deviation 0.02."""
+def bucket_of(
+    distance: Int[np.ndarray, "distance"], kind: config.RelativeBias, *, two_sided: bool
+) -> Int[np.ndarray, "distance"]:
+    """T5's buckets of distances from a key up to its query; keys that follow have the second half, or share with 0.
+
+    In float32 as in the released code: a distance at a bucket's edge must fall on the same side.
+    """
+    buckets = kind.buckets // 2 if two_sided else kind.buckets
+    after = np.where(distance < 0, buckets, 0) if two_sided else 0
+    distance = np.abs(distance) if two_sided else np.maximum(distance, 0)
+    single = buckets // 2
+    share = np.log(np.maximum(distance, single).astype(np.float32) / np.float32(single))
+    share = share / np.float32(math.log(kind.distance / single)) * np.float32(buckets - single)
+    grown = np.minimum(single + share.astype(int), buckets - 1)
+    return after + np.where(distance < single, distance, grown)
+
+
+Position = NoPosition | Rope | Sinusoidal | Alibi | Learned | RelativeBias
+
+
+def initial_position(kind: config.model.Position, embed: int, init: Initial, heads: int | None = None) -> Position:
+    """The position encoding of a model; a table starts with standard deviation 0.02.
+
+    `heads` are those of every layer that takes it, or None where layers differ. Raises UsageError for a table of
+    heads then, and for buckets that are too few.
+    """
     match kind:
-        case config.NoPosition():
+        case config.NoPosition() | config.Shaw() | config.TransformerXl():
             return NoPosition()
+        case config.RelativeBias(buckets, distance):
+            if heads is None:
+                raise UsageError("relative_bias: all layers share one table of heads; give them the same number")
+            if buckets < 4 or distance <= buckets // 2:
+                raise UsageError(
+                    f"model.position.buckets={buckets}, distance={distance}: half of at least 4 buckets are single "
+                    "distances, and the others reach further"
+                )
+            return RelativeBias(init.dense("table", (buckets, heads), ("positions", "heads"), std=0.02), kind)
         case config.Rope():
             return Rope(kind)
         case config.Sinusoidal():
@@ -145,3 +189,14 @@ def initial_position(kind: config.model.Position, embed: int, init: Initial) -> 
         case config.Learned():
             rows = kind.offset + kind.length
             return Learned(init.dense("table", (rows, embed), ("positions", "embed"), std=0.02), kind.offset)
+
+
+def heads_of(block: config.Block | config.Pattern) -> int | None:
+    """Heads of every layer that has the model's positions; None where they differ."""
+    match block:
+        case config.Pattern(period, prefix, suffix):
+            kinds = [one.attention for one in (*prefix, *period, *suffix)]
+        case config.Block():
+            kinds = [block.attention]
+    found = {kind.heads for kind in kinds if isinstance(kind.position, config.OfModel)}
+    return found.pop() if len(found) == 1 else None

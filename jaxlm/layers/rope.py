@@ -29,6 +29,9 @@ def frequencies(
     match scaling:
         case config.Interpolated(factor):
             radians = radians / factor
+        case config.DynamicNtk(factor, length, target):
+            grown = factor * max(target, length) / length - (factor - 1)
+            radians = (theta * grown ** (rotated / max(rotated - 2, 1))) ** (-2.0 * planes / rotated)
         case config.Yarn(factor):
             kept = _left_alone(scaling, theta, rotated)
             radians = radians * (kept + (1 - kept) / factor)

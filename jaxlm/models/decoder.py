@@ -13,7 +13,7 @@ from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm, initial_norm
-from jaxlm.layers.positions import Position, initial_position
+from jaxlm.layers.positions import Position, heads_of, initial_position
 from jaxlm.layers.projection import Weight, look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
@@ -95,7 +95,7 @@ def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False
 
     return Decoder(
         embedding=heads.initial_embedding(model.vocab, model.embed, init),
-        position=initial_position(model.position, model.embed, init.at("position")),
+        position=initial_position(model.position, model.embed, init.at("position"), heads_of(model.block)),
         blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
         norm=initial_norm(model.norm, model.embed, init.dtype),
         head=heads.initial_head(model.head, model.vocab, model.embed, init),

@@ -12,6 +12,7 @@ from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm, initial_norm
+from jaxlm.layers.positions import Position, heads_of, initial_position
 from jaxlm.layers.projection import look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
@@ -21,11 +22,15 @@ from jaxlm.models.decoder import Decoder, initial_decoder
 
 @struct.dataclass
 class EncoderDecoder:
-    """One embedding and one position encoding for both halves; they live in the decoder."""
+    """One embedding and one position encoding for both halves; they live in the decoder.
+
+    But for biases of distances, of which the encoder has its own.
+    """
 
     encoder: Stack
     encoder_norm: Norm
     decoder: Decoder
+    encoder_position: Position | None = None
 
     def __call__(
         self,
@@ -43,11 +48,12 @@ class EncoderDecoder:
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """The memory of the source's tokens."""
+        position = self.decoder.position if self.encoder_position is None else self.encoder_position
         x = look_up(self.decoder.embedding, source.ids, call)
-        x = self.decoder.position.embed(x, source.positions, call)
+        x = position.embed(x, source.positions, call)
         x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
-        context = Context.of(source, self.decoder.position, call)
+        context = Context.of(source, position, call)
         x, _, report = self.encoder(x, context, call, key=at(key, "encoder"))
         return Memory(self.encoder_norm(x), source.segments, source.positions, report.terms)
 
@@ -85,4 +91,14 @@ def initial_encoder_decoder(model: config.EncoderDecoder, init: Initial) -> Enco
         encoder=initial_stack(model.block, model.encoder_layers, block, init.at("encoder")),
         encoder_norm=initial_norm(model.norm, model.embed, init.dtype),
         decoder=initial_decoder(half, init.at("decoder"), cross=True),
+        encoder_position=_initial_position(model, init.at("encoder_position")),
     )
+
+
+def _initial_position(model: config.EncoderDecoder, init: Initial) -> Position | None:
+    """What the encoder does not share with the decoder: its distances lie on both sides."""
+    match model.position:
+        case config.RelativeBias():
+            return initial_position(model.position, model.embed, init, heads_of(model.block))
+        case _:
+            return None

@@ -40,6 +40,12 @@ KINDS = {
     ),
     "recurrent": config.Rwkv4(**SMALL, layers=2, width=24),
 }
+POSITIONS = {
+    "relative_bias": dataclasses.replace(KINDS["encoder_decoder"], position=config.RelativeBias(buckets=8)),
+    "shaw": dataclasses.replace(KINDS["decoder"], position=config.Shaw(clip=3)),
+    "transformer_xl": dataclasses.replace(KINDS["encoder"], position=config.TransformerXl()),
+}
+"""Those with parameters of their own in attention."""
 GENERATES = ("decoder", "encoder_decoder", "mixture", "recurrent")
 
 
@@ -56,7 +62,7 @@ FORMS = {"plain": lambda model: model, "lora": _adapted, "int8": int8}
 
 @cache
 def make(kind: str, form: str = "plain"):
-    return FORMS[form](build(KINDS[kind], jax.random.key(0)))
+    return FORMS[form](build((KINDS | POSITIONS)[kind], jax.random.key(0)))
 
 
 def pack(rows: int = 8, length: int = 12) -> Tokens:
@@ -71,6 +77,11 @@ def pack(rows: int = 8, length: int = 12) -> Tokens:
 
 @pytest.fixture(params=list(KINDS))
 def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(POSITIONS))
+def position(request) -> str:
     return request.param
 
 

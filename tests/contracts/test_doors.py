@@ -50,13 +50,21 @@ def products(jaxpr) -> list[str]:
 
 
 def test_products_lie_under_their_scopes(kind, form, make, tokens):
+    lie_under_their_scopes(make(kind, form), tokens)
+
+
+def test_products_of_positions_lie_under_their_scopes(position, form, make, tokens):
+    lie_under_their_scopes(make(position, form), tokens)
+
+
+def lie_under_their_scopes(model, tokens):
     call = Call(single_device())
 
     def forward(model):
         memory = model.encode(tokens, call) if hasattr(model, "encoder") else None
         return model.logits(model(tokens, call, memory=memory).hidden, call)
 
-    found = products(jax.make_jaxpr(forward)(make(kind, form)).jaxpr)
+    found = products(jax.make_jaxpr(forward)(model).jaxpr)
     assert len(found) >= 7
     for stack in found:
         assert any(scope in stack for scope in SCOPES), stack

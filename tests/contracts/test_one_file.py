@@ -37,8 +37,8 @@ def one_document(tokens: Tokens) -> Tokens:
 class Slopes(NoPosition):
     """Scores fall with distance, by a slope for each head."""
 
-    def bias(self, q_positions, k_positions, heads, call):
-        distance = (q_positions[:, None, :, None] - k_positions[:, None, None, :]).astype(jnp.float32)
+    def bias(self, mask, heads, call):
+        distance = (mask.q_positions[:, None, :, None] - mask.k_positions[:, None, None, :]).astype(jnp.float32)
         return -(2.0 ** -jnp.arange(1.0, 5.0)).reshape(1, 4, 1, 1) * distance
 
 

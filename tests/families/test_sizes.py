@@ -1,10 +1,14 @@
 """Parameter counts of the literature, exact where the weights are public."""
 
+import dataclasses
+import math
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from jaxlm.config import NoPosition, TransformerXl
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
     bloom,
@@ -13,6 +17,7 @@ from jaxlm.families import (
     gemma,
     gemma2,
     gemma3,
+    gopher,
     gpt2,
     gpt3,
     gpt_neox,
@@ -21,14 +26,21 @@ from jaxlm.families import (
     mixtral,
     olmo2,
     opt,
+    palm,
     qwen3,
     qwen3_moe,
 )
+from jaxlm.models import build
 
 
 @pytest.mark.parametrize(
     ("model", "count"),
     [
+        (llama.llama1("7b"), 6_738_415_616),
+        (llama.llama1("13b"), 13_015_864_320),
+        (llama.llama1("33b"), 32_528_943_616),
+        (llama.llama1("65b"), 65_285_660_672),
+        (llama.mistral_7b(), 7_241_732_096),
         (llama.llama2("7b"), 6_738_415_616),
         (llama.llama2("13b"), 13_015_864_320),
         (llama.llama2("70b"), 68_976_648_192),
@@ -53,6 +65,8 @@ from jaxlm.families import (
         (gpt_neox.gpt_neox_20b(), 20_554_567_680),
         (gptj.gptj_6b(), 6_050_882_784),
         (codegen.codegen("350m"), 356_712_448),
+        (codegen.codegen("2b"), 2_779_356_160),
+        (codegen.codegen("6b"), 7_064_213_504),
         (codegen.codegen("16b"), 16_032_155_648),
         (falcon.falcon("7b"), 6_921_720_704),
         (falcon.falcon("40b"), 41_303_293_952),
@@ -76,6 +90,11 @@ from jaxlm.families import (
         (gemma3.gemma3("1b"), 999_885_952),
         (opt.opt("125m"), 125_239_296),
         (opt.opt("1.3b"), 1_315_758_080),
+        (opt.opt("2.7b"), 2_651_596_800),
+        (opt.opt("6.7b"), 6_658_473_984),
+        (opt.opt("13b"), 12_853_473_280),
+        (opt.opt("30b"), 29_974_540_288),
+        (opt.opt("66b"), 65_719_701_504),
         (opt.opt("175b"), 174_604_468_224),
         (gpt2.gpt2("124m"), 124_439_808),
         (gpt2.gpt2("355m"), 354_823_168),
@@ -87,9 +106,53 @@ def test_public_weights(model, count):
     assert parameters(model)["total"] == count
 
 
-@pytest.mark.parametrize(("model", "billions"), [(gpt3.gpt3_175b(), 175), (gpt3.jurassic1_178b(), 178)])
+PAPERS = [
+    (gpt3.gpt3("125m"), "0.125"),
+    (gpt3.gpt3("760m"), "0.76"),
+    (gpt3.gpt3("1.3b"), "1.3"),
+    (gpt3.gpt3("2.7b"), "2.7"),
+    (gpt3.gpt3("6.7b"), "6.7"),
+    (gpt3.gpt3("13b"), "13.0"),
+    (gpt3.gpt3("175b"), "175.0"),
+    (gpt3.jurassic1_178b(), "178"),
+    (gopher.gopher("44m"), "0.044"),
+    (gopher.gopher("117m"), "0.117"),
+    (gopher.gopher("417m"), "0.417"),
+    (gopher.gopher("1.4b"), "1.4"),
+    (gopher.gopher("7.1b"), "7.1"),
+    (gopher.gopher("280b"), "280"),
+    (gopher.chinchilla_70b(), "70"),
+    (palm.palm("8b"), "8.63"),
+    (palm.palm("62b"), "62.50"),
+    (palm.palm("540b"), "540.35"),
+]
+
+
+@pytest.mark.parametrize(("model", "billions"), PAPERS)
 def test_papers(model, billions):
-    assert parameters(model)["total"] == pytest.approx(billions * 1e9, rel=0.01)
+    """Within 1 % of what is printed, or what is printed when rounded to as many digits."""
+    count, digits = parameters(model)["total"] / 1e9, len(billions.partition(".")[2])
+    assert count == pytest.approx(float(billions), rel=0.01) or f"{count:.{digits}f}" == billions
+
+
+def test_what_is_printed_otherwise():
+    """GPT-3's "350M" is GPT-2's 355M in longer rows, and its "1.3B" has not the 24 heads that are printed."""
+    assert parameters(gpt3.gpt3("350m"))["total"] == 354_823_168 + 1024 * 1024
+    model = gpt3.gpt3("1.3b")
+    printed = dataclasses.replace(model.block.attention, heads=24, kv_heads=24)
+    model = dataclasses.replace(model, block=dataclasses.replace(model.block, attention=printed))
+    assert parameters(model)["total"] > 1.5e9
+
+
+@pytest.mark.parametrize("model", [model for model, _ in PAPERS if model.layers < 80 or model.embed > 16_000])
+def test_papers_are_built_as_counted(model):
+    """Every leaf of the abstract model; Gopher's thirteenth matrix is among them."""
+    built = jax.eval_shape(lambda: build(model, jax.random.key(0)))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(built)) == parameters(model)["total"]
+    if isinstance(model.position, TransformerXl):
+        less = parameters(dataclasses.replace(model, position=NoPosition()))["total"]
+        square, biases = model.embed**2, 2 * model.embed
+        assert parameters(model)["total"] - less == model.layers * (square + biases)
 
 
 def test_a_token_meets_two_experts():
@@ -99,6 +162,7 @@ def test_a_token_meets_two_experts():
 
 def test_families_import_neither_jax_nor_numpy():
     code = (
-        "import sys, jaxlm.families.known, jaxlm.families.gpt3; sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
+        "import sys, jaxlm.families.known, jaxlm.families.gpt3, jaxlm.families.gopher, jaxlm.families.palm; "
+        "sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,18 +12,36 @@ from jax.sharding import PartitionSpec
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import rope
+from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.names import partition
 from jaxlm.layers.positions import alibi_slopes, initial_position
 from jaxlm.objectives.autoregressive import Autoregressive
 from jaxlm.train.step import make_gradient
-from tests.tiny import CALL, KINDS, close, layout, packed_batch, random_ids, random_model, tokens
+from tests.tiny import (
+    CALL,
+    GLOBAL,
+    KINDS,
+    LOCAL,
+    SIZES,
+    close,
+    layout,
+    packed_batch,
+    random_ids,
+    random_model,
+    tokens,
+)
 
 POSITIONS = np.array([[0, 1, 2, 7, 500], [3, 3, 1000, 0, 64]])
 
 
 def made(kind):
     return initial_position(kind, 16, Initial(None))
+
+
+def seen(positions, **how) -> Mask:
+    """Of one document a row."""
+    return Mask(positions, positions, jnp.ones_like(positions), jnp.ones_like(positions), **how)
 
 
 # --- rope in rows longer than the model was trained on -----------------------------------------------------
@@ -76,6 +94,29 @@ def test_scaled_frequencies(scaling, reference, theta):
     assert rope.magnitude(scaling) == pytest.approx(magnitude)
     if not isinstance(scaling, config.Unscaled):
         assert np.abs(rope.frequencies(theta, 64) / wanted - 1).max() > 0.5, "the control"
+
+
+@pytest.mark.parametrize("target", [4096, 4097, 16_384])
+@pytest.mark.parametrize("factor", [1.0, 2.0, 8.0])
+def test_a_base_for_the_length_of_rows(factor, target):
+    """The base of transformers in rows of exactly that length, which it takes anew for each length."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    told = transformers.LlamaConfig(
+        hidden_size=256,
+        num_attention_heads=4,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "dynamic", "factor": factor, "rope_theta": 10_000.0},
+    )
+    reference = ROPE_INIT_FUNCTIONS["dynamic"]
+    wanted, magnitude = reference(told, "cpu", seq_len=target)
+    scaling = config.DynamicNtk(factor, 4096, target)
+    np.testing.assert_allclose(rope.frequencies(10_000.0, 64, scaling), wanted.numpy(), rtol=2e-6)
+    assert rope.magnitude(scaling) == magnitude == 1.0
+    plain, longer = rope.frequencies(10_000.0, 64), reference(told, "cpu", seq_len=2 * target)[0].numpy()
+    np.testing.assert_allclose(rope.frequencies(10_000.0, 64, config.DynamicNtk(factor, 4096, 100)), plain)
+    assert np.abs(rope.frequencies(10_000.0, 64, scaling) / longer - 1).max() > 0.3, "the control: another length"
 
 
 def test_a_scaling_reaches_queries_and_keys():
@@ -138,7 +179,7 @@ def test_slopes(heads):
 
 
 def test_scores_fall_with_distance_on_both_sides():
-    bias = made(config.Alibi()).bias(jnp.array([[0, 1, 5]]), jnp.array([[0, 1, 5]]), 4, CALL)
+    bias = made(config.Alibi()).bias(seen(jnp.array([[0, 1, 5]])), 4, CALL)
     distance = np.array([[0, 1, 5], [1, 0, 4], [5, 4, 0]])
     np.testing.assert_allclose(bias[0], -np.array([0.25, 0.0625, 2**-6, 2**-8])[:, None, None] * distance)
 
@@ -149,11 +190,11 @@ def test_a_device_has_the_slopes_of_its_heads(mesh):
     call = dataclasses.replace(CALL, layout=where)
 
     def own(at):
-        return made(config.Alibi()).bias(at, at, 8, call)
+        return made(config.Alibi()).bias(seen(at), 8, call)
 
     whole, heads = PartitionSpec(), PartitionSpec(None, "tensor")
     got = jax.jit(where.spmd(own, (whole,), heads))(at)
-    np.testing.assert_array_equal(got, made(config.Alibi()).bias(at, at, 8, CALL))
+    np.testing.assert_array_equal(got, made(config.Alibi()).bias(seen(at), 8, CALL))
 
 
 def test_slopes_in_a_program_a_device():
@@ -179,14 +220,28 @@ KINDS_OF = {
     "llama3": config.Rope(scaling=config.Llama3(length=16)),
     "sinusoidal": config.Sinusoidal(),
     "alibi": config.Alibi(),
+    "relative_bias": config.RelativeBias(buckets=8, distance=12),
+    "shaw": config.Shaw(clip=3),
+    "transformer_xl": config.TransformerXl(),
 }
 
 
-@pytest.mark.parametrize("position", KINDS_OF)
-@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
+MODELS = KINDS | {"decoder": config.Decoder(**SIZES, layers=2, block=config.Pattern((LOCAL,), (GLOBAL,)))}
+
+
+OTHERS = {("decoder", "relative_bias"), ("encoder_decoder", "shaw"), ("encoder_decoder", "transformer_xl")}
+"""Of which the other architectures tell as much, in less time."""
+PAIRS = [
+    pytest.param(kind, position, marks=[pytest.mark.nightly] if (kind, position) in OTHERS else [])
+    for kind in ("decoder", "encoder", "encoder_decoder")
+    for position in KINDS_OF
+]
+
+
+@pytest.mark.parametrize(("kind", "position"), PAIRS)
 def test_one_word_in_any_architecture(kind, position):
     """It computes something of its own, and the same for a document wherever it lies in a row."""
-    model = dataclasses.replace(KINDS[kind], position=KINDS_OF[position])
+    model = dataclasses.replace(MODELS[kind], position=KINDS_OF[position])
     ids = random_ids(1, 8)
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 2]])
 
@@ -204,7 +259,7 @@ def test_one_word_in_any_architecture(kind, position):
 @pytest.mark.parametrize("position", KINDS_OF)
 def test_decoding_knows_the_position(position):
     """The last of 24 tokens after the others, from a cache with room, is as in the whole row."""
-    model = random_model(dataclasses.replace(KINDS["decoder"], position=KINDS_OF[position]))
+    model = random_model(dataclasses.replace(MODELS["decoder"], position=KINDS_OF[position]))
     inputs = tokens(random_ids(2, 24))
 
     @jax.jit

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention import blocks, chunked, cudnn, ring, splash, xla
+from jaxlm.layers.attention.distances import Content
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import Layout
@@ -29,6 +30,7 @@ def refusals(
     mask: Mask,
     bias: Array | None,
     softcap: float | None,
+    content: Content | None = None,
 ) -> dict[str, str]:
     """Each backend, the fastest first, with why it does not take this attention, or nothing."""
     spread = layout.shards("pos") > 1
@@ -36,15 +38,18 @@ def refusals(
     own = layout.shards("pos") // layout.parts("pos")
     pieces = chunked.refusal(mask.q_positions.shape[1] // own, mask.k_positions.shape[1] // own, bias)
     alone = "" if spread else "it is for where.mesh.context > 1"
+    vectors = "" if content is None else "it takes no vectors of distances"
+    mixed = "" if content is None or content.values is None else "it takes no vectors of distances for values"
     found = {
         "all_to_all": alone or _undivided(layout, q, k) or ("" if bias is None else "it takes no bias"),
         "ring": alone or pieces,
         "splash": "it runs on TPUs only" if layout.platform != "tpu" else splash.refusal(q, mask, bias),
         "cudnn": "it runs on GPUs only" if layout.platform != "gpu" else cudnn.refusal(q, mask, bias, softcap),
-        "blocks": "" if blocks.takes(mask) else OWN_ROW,
+        "blocks": mixed if blocks.takes(mask) else OWN_ROW,
         "xla": "",
         "chunked": pieces,
     }
+    found |= {name: why or vectors for name, why in found.items() if name not in ("blocks", "xla")}
     if not spread:
         return found
     return {name: why if name in ("ring", "all_to_all") else WHOLE_ROWS for name, why in found.items()}
@@ -67,9 +72,10 @@ def backend(
     mask: Mask,
     bias: Array | None,
     softcap: float | None,
+    content: Content | None = None,
 ) -> str:
     """The backend of this name; "auto" is the fastest that takes this attention. Raises UsageError."""
-    found = refusals(layout, q, k, mask, bias, softcap)
+    found = refusals(layout, q, k, mask, bias, softcap, content)
     if name == "auto":
         taking = [one for one, why in found.items() if not why]
         if not taking:
@@ -90,20 +96,21 @@ def attend(
     v: Float[Array, "row key kv_heads head"],
     *,
     mask: Mask,
-    bias: Float[Array, "row heads query key"] | None = None,
+    bias: Float[Array, "#row heads query key"] | None = None,
+    content: Content | None = None,
     softcap: float | None = None,
     scale: float | None = None,
     call: Call,
 ) -> Float[Array, "row query heads head"]:
-    """softmax(cap(scale q k^T) + bias) v; `scale` is 1 / sqrt(head) by default."""
+    """softmax(cap(scale (q k^T + content)) + bias) v; `scale` is 1 / sqrt(head) by default."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     more, layout = {"softcap": softcap, "scale": scale}, call.layout
     with jax.named_scope("attention"):
-        match backend(call.attention, layout, q, k, mask, bias, softcap):
+        match backend(call.attention, layout, q, k, mask, bias, softcap, content):
             case "xla":
-                return xla.attend(q, k, v, mask=mask, bias=bias, **more)
+                return xla.attend(q, k, v, mask=mask, bias=bias, content=content, **more)
             case "blocks":
-                return blocks.attend(q, k, v, mask=mask, bias=bias, **more)
+                return blocks.attend(q, k, v, mask=mask, bias=bias, content=content, **more)
             case "chunked":
                 kernel = functools.partial(chunked.attend, **more)
             case "splash":

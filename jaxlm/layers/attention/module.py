@@ -9,8 +9,10 @@ from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
 from jaxlm.layers.attention.call import attend
+from jaxlm.layers.attention.distances import Content
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.norms import HeadNorm, initial_head_norm, normed
+from jaxlm.layers.attention.relative import Relative
 from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.positions import Position, Rope
@@ -30,6 +32,8 @@ class Attention:
     query_norm: HeadNorm | None
     key_norm: HeadNorm | None
     config: config.Attention = struct.field(pytree_node=False)
+    position: Relative | None = None
+    """Of positions that queries meet as they meet keys, what is this layer's own."""
 
     def __call__(
         self,
@@ -67,8 +71,10 @@ class Attention:
             self.config.window,
             aligned=cache is None,
         )
-        bias = position.bias(tokens.positions, seen.positions, self.config.heads, call)
-        return self._mix(q, seen, mask, bias, call, **more), cache
+        bias, content = position.bias(mask, self.config.heads, call), None
+        if self.position is not None:
+            q, content = self.position(q, mask, call)
+        return self._mix(q, seen, mask, call, bias=bias, content=content, **more), cache
 
     def cross(
         self,
@@ -91,7 +97,7 @@ class Attention:
             cache = caches.Dense.full(caches.View(k, v, memory.positions, memory.segments))
         seen = cache.view()
         mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal=False)
-        return self._mix(q, seen, mask, None, call, **more), cache
+        return self._mix(q, seen, mask, call, **more), cache
 
     def _heads(
         self, weight: Weight, x: Hidden, call: Call, axis: str, *, key: RowKeys | None, adapters: Array | None
@@ -104,21 +110,27 @@ class Attention:
         q: Float[Array, "row joined heads head"],
         seen: caches.View,
         mask: Mask,
-        bias: Array | None,
         call: Call,
         *,
+        bias: Array | None = None,
+        content: Content | None = None,
         key: RowKeys | None,
         adapters: Array | None,
     ) -> Hidden:
         keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
         scores = {"softcap": self.config.softcap, "scale": self.config.scale}
-        mixed = attend(q, keys, values, mask=mask, bias=bias, call=call, **scores)
+        mixed = attend(q, keys, values, mask=mask, bias=bias, content=content, call=call, **scores)
         mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
         return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters)
 
 
 def initial_attention(
-    kind: config.Attention, embed: int, norm: config.model.Norm, init: Initial, scale: float
+    kind: config.Attention,
+    embed: int,
+    norm: config.model.Norm,
+    init: Initial,
+    scale: float,
+    position: Relative | None = None,
 ) -> Attention:
     """Kernels of variance 1 / inputs; the last one times `scale`^2. `norm` is that of queries and keys, if any.
 
@@ -138,4 +150,5 @@ def initial_attention(
         initial_head_norm(kind.qk_norm, norm, (kind.heads, kind.head), ("heads", "head"), init.dtype),
         initial_head_norm(kind.qk_norm, norm, (kind.kv_heads, kind.head), ("kv_heads", "head"), init.dtype),
         kind,
+        position,
     )

@@ -1,4 +1,7 @@
-"""Attention in plain XLA operations: every score at once. Takes every mask, bias and soft cap."""
+"""Attention in plain XLA operations: every score at once.
+
+Takes every mask, bias and soft cap, and vectors of distances.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxlm.layers.attention.distances import Content
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.products import einsum32
 from jaxlm.layers.remat import named
@@ -20,31 +24,38 @@ def attend(
     v: Float[Array, "row key kv_heads head"],
     *,
     mask: Mask,
-    bias: Float[Array, "row heads query key"] | None,
+    bias: Float[Array, "#row heads query key"] | None,
     softcap: float | None,
     scale: float,
+    content: Content | None = None,
 ) -> Float[Array, "row query heads head"]:
     """softmax(cap(scale q k^T) + bias) v with the softmax in float32 (Vaswani et al. 2017, equation 1)."""
     rows, length, heads, head = q.shape
     groups = heads // k.shape[2]
     q, k, v = named("query", q), named("key", k), named("value", v)
     grouped = q.reshape(rows, length, k.shape[2], groups, head) * jnp.asarray(scale, q.dtype)
-    weights, normalizer = weigh(einsum32("rqngd,rknd->rngqk", grouped, k), mask, bias, softcap)
-    mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v) / jnp.moveaxis(normalizer, 3, 1)
+    scores = einsum32("rqngd,rknd->rngqk", grouped, k)
+    if content is not None:
+        scores += content.scores(mask, scale).reshape(scores.shape)
+    weights, normalizer = weigh(scores, mask, bias, softcap)
+    mixed = einsum32("rngqk,rknd->rqngd", weights.astype(v.dtype), v)
+    if content is not None and content.values is not None:
+        mixed += content.mixed(weights, mask)
+    mixed /= jnp.moveaxis(normalizer, 3, 1)
     return named("attention", mixed.reshape(rows, length, heads, head).astype(q.dtype))
 
 
 def weigh(
     scores: Float[Array, "row kv_heads group query key"],
     mask: Mask,
-    bias: Float[Array, "row heads query key"] | None,
+    bias: Float[Array, "#row heads query key"] | None,
     softcap: float | None,
 ) -> tuple[Float[Array, "row kv_heads group query key"], Float[Array, "row kv_heads group query 1"]]:
     """The softmax's numerators and their sum, which divides the mixed values: one pass less over the scores."""
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
-        scores += bias.reshape(scores.shape).astype(jnp.float32)
+        scores += bias.reshape(-1, *scores.shape[1:]).astype(jnp.float32)
     scores = jnp.where(mask.dense()[:, None, None], scores, MASKED)
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     return weights, jnp.sum(weights, axis=-1, keepdims=True)
