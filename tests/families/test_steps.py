@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jaxlm.config import Mesh, Stream, Train, Where
-from jaxlm.config.errors import UsageError
 from jaxlm.data import rows as row_data
 from jaxlm.layers.names import flatten
 from jaxlm.parallel.layout import Layout
@@ -25,13 +24,12 @@ from tests.train.tiny import experiment
 ONE, SPREAD = (Mesh(), 1), (Mesh(fsdp=2, tensor=2), 8)
 """Mesh and devices: data 2, fsdp 2 and tensor 2 are the eight."""
 BATCH, LENGTH = 8, 16
-WHOLE = (Mesh(fsdp=4), 8)
-"""For multi-query attention: its one key and value head does not divide over `tensor`."""
 KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
 WITHOUT = {"tpu": ("bloom",), "cuda": ("bloom", "gemma2")}
 """Kernels of attention take no bias of the scores, and cuDNN's no soft cap."""
-ORDINARY = ("gemma3_text", "bloom")
-"""With parts that no other test spreads over devices: zero-centered norms, layers turned in two ways, ALiBi."""
+ORDINARY = ("gpt_bigcode", "gemma3_text", "bloom")
+"""With parts that no other test spreads over devices: a lone key and value head, zero-centered norms and layers
+turned in two ways, ALiBi."""
 
 
 def some(ordinary):
@@ -41,10 +39,6 @@ def some(ordinary):
 def model(name):
     """The family's tiny model for the tokens of the tests' documents."""
     return dataclasses.replace(kind(name), vocab=264)
-
-
-def mesh_of(name):
-    return WHOLE if name == "gpt_bigcode" else SPREAD
 
 
 def first_step(name, mesh, devices):
@@ -68,17 +62,12 @@ def first_step(name, mesh, devices):
 @pytest.mark.parametrize("name", some(ORDINARY))
 def test_meshes_agree(name):
     values, gradients = first_step(name, *ONE)
-    others, spread = first_step(name, *mesh_of(name))
+    others, spread = first_step(name, *SPREAD)
     np.testing.assert_allclose(others, values, rtol=2e-6)
     close(spread, gradients)
     wrong = gradients | {"norm.scale": 1.0001 * gradients["norm.scale"]}
     with pytest.raises(AssertionError, match=r"norm\.scale"):
         close(wrong, gradients)
-
-
-def test_one_key_and_value_head_is_not_spread_over_tensor():
-    with pytest.raises(UsageError, match=r"'kv_heads', 'head'\) with shape \(2, 32, 1, 8\) does not divide into 2"):
-        first_step("gpt_bigcode", *SPREAD)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
@@ -90,7 +79,7 @@ def test_the_step_lowers(name, platform, monkeypatch):
         experiment(),
         model=model(name),
         train=Train(batch=BATCH, length=256),
-        where=Where(mesh=mesh_of(name)[0]),
+        where=Where(mesh=SPREAD[0]),
         precision="bfloat16",
     )
     setup = make_setup(tree)
