@@ -124,7 +124,7 @@ CASES = {
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()
 ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi"}
-"""One of each, and what is wired otherwise; the others' logits are compared at night."""
+"""One of each, and what is wired otherwise; the others are compared at night."""
 
 
 def implementation(settings):
