@@ -3,7 +3,7 @@
     python experiments/benchmarks/loading.py [--layers 10]
 
 A LLaMA of 0.4 GB with random weights is written, and loaded by a process of its own for each line, onto CPU devices
-of that process, sharded over `fsdp` where there are several. The peak is that of the process's resident set (VmHWM of
+of that process, sharded over `fsdp` where there are several. The peak is that of its resident set (VmHWM of
 Linux, pages of mapped files included) above what it was before loading, when jax had started.
 """
 
