@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,35 @@ from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer
 from jaxlm.tokenizers.tokenizer_json import added_token, made
 from jaxlm.tokenizers.vocabularies import bpe, byte_level
 
+
+@dataclass(frozen=True)
+class Cuts:
+    """What is done to a text before its bytes are merged."""
+
+    parts: tuple[dict[str, Any], ...]
+    """How it is cut."""
+    normalizer: dict[str, Any] | None = None
+    whole: bool = False
+    """A part that is a token is one, whatever the merges make of it."""
+
+
+def words(digits: str) -> tuple[dict[str, Any], ...]:
+    """Cuts of Llama 3's kind, with so many digits in a part."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + "|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return split, byte_level(words=False)
+
+
 CUTS = {
-    "gpt-2": [byte_level()],
-    "smollm": [{"type": "Digits", "individual_digits": True}, byte_level()],
+    "gpt-2": Cuts((byte_level(),)),
+    "smollm": Cuts(({"type": "Digits", "individual_digits": True}, byte_level())),
+    "llama-bpe": Cuts(words(r"\p{N}{1,3}"), whole=True),
+    "qwen2": Cuts(words(r"\p{N}"), normalizer={"type": "NFC"}),
 }
-"""`tokenizer.ggml.pre` -> how a text is cut before its bytes are merged."""
+"""`tokenizer.ggml.pre` -> what the model's own `tokenizer.json` does."""
 UNKNOWN, CONTROL, USER, BYTE = 2, 3, 4, 6
 """Types of tokens, in SentencePiece's numbers: for what is not known, special ones, whole texts that are never cut,
 single bytes."""
@@ -121,9 +146,10 @@ def _byte_level(fields: Mapping[str, Any], path: Path) -> HuggingFaceTokenizer:
     ]
     described = {
         "added_tokens": added,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": CUTS[cut]},
+        "normalizer": CUTS[cut].normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(CUTS[cut].parts)},
         "decoder": byte_level(),
-        "model": bpe(ids, merges),
+        "model": bpe(ids, merges, ignore_merges=CUTS[cut].whole),
     }
     roles = _special(fields, path, len(tokens))
     begin, end, padding = ("" if number is None else tokens[number] for number in roles.values())

@@ -180,7 +180,11 @@ def test_words_of_a_tokenizer_that_is_not_known(directory, tokenizer, tmp_path):
     file = gguf.File(ggufs.write(tmp_path / "a.gguf", directory, tokenizer))
     for name, value, said in (
         ("model", "bert", "no tokenizer 'bert' is known here"),
-        ("pre", "qwen2", "no tokenizer.ggml.pre 'qwen2' is known here; there are gpt-2, smollm"),
+        (
+            "pre",
+            "tekken",
+            "no tokenizer.ggml.pre 'tekken' is known here; there are gpt-2, smollm, llama-bpe, qwen2",
+        ),
         ("merges", ["a b c"], "a merge is not of two"),
         ("token_type", [1], "300 tokens have 1 types"),
         ("eos_token_id", 300, "of 300 tokens it names"),
