@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -28,6 +29,8 @@ from jaxlm.parallel.layout import Layout
 
 Leaf = tuple[str, tuple[int, ...]]
 """One of our parameters: its name, and its place where layers, or experts, or both are stacked."""
+ALIGNMENT = 64
+"""Bytes."""
 LAYER, EXPERT = "{layer}", "{expert}"
 
 
@@ -95,18 +98,36 @@ def load(source: Path | Source, layout: Layout, precision: Precision = Precision
         one, number = sources[leaf]
         return rearrange.from_theirs(one.entry, number, _shapes(one, leaves), tensors.read(theirs[one.name]))
 
+    def fill(out: np.ndarray, index: tuple[slice, ...], name: str, at: tuple[int, ...] = ()) -> None:
+        if (name, at) in sources:
+            out[...] = read((name, at))[index]
+            return
+        places = range(*index[0].indices(leaves[name].shape[len(at)]))
+        for row, place in zip(out, places, strict=True):
+            fill(row, index[1:], name, (*at, place))
+
     def placed(name: str) -> jax.Array:
-        shape, dtype = leaves[name].shape, leaves[name].dtype
+        leaf = leaves[name]
 
-        def piece(index: tuple[slice, ...], at: tuple[int, ...] = ()) -> np.ndarray:
-            if (name, at) in sources:
-                return read((name, at))[index].astype(dtype)
-            places = range(*index[0].indices(shape[len(at)]))
-            return np.stack([piece(index[1:], (*at, place)) for place in places])
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            lengths = [len(range(*part.indices(size))) for part, size in zip(index, leaf.shape, strict=True)]
+            out = _aligned(tuple(lengths), leaf.dtype)
+            fill(out, index, name)
+            return out
 
-        return jax.make_array_from_callback(shape, places[name], piece)
+        return jax.make_array_from_callback(leaf.shape, places[name], piece)
 
-    return config, jax.tree.unflatten(jax.tree.structure(abstract), [placed(name) for name in leaves])
+    # Largest first: what is held beside the model, one tensor of theirs, then comes to the least.
+    made = {name: placed(name) for name in sorted(leaves, key=lambda name: -leaves[name].size)}
+    return config, jax.tree.unflatten(jax.tree.structure(abstract), [made[name] for name in leaves])
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> Shaped[np.ndarray, "..."]:
+    """An array that XLA:CPU takes as it is: one that does not begin on such a boundary it copies."""
+    size = prod(shape) * dtype.itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    first = -room.ctypes.data % ALIGNMENT
+    return room[first : first + size].view(dtype).reshape(shape)
 
 
 def save(

@@ -20,6 +20,7 @@ from jaxlm.parallel.mesh import make_mesh
 from jaxlm.runs.directory import finish, is_finished, open_run, record
 from jaxlm.tokenizers import Tokenizer, gguf
 from jaxlm.tokenizers.build import given, keep
+from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.state import State
 
@@ -50,7 +51,10 @@ def bring(path: Path, run_dir: str | None = None) -> str:
     experiment = Experiment(
         name=name or "model",
         model=config,
-        tokenizer=TokenizerJson(str(path)),
+        # As `keep` writes it.
+        tokenizer=(SentencePieceFile if isinstance(tokenizer, SentencePieceTokenizer) else TokenizerJson)(
+            str(path)
+        ),
         train=Train(steps=1, batch=1, length=length),
     )
     if is_finished(experiment, run_dir):

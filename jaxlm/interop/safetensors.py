@@ -33,13 +33,14 @@ class Tensors:
         if not whole and not (directory / FILE).is_file():
             raise Failure(f"{directory} holds neither {FILE} nor {INDEX}")
         self._of = _index(directory / INDEX) if whole else {}
-        self._open = {file: _opened(directory / file) for file in sorted(set(self._of.values()) or {FILE})}
-        held = {file: set(one.keys()) for file, one in self._open.items()}
+        self._directory = directory
+        files = {file: _opened(directory / file) for file in sorted(set(self._of.values()) or {FILE})}
+        held = {file: set(one.keys()) for file, one in files.items()}
         self._of = self._of or dict.fromkeys(held[FILE], FILE)
         for name, file in self._of.items():
             if name not in held[file]:
                 raise Failure(f"{directory / file} does not hold {name}, which {INDEX} says it does")
-        parts = {name: self._open[file].get_slice(name) for name, file in self._of.items()}
+        parts = {name: files[file].get_slice(name) for name, file in self._of.items()}
         for name, part in parts.items():
             if part.get_dtype() not in DTYPES:
                 file = directory / self._of[name]
@@ -47,8 +48,12 @@ class Tensors:
         self.shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
 
     def read(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor whole."""
-        return self._open[self._of[name]].get_tensor(name)
+        """One tensor whole.
+
+        Its file is opened anew: an open one is mapped, and whatever was read of it stays in the process's memory.
+        """
+        with _opened(self._directory / self._of[name]) as file:
+            return file.get_tensor(name)
 
 
 def _index(path: Path) -> dict[str, str]:

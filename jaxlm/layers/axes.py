@@ -60,14 +60,19 @@ def batch_specs(batch: PyTree, layout: Layout) -> PyTree:
 
 
 def fitted(layout: Layout, model: PyTree) -> Layout:
-    """The layout that stores each matrix of this model along its first dimension that divides."""
+    """The layout that stores each matrix of this model along its first dimension that divides.
+
+    A lone key and value head (multi-query attention) is whole on every device, whatever heads its queries have.
+    """
     sizes: dict[str, set[int]] = {}
     for named, leaf in zip(jax.tree.leaves(logical_axes(model)), jax.tree.leaves(model), strict=True):
         for axis, size in zip(named.axes, leaf.shape[leaf.ndim - len(named.axes) :], strict=True):
             sizes.setdefault(axis, set()).add(size)
     shards = {axis: layout.size(layout.storage) * layout.shards(axis) for axis in MAJOR}
     divides = tuple(axis for axis in MAJOR if all(size % shards[axis] == 0 for size in sizes.get(axis, ())))
-    return dataclasses.replace(layout, stored=(*layout.stored, *divides))
+    whole = ("kv_heads",) if sizes.get("kv_heads") == {1} else ()
+    table = tuple((axis, () if axis in whole else split) for axis, split in layout.table)
+    return dataclasses.replace(layout, table=table, stored=(*layout.stored, *divides))
 
 
 def _is_spec(x: object) -> bool:

@@ -32,8 +32,8 @@ BLOOM = {"vocab_size": 71, "hidden_size": 48, "n_layer": 3, "n_head": 4}
 MOE3 = LLAMA | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 7}
 GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
-GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 5, "sliding_window": 7}
-GEMMA3 |= {"sliding_window_pattern": 3, "query_pre_attn_scalar": 24}
+GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3, "sliding_window": 7}
+GEMMA3 |= {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -43,6 +43,10 @@ CASES = {
     "llama 3.1": ("Llama", LLAMA | {"rope_parameters": SCALED, "num_key_value_heads": 1}),
     "llama, yarn": ("Llama", LLAMA | {"rope_parameters": YARN}),
     "mistral": ("Mistral", LLAMA | {"sliding_window": 7}),
+    "mistral, one head": (
+        "Mistral",
+        LLAMA | {"sliding_window": 5, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),
     "mixtral": ("Mixtral", MIXTRAL),
     "mixtral, window": (
         "Mixtral",
@@ -84,7 +88,7 @@ CASES = {
     "gemma3, scaled": (
         "Gemma3",
         GEMMA3
-        | {"num_hidden_layers": 4, "sliding_window_pattern": 2, "query_pre_attn_scalar": 10}
+        | {"num_hidden_layers": 5, "sliding_window_pattern": 3, "query_pre_attn_scalar": 10}
         | {"rope_theta": 2e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 5e3},
     ),
     "phi3": ("Phi3", PHI3),
@@ -118,6 +122,9 @@ CASES = {
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }
+ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()
+ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi"}
+"""One of each, and what is wired otherwise; the others are compared at night."""
 
 
 def implementation(settings):

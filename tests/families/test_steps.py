@@ -1,0 +1,96 @@
+"""Every family trains on eight devices as on one, and its step lowers for TPUs and GPUs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm.config import Mesh, Stream, Train, Where
+from jaxlm.data import rows as row_data
+from jaxlm.layers.names import flatten
+from jaxlm.parallel.layout import Layout
+from jaxlm.planning import cudnn
+from jaxlm.planning.aot import abstract_batch
+from jaxlm.train import feed
+from jaxlm.train.setup import make_setup
+from jaxlm.train.step import make_step
+from tests.families.tiny import TOLD, kind
+from tests.tiny import close, random_model
+from tests.train.test_lowering import CUSTOM
+from tests.train.test_meshes import compiled, documents
+from tests.train.tiny import experiment
+
+ONE, SPREAD = (Mesh(), 1), (Mesh(fsdp=2, tensor=2), 8)
+"""Mesh and devices: data 2, fsdp 2 and tensor 2 are the eight."""
+BATCH, LENGTH = 8, 16
+KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
+WITHOUT = {"tpu": ("bloom",), "cuda": ("bloom", "gemma2")}
+"""Kernels of attention take no bias of the scores, and cuDNN's no soft cap."""
+ORDINARY = ("gpt_bigcode", "gemma3_text", "bloom")
+"""With parts that no other test spreads over devices: a lone key and value head, zero-centered norms and layers
+turned in two ways, ALiBi."""
+
+
+def some(ordinary):
+    return [pytest.param(name, marks=() if name in ordinary else pytest.mark.nightly) for name in TOLD]
+
+
+def model(name):
+    """The family's tiny model for the tokens of the tests' documents."""
+    return dataclasses.replace(kind(name), vocab=264)
+
+
+def first_step(name, mesh, devices):
+    """(Loss and gradient norm, gradients by name) of the first step, every parameter random."""
+    tree = dataclasses.replace(
+        experiment(), model=model(name), train=Train(batch=BATCH, length=LENGTH), where=Where(mesh=mesh)
+    )
+    setup = make_setup(tree, jax.devices()[:devices])
+    # Before the first step all but the parameters is zero. Copies: the state is donated.
+    state = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), setup.abstract)
+    drawn = random_model(tree.model, std=0.1)
+    drawn = jax.tree.map(lambda x, to: jax.device_put(np.array(x), to.sharding), drawn, setup.abstract.model)
+    state = dataclasses.replace(state, model=drawn)
+    rows = row_data.training(documents(), Stream(), batch=BATCH, length=LENGTH, seed=0)
+    step = compiled(setup, observe=lambda _, gradients, __: flatten(gradients))
+    new, metrics = step(state, feed.global_batch(rows, setup.call.layout, 0))
+    metrics = jax.device_get(metrics)
+    return [metrics.pop("loss"), metrics.pop("gradient_norm")], {name: metrics[name] for name in flatten(new.model)}
+
+
+@pytest.mark.parametrize("name", some(ORDINARY))
+def test_meshes_agree(name):
+    values, gradients = first_step(name, *ONE)
+    others, spread = first_step(name, *SPREAD)
+    np.testing.assert_allclose(others, values, rtol=2e-6)
+    close(spread, gradients)
+    wrong = gradients | {"norm.scale": 1.0001 * gradients["norm.scale"]}
+    with pytest.raises(AssertionError, match=r"norm\.scale"):
+        close(wrong, gradients)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", some(("gemma2", "bloom")))
+def test_the_step_lowers(name, platform, monkeypatch):
+    """For the platform, with the mesh of this machine's devices taken for its own."""
+    monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
+    tree = dataclasses.replace(
+        experiment(),
+        model=model(name),
+        train=Train(batch=BATCH, length=256),
+        where=Where(mesh=SPREAD[0]),
+        precision="bfloat16",
+    )
+    setup = make_setup(tree)
+    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(one) for one in CUSTOM]
+    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
+    with cudnn.assumed():
+        found = export(setup.abstract, abstract_batch(tree, setup.call.layout))
+    assert found.platforms == (platform,)
+    text = found.mlir_module()
+    assert "reduce_scatter" in text
+    assert "all_gather" in text
+    for kernel, where in KERNELS.items():
+        assert (kernel in text) == (platform == where and name not in WITHOUT[where])
