@@ -11,6 +11,7 @@ run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A p
 
   --train.steps 50         set a field
   model.position:learned   choose an alternative, in any order with its fields
+  model:gemma2-9b          take a model of the literature
   --help                   after an experiment: all fields with their values and meaning
 """
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
 from jaxlm.families import gpt2
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Entry, Part, Table, entry
 
 MODEL_TYPES = ("gpt_bigcode",)
 OTHER = "this model is no StarCoder: a GPT-2 with one key and value head"
+
+
+def starcoder_15b() -> Decoder:
+    """StarCoder and StarCoderBase, in rows of 8192 tokens: 15,517,456,384 parameters."""
+    return Decoder(
+        vocab=49_152,
+        embed=6144,
+        layers=40,
+        block=Block(Attention(48, 1, 128, bias="all"), Plain(24_576, "gelu_tanh", bias="all")),
+        position=Learned(8192),
+        norm=LayerNorm(),
+        head=Tied(),
+    )
 
 
 def read(settings: Mapping[str, Any]) -> Decoder:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Attention, Block, Decoder, Gated, RMSNorm, Rope, Untied
 from jaxlm.families import llama
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Entry, Part, Table
 
 MODEL_TYPES = ("phi3",)
 OTHER = "this model is no Phi-3: a LLaMA without biases"
+
+
+def phi3_mini() -> Decoder:
+    """Phi-3 mini, in rows of 4096 tokens: 3,821,079,552 parameters."""
+    return Decoder(
+        vocab=32_064,
+        embed=3072,
+        layers=32,
+        block=Block(Attention(32, 32, 96, window=2047), Gated(8192)),
+        position=Rope(),
+        norm=RMSNorm(1e-5),
+        head=Untied(),
+    )
 
 
 def read(settings: Mapping[str, Any]) -> Decoder:

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from jaxlm.config import NoPosition, TransformerXl
+from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
     bloom,
@@ -20,6 +21,7 @@ from jaxlm.families import (
     gopher,
     gpt2,
     gpt3,
+    gpt_bigcode,
     gpt_neox,
     gptj,
     llama,
@@ -27,8 +29,11 @@ from jaxlm.families import (
     olmo2,
     opt,
     palm,
+    phi3,
+    qwen2,
     qwen3,
     qwen3_moe,
+    sizes,
 )
 from jaxlm.models import build
 
@@ -96,6 +101,12 @@ from jaxlm.models import build
         (opt.opt("30b"), 29_974_540_288),
         (opt.opt("66b"), 65_719_701_504),
         (opt.opt("175b"), 174_604_468_224),
+        (qwen2.qwen2("0.5b"), 494_032_768),
+        (qwen2.qwen2("1.5b"), 1_543_714_304),
+        (qwen2.qwen2("7b"), 7_615_616_512),
+        (qwen2.qwen2("72b"), 72_706_203_648),
+        (phi3.phi3_mini(), 3_821_079_552),
+        (gpt_bigcode.starcoder_15b(), 15_517_456_384),
         (gpt2.gpt2("124m"), 124_439_808),
         (gpt2.gpt2("355m"), 354_823_168),
         (gpt2.gpt2("774m"), 774_030_080),
@@ -155,6 +166,13 @@ def test_papers_are_built_as_counted(model):
         assert parameters(model)["total"] - less == model.layers * (square + biases)
 
 
+def test_sizes_by_name():
+    assert len({repr(make()) for make in sizes.SIZES.values()}) == len(sizes.SIZES)
+    assert sizes.size("gemma2-9b") == gemma2.gemma2("9b")
+    with pytest.raises(UsageError, match=r"model:gema2-9b: neither .*; nearest: gemma2-9b"):
+        sizes.size("gema2-9b")
+
+
 def test_a_token_meets_two_experts():
     assert active_parameters(mixtral.mixtral("8x7b")) == 12_879_925_248
     assert active_parameters(mixtral.mixtral("8x22b")) == 39_152_031_744
@@ -162,7 +180,7 @@ def test_a_token_meets_two_experts():
 
 def test_families_import_neither_jax_nor_numpy():
     code = (
-        "import sys, jaxlm.families.known, jaxlm.families.gpt3, jaxlm.families.gopher, jaxlm.families.palm; "
+        "import sys, jaxlm.families.known, jaxlm.families.sizes; "
         "sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,80 @@
+"""Models of the literature by name: `model:gemma2-9b` on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.model import Decoder
+from jaxlm.config.suggest import nearest
+from jaxlm.families import (
+    bloom,
+    codegen,
+    falcon,
+    gemma,
+    gemma2,
+    gemma3,
+    gopher,
+    gpt2,
+    gpt3,
+    gpt_bigcode,
+    gpt_neox,
+    gptj,
+    llama,
+    mixtral,
+    olmo2,
+    opt,
+    palm,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+)
+
+FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
+    "bloom": (bloom.bloom, bloom.SIZES),
+    "codegen": (codegen.codegen, codegen.SIZES),
+    "falcon": (falcon.falcon, falcon.SIZES),
+    "gemma": (gemma.gemma, gemma.SIZES),
+    "gemma2": (gemma2.gemma2, gemma2.SIZES),
+    "gemma3": (gemma3.gemma3, gemma3.SIZES),
+    "gopher": (gopher.gopher, gopher.GOPHER),
+    "gpt2": (gpt2.gpt2, gpt2.SIZES),
+    "gpt3": (gpt3.gpt3, gpt3.SIZES),
+    "llama1": (llama.llama1, llama.LLAMA1),
+    "llama2": (llama.llama2, llama.LLAMA2),
+    "llama3": (llama.llama3, llama.LLAMA3),
+    "llama3.2": (llama.llama32, llama.LLAMA32),
+    "mixtral": (mixtral.mixtral, mixtral.SIZES),
+    "olmo2": (olmo2.olmo2, olmo2.SIZES),
+    "opt": (opt.opt, opt.SIZES),
+    "palm": (palm.palm, palm.SIZES),
+    "pythia": (gpt_neox.pythia, gpt_neox.PYTHIA),
+    "qwen2": (qwen2.qwen2, qwen2.SIZES),
+    "qwen3": (qwen3.qwen3, qwen3.SIZES),
+    "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
+}
+"""Family -> its sizes."""
+
+SIZES: dict[str, Callable[[], Decoder]] = {
+    f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
+} | {
+    "chinchilla-70b": gopher.chinchilla_70b,
+    "falcon-rw-1b": falcon.falcon_rw_1b,
+    "gpt-j-6b": gptj.gptj_6b,
+    "gpt-neox-20b": gpt_neox.gpt_neox_20b,
+    "jurassic1-178b": gpt3.jurassic1_178b,
+    "mistral-7b": llama.mistral_7b,
+    "phi3-mini": phi3.phi3_mini,
+    "starcoder-15b": gpt_bigcode.starcoder_15b,
+}
+
+
+def size(name: str) -> Decoder:
+    """The model of a name. Raises UsageError that names the nearest."""
+    if name not in SIZES:
+        found = ", ".join(nearest(name, list(SIZES), 5))
+        raise UsageError(f"model:{name}: neither a kind nor a size of the literature; nearest: {found}")
+    return SIZES[name]()
