@@ -27,8 +27,9 @@ PLANS = PRETRAIN / DIRECTORY
 UP_AGAIN = ("--where.remat", "query+key+value+attention+middle+gate")
 GPU = ("--where.flags",)
 FAMILIES = (
-    "gpt2-1.5b", "opt-6.7b", "bloom-7b1", "gpt-j-6b", "pythia-6.9b", "codegen-6b", "falcon-7b", "mistral-7b", "qwen2-7b",
-    "qwen3-8b", "qwen3-moe-30b-a3b", "gemma-7b", "gemma2-9b", "gemma3-12b", "phi3-mini", "olmo2-7b", "starcoder-15b",
+    "gpt2-1.5b", "opt-6.7b", "bloom-7b1", "gpt-j-6b", "pythia-6.9b", "codegen-6b", "falcon-7b", "mistral-7b",
+    "qwen2-7b", "qwen3-8b", "qwen3-moe-30b-a3b", "gemma-7b", "gemma2-9b", "gemma3-12b", "phi3-mini", "olmo2-7b",
+    "starcoder-15b",
 )  # fmt: skip
 """A size of every family that has no experiment of its own."""
 LENGTHS = {"gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024")}
@@ -62,7 +63,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b_100k-h100-64": ("llama2_7b_100k.py", "--topology", "h100:64", *GPU),
 } | {
     f"{name.replace('-', '_')}-v5p-64": (
-        "decoder.py", f"model:{name}", "--topology", "v5p:4x4x4", *LENGTHS.get(name, ())
+        "decoder.py", "--topology", "v5p:4x4x4", f"model:{name}", *LENGTHS.get(name, ())
     )
     for name in FAMILIES
 }  # fmt: skip

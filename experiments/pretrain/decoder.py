@@ -4,9 +4,9 @@
     jaxlm run experiments/pretrain/decoder.py model:gemma2-9b      # on the slice itself
 
 Rows of 2048 tokens, 512 rows a step, as many steps as make 1 T tokens; the learning rate is that of LLaMA 2 7B
-(arXiv:2307.09288, section 2.2). A plan of one size of every family is kept in plans/ (experiments/benchmarks/plans.py
-prints them): they say that the family's step compiles for these chips, fits, and what it comes to. Nothing of it is
-a recipe of that family's paper, but its architecture.
+(arXiv:2307.09288, section 2.2). A plan of one size of every family is kept in plans/, and printed by
+experiments/benchmarks/plans.py: that its step compiles for these chips and fits, and what it comes to. Of the
+family's paper this has the architecture, and none of the recipe.
 """
 
 from jaxlm.config import (

@@ -14,7 +14,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
-from jaxlm.config.paths import Leaf, choices, element, field_docs, option_name, type_name, walk
+from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
 from jaxlm.runs.digest import parameters
 
@@ -45,7 +45,12 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
     base = load_experiment(words[0])
     if "init" in given:
         base = _from_initial(base, given["init"])
-    experiment = apply(*_sized(base, words[1:]), options + bare)
+    start, changes = base, words[1:]
+    if any(word.startswith("model:") for word in changes):
+        from jaxlm.families.sizes import sized
+
+        start, changes = sized(base, changes)
+    experiment = apply(start, changes, options + bare)
     if not wants_help:
         check(experiment)
         experiment = _pinned(experiment)
@@ -72,21 +77,6 @@ def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) ->
             raise UsageError(f"--{name} has no value")
         given[name] = value
     return given, rest
-
-
-def _sized(base: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment with the model of the literature that a word `model:NAME` asks for, and the other words."""
-    kinds = {option_name(cls) for cls in choices(base)["model"].classes}
-    others = []
-    for word in words:
-        path, _, name = word.partition(":")
-        if path != "model" or name.replace("-", "_").lower() in kinds:
-            others.append(word)
-            continue
-        from jaxlm.families.sizes import size
-
-        base = dataclasses.replace(base, model=size(name))
-    return base, others
 
 
 def _from_initial(base: Experiment, run: str) -> Experiment:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import Decoder
+from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     bloom,
@@ -78,3 +81,18 @@ def size(name: str) -> Decoder:
         found = ", ".join(nearest(name, list(SIZES), 5))
         raise UsageError(f"model:{name}: neither a kind nor a size of the literature; nearest: {found}")
     return SIZES[name]()
+
+
+def sized(experiment: Experiment, words: Sequence[str]) -> tuple[Experiment, list[str]]:
+    """The experiment with the model that a word `model:NAME` asks for, and the other words; those that switch to a
+    kind of model are among them.
+    """
+    kinds = {option_name(cls) for cls in choices(experiment)["model"].classes}
+    others = []
+    for word in words:
+        path, _, name = word.partition(":")
+        if path == "model" and name.replace("-", "_").lower() not in kinds:
+            experiment = replace(experiment, model=size(name))
+        else:
+            others.append(word)
+    return experiment, others

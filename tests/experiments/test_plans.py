@@ -8,6 +8,7 @@ from jaxlm.config.codec import what_hash
 from jaxlm.config.flops import shape_of_mesh
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
+from jaxlm.families.sizes import sized
 from jaxlm.planning import topology
 from jaxlm.runs.plans import find
 from tests.experiments.scripts import EXPERIMENTS, load
@@ -34,7 +35,7 @@ def test_every_case_is_committed_and_no_other():
 @pytest.mark.parametrize("name", plans.CASES)
 def test_a_plan_is_of_the_experiment_as_it_is(name):
     file, *words = plans.CASES[name]
-    tree = apply(load_experiment(str(EXPERIMENTS / "pretrain" / file)), words[2:])
+    tree = apply(*sized(load_experiment(str(EXPERIMENTS / "pretrain" / file)), words[2:]))
     assert COMMITTED[name]["what"] == what_hash(tree)[:16]
     assert COMMITTED[name]["command"] == ["jaxlm", "plan", f"experiments/pretrain/{file}", *words]
 
@@ -43,7 +44,7 @@ def test_a_plan_is_of_the_experiment_as_it_is(name):
 def test_a_run_would_find_it_and_see_how_it_was_planned(name):
     one = COMMITTED[name]
     _, _, file, _, where, *words = one["command"]
-    tree = apply(load_experiment(str(EXPERIMENTS.parent / file)), words)
+    tree = apply(*sized(load_experiment(str(EXPERIMENTS.parent / file)), words))
     found = find(plans.PLANS, tree, one["chip"], one["devices"])
     assert found == one or name.endswith("-vmem")
     assert (one["topology"], one["chip"]) == (where, where.partition(":")[0])
