@@ -27,9 +27,8 @@ BATCH, LENGTH = 8, 16
 KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
 WITHOUT = {"tpu": ("bloom",), "cuda": ("bloom", "gemma2")}
 """Kernels of attention take no bias of the scores, and cuDNN's no soft cap."""
-ORDINARY = ("gpt_bigcode", "gemma3_text", "bloom")
-"""With parts that no other test spreads over devices: a lone key and value head, zero-centered norms and layers
-turned in two ways, ALiBi."""
+ORDINARY = ("gpt_bigcode", "gemma", "bloom")
+"""With parts that no other test spreads over devices: a lone key and value head, zero-centered norms, ALiBi."""
 
 
 def some(ordinary):
