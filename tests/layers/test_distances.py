@@ -211,10 +211,31 @@ def test_attention_of_xlnet(causal):
     assert np.abs(got(swapped) - wanted).max() > 1e-2, "the control: the two biases in each other's place"
 
 
+@pytest.mark.parametrize("name", ["shaw", "transformer_xl"])
+def test_in_16_bits(name):
+    """Values and gradients are those of float32 but for rounding."""
+    part, (q, k, v), mask = made(KINDS[name], True), arrays(), mask_of(True)
+    real = jnp.asarray(SEGMENTS > 0)[..., None, None]
+
+    @functools.partial(jax.jit, static_argnums=2)
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def both(part, q, precision):
+        call = dataclasses.replace(CALL, precision=config.PRECISIONS[precision])
+        q, keys, values = (jnp.asarray(x, call.precision.compute) for x in (q, k, v))
+        queries, content = part(q, mask, call)
+        mixed = jnp.where(real, attend(queries, keys, values, mask=mask, content=content, call=call), 0)
+        return jnp.sum(jnp.sin(mixed.astype(jnp.float32))), mixed.astype(jnp.float32)
+
+    got, wanted = (jax.tree.leaves(both(part, jnp.asarray(q), name)) for name in ("bfloat16", "float32"))
+    for one, other in zip(got, wanted, strict=True):
+        assert np.linalg.norm(one - other) < 2e-2 * np.linalg.norm(other)
+        assert np.linalg.norm(one - other) > 0
+
+
 @pytest.mark.parametrize("aligned", [True, False])
 def test_positions_that_are_not_consecutive_are_loud(aligned):
     part, (q, k, v), mask = made(config.TransformerXl(), True), arrays(), mask_of(True, aligned=aligned)
-    jump = jnp.asarray(POSITIONS).at[2, 6:].add(30)
+    jump = jnp.asarray(POSITIONS).at[2, 6:].add(10)
     mask = dataclasses.replace(mask, q_positions=jump, k_positions=jump)
     queries, content = part(jnp.asarray(q), mask, CALL)
     got = attend(queries, jnp.asarray(k), jnp.asarray(v), mask=mask, content=content, call=CALL)

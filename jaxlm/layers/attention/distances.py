@@ -85,7 +85,8 @@ class Content:
         by_key = functools.partial(self._by_key, mask=mask)
         shape = jax.ShapeDtypeStruct((rows, heads, length, count), weights.dtype)
         (gathered,) = jax.linear_transpose(by_key, shape)(weights.reshape(rows, heads, length, keys))
-        found = einsum32("rhqt,td->rqhd", gathered.astype(self.values.dtype), self.values)
+        # In float32 as the weights are: there are few vectors, and XLA's CPU backend lacks this product in 16 bits.
+        found = einsum32("rhqt,td->rqhd", gathered, self.values.astype(gathered.dtype))
         return found.reshape(rows, length, kv_heads, groups, -1)
 
     def _by_key(self, x: Float[Array, "row heads query vector"], mask: Mask) -> Float[Array, "row heads query key"]:
