@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -61,8 +61,7 @@ class Rows:
     """Rows of a global batch."""
     seed: int | None
     """Of the permutations; None is one epoch in the dataset's own order, then padding."""
-    positions: Literal["document", "row"] = "document"
-    packing: type[Packing] = Stream
+    packing: Packing = Stream()
 
     def __post_init__(self):
         if self.length < 1 or self.size < 1:
@@ -73,8 +72,12 @@ class Rows:
     @cached_property
     def plan(self) -> Plan:
         """Where documents lie in rows."""
-        kind = {Stream: stream.Plan, BestFit: best_fit.Plan}[self.packing]
-        return kind(self.dataset, self.length, self.seed)
+        match self.packing:
+            case Stream():
+                return stream.Plan(self.dataset, self.length, self.seed)
+            case BestFit():
+                return best_fit.Plan(self.dataset, self.length, self.seed)
+        raise UsageError(f"packing: no rows for {type(self.packing).__name__}")
 
     @property
     def epoch_tokens(self) -> int:
@@ -94,8 +97,8 @@ class Rows:
     @property
     def fingerprint(self) -> str:
         """sha256 of all that decides the content of every batch."""
-        parts = (self.dataset.fingerprint, order.VERSION, self.length, self.size, self.seed, self.positions)
-        return sha256(repr(parts + self.plan.version).encode()).hexdigest()
+        shape = (order.VERSION, self.length, self.size, self.seed, self.packing.positions)
+        return sha256(repr((self.dataset.fingerprint, *shape, *self.plan.version)).encode()).hexdigest()
 
     def row(self, index: int) -> Row:
         """Row `index` of the plan."""
@@ -124,7 +127,7 @@ class Rows:
         predicted = follows if data.predicted is None else follows & data.predicted[after].astype(bool)
         column = np.broadcast_to(np.arange(self.length), keys.shape)
         starts = np.diff(keys, prepend=-2, axis=1) != 0
-        if self.positions == "row":
+        if self.packing.positions == "row":
             places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
         return {
             "ids": np.where(real, data.tokens[at], data.pad).astype(np.int32),
@@ -139,7 +142,7 @@ class Rows:
 
 def training(dataset: Dataset, packing: Packing, *, batch: int, length: int, seed: int) -> Rows:
     """Endless rows: as many epochs as a run needs, each in an order of its own."""
-    return Rows(dataset, length, batch, seed, packing.positions, type(packing))
+    return Rows(dataset, length, batch, seed, packing)
 
 
 def held_out(dataset: Dataset, packing: Packing, *, batch: int, length: int) -> Rows:
@@ -148,4 +151,4 @@ def held_out(dataset: Dataset, packing: Packing, *, batch: int, length: int) -> 
     The rest of the last batch is padding of weight 0. Bits per byte are the summed negative log-probabilities
     in nats / (ln 2 * dataset.bytes); the prediction of each `eos` is part of the sum.
     """
-    return Rows(dataset, length, batch, None, packing.positions, type(packing))
+    return Rows(dataset, length, batch, None, packing)

@@ -43,7 +43,7 @@ def test_bins_are_those_of_looking_at_every_one(room):
 @pytest.mark.parametrize("seed", [0, 5])
 def test_an_epoch_holds_every_token_once(length, seed):
     data = toy()
-    rows = Rows(data, length, 2, seed, packing=BestFit)
+    rows = Rows(data, length, 2, seed, packing=BestFit())
     orders = []
     for epoch in range(3):
         found = [rows.row(epoch * rows.plan.rows + i) for i in range(rows.plan.rows)]
@@ -91,8 +91,8 @@ def test_slices_and_steps_need_nothing_before_them():
 
 
 def test_positions_of_a_cut_document():
-    continued = Rows(toy((20,)), 8, 3, 0, packing=BestFit).batch(0)
-    restarted = Rows(toy((20,)), 8, 3, 0, "row", BestFit).batch(0)
+    continued = Rows(toy((20,)), 8, 3, 0, packing=BestFit()).batch(0)
+    restarted = Rows(toy((20,)), 8, 3, 0, BestFit("row")).batch(0)
     order = np.argsort(continued["positions"][:, 0])
     assert continued["positions"][order].tolist() == [[*range(8)], [*range(8, 16)], [16, 17, 18, 19, 0, 0, 0, 0]]
     assert restarted["positions"][order].tolist() == [[*range(8)], [*range(8)], [0, 1, 2, 3, 0, 0, 0, 0]]
@@ -111,12 +111,12 @@ DIGEST = "8cd42b4afb68e7079e55ea8fbf84c1200a5576797b87de628eb40d56b63c01fd"
 def test_rows_are_nearly_full():
     lengths = np.random.default_rng(0).lognormal(5, 0.5, 5000).astype(int).clip(2, 512)
     data = dataset.Dataset(np.zeros(lengths.sum(), np.uint16), np.cumsum([0, *lengths]), 1, 9, 0, "none")
-    assert Rows(data, 512, 8, 0, packing=BestFit).full > 0.99
+    assert Rows(data, 512, 8, 0, packing=BestFit()).full > 0.99
 
 
 def test_fingerprints_tell_packings_apart():
     data = toy()
-    kinds = [Rows(data, 16, 4, 0), Rows(data, 16, 4, 0, packing=BestFit), Rows(data, 16, 4, 0, "row", BestFit)]
+    kinds = [Rows(data, 16, 4, 0), Rows(data, 16, 4, 0, packing=BestFit()), Rows(data, 16, 4, 0, BestFit("row"))]
     assert len({one.fingerprint for one in kinds}) == 3
     marked = toy(predicted=[np.ones(n) for n in LENGTHS])
     assert Rows(marked, 16, 4, 0).fingerprint != kinds[0].fingerprint

@@ -59,7 +59,7 @@ def brute_row(stream, index, length, positions):
 @pytest.mark.parametrize(("length", "batch"), [(8, 4), (1, 3), (41, 2), (100, 2), (5, 50)])
 def test_rows_against_a_list_of_the_stream(positions, seed, length, batch):
     data = toy()
-    rows = Rows(data, length, batch, seed, positions)
+    rows = Rows(data, length, batch, seed, Stream(positions))
     stream = brute_stream(data, seed, 3 * batch * length + 1)
     for step in range(3):
         found = rows.batch(step)
@@ -125,7 +125,7 @@ def test_every_token_appears_once_an_epoch(length, batch):
 
 def test_a_cut_document_continues_or_restarts_its_positions():
     data = toy((20,))
-    continued, restarted = (Rows(data, 8, 3, 0, positions).batch(0) for positions in ("document", "row"))
+    continued, restarted = (Rows(data, 8, 3, 0, Stream(positions)).batch(0) for positions in ("document", "row"))
     assert continued["positions"].tolist() == [[*range(8)], [*range(8, 16)], [16, 17, 18, 19, 0, 1, 2, 3]]
     assert restarted["positions"].tolist() == [[*range(8)], [*range(8)], [0, 1, 2, 3, 0, 1, 2, 3]]
     assert continued["segments"].tolist() == [[1] * 8, [1] * 8, [1] * 4 + [2] * 4]
@@ -182,7 +182,7 @@ def test_wrong_uses_are_refused():
 def test_fingerprint_changes_with_all_that_changes_batches():
     data = toy()
     base = Rows(data, 8, 4, 0)
-    others = [Rows(data, 9, 4, 0), Rows(data, 8, 5, 0), Rows(data, 8, 4, 1), Rows(data, 8, 4, 0, "row")]
+    others = [Rows(data, 9, 4, 0), Rows(data, 8, 5, 0), Rows(data, 8, 4, 1), Rows(data, 8, 4, 0, Stream("row"))]
     others.append(Rows(toy((5, 2)), 8, 4, 0))
     assert Rows(toy(), 8, 4, 0).fingerprint == base.fingerprint
     assert len({rows.fingerprint for rows in [base, *others]}) == 6
