@@ -27,6 +27,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    starcoder2,
 )
 from jaxlm.families.table import Table
 
@@ -49,6 +50,7 @@ ALL = (
     bloom,
     olmo2,
     qwen3_moe,
+    starcoder2,
 )
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring), `DERIVED` and `OMITTED`."""

@@ -34,6 +34,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    starcoder2,
 )
 
 FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
@@ -58,6 +59,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
     "qwen2": (qwen2.qwen2, qwen2.SIZES),
     "qwen3": (qwen3.qwen3, qwen3.SIZES),
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
+    "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
 }
 """Family -> its sizes."""
 

@@ -45,9 +45,10 @@ def drill(ground, straight, seeds, *words: str, devices: int = 1) -> None:
 
 
 def test_kill_and_resume(ground, straight):
-    drill(ground, straight, range(3))
+    drill(ground, straight, range(2))
 
 
+@pytest.mark.nightly
 def test_kill_and_resume_on_eight_devices(ground, straight):
     drill(ground, straight, [1], *EIGHT, devices=8)
 

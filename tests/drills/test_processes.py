@@ -131,6 +131,7 @@ for step in (0, 1, 57, 1000):
 """
 
 
+@pytest.mark.nightly
 def test_batches_are_the_same(ground):
     """Each process reads its own rows, and all rows are those of one process."""
 

@@ -3,9 +3,12 @@
 import signal
 import time
 
+import pytest
+
 from tests.drills.drill import end, saved, saving, trained, wait_for
 
 
+@pytest.mark.nightly
 def test_stopped_twice_in_one_save(ground, straight):
     run = ground.path / "stopped"
     process = ground.train("stopped", "--where.every.checkpoint", "0")

@@ -34,6 +34,7 @@ from jaxlm.families import (
     qwen3,
     qwen3_moe,
     sizes,
+    starcoder2,
 )
 from jaxlm.models import build
 
@@ -106,6 +107,9 @@ from jaxlm.models import build
         (qwen2.qwen2("7b"), 7_615_616_512),
         (qwen2.qwen2("72b"), 72_706_203_648),
         (phi3.phi3_mini(), 3_821_079_552),
+        (starcoder2.starcoder2("3b"), 3_030_371_328),
+        (starcoder2.starcoder2("7b"), 7_173_923_840),
+        (starcoder2.starcoder2("15b"), 15_957_889_024),
         (gpt_bigcode.starcoder_15b(), 15_517_456_384),
         (gpt2.gpt2("124m"), 124_439_808),
         (gpt2.gpt2("355m"), 354_823_168),

@@ -36,6 +36,7 @@ TOLD = {
     | {"sliding_window": WINDOW, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 3.0}
     | {"final_logit_softcapping": 4.0},
     "gemma3_text": GEMMA | {"sliding_window": WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    "starcoder2": PHI3 | {"sliding_window": WINDOW},
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
     "gptj": GPT2 | {"rotary_dim": 4},

@@ -17,6 +17,8 @@ SCALED |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 GPT2 = {"vocab_size": 71, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 128}
 PHI3 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"pad_token_id": 0}
+STARCODER2 = {name: value for name, value in LLAMA.items() if name not in ("head_dim", "rms_norm_eps")}
+STARCODER2 |= {"tie_word_embeddings": True, "norm_epsilon": 1e-4, "rope_parameters": YARN}
 MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1}
 OPT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "ffn_dim": 40}
 OPT |= {"max_position_embeddings": 128, "word_embed_proj_dim": 48, "pad_token_id": 0}
@@ -95,6 +97,12 @@ CASES = {
     "phi3, window": ("Phi3", PHI3 | {"sliding_window": 5, "num_key_value_heads": 3, "tie_word_embeddings": True}),
     "starcoder": ("GPTBigCode", GPT2),
     "starcoder, narrow": ("GPTBigCode", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+    "starcoder2": ("Starcoder2", STARCODER2),
+    "starcoder2, window": (
+        "Starcoder2",
+        STARCODER2
+        | {"sliding_window": 7, "tie_word_embeddings": False, "num_key_value_heads": 3, "use_bias": False},
+    ),
     "opt": ("OPT", OPT),
     "opt, untied": ("OPT", OPT | {"tie_word_embeddings": False, "num_attention_heads": 3, "num_hidden_layers": 1}),
     "gpt-neox": ("GPTNeoX", NEOX),
