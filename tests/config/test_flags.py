@@ -24,7 +24,7 @@ def test_flags_of_a_chip():
     ("name", "chip", "said"),
     [
         ("vmen", "v5p", "no set 'vmen'; nearest: vmem, vmem_96, "),
-        ("vmem", "h100", "vmem is for v5e, v5p, v6e; h100 has gpu_pipelining (--where.flags alone takes none)"),
+        ("vmem", "h100", "vmem is for v5e, v5p, v6e; h100 has one_order, gpu_pipelining (--where.flags alone"),
     ],
 )
 def test_flags_that_a_chip_does_not_have(name, chip, said):
