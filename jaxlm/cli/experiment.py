@@ -42,10 +42,10 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
     words = [word for word in words if word not in ("-h", "--help")]
     if not words or words[0].startswith("-"):
         raise UsageError(f"the experiment comes first: {usage}")
-    base = load_experiment(words[0])
+    base, changes = _of_initial(load_experiment(words[0]), words[1:])
     if "init" in given:
         base = _from_initial(base, given["init"])
-    start, changes = base, words[1:]
+    start = base
     if any(word.startswith("model:") for word in changes):
         from jaxlm.families.sizes import sized
 
@@ -77,6 +77,15 @@ def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) ->
             raise UsageError(f"--{name} has no value")
         given[name] = value
     return given, rest
+
+
+def _of_initial(base: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
+    """The experiment with what is to be the initial run's, `model:of_initial`, and the other words."""
+    for field in ("model", "tokenizer"):
+        if f"{field}:{option_name(OfInitial)}" in words:
+            base = dataclasses.replace(base, **{field: OfInitial()})
+            words = [word for word in words if word != f"{field}:{option_name(OfInitial)}"]
+    return base, words
 
 
 def _from_initial(base: Experiment, run: str) -> Experiment:

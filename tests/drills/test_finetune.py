@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_what_was_tuned_is_used(ground, straight, talk):
     assert (
         "has no chat template; jaxlm generate" in end(ground.start("chat", "tuned", "--prompt", "hi")).expect(2).err
     )
+
+
+def test_any_experiment_goes_on_with_a_run_s_model(ground, straight):
+    words = ("--init", straight(), "model:of_initial", "tokenizer:of_initial", "--model.dropout", "0.25")
+    shown = end(ground.start("show", str(ROOT / "experiments/quickstart.py"), *words)).expect(0).out
+    assert re.search(r"vocab +264\n +embed +16\n", shown)
+    assert re.search(r"dropout +0.25", shown)
+    assert re.search(r"\ntokenizer +bytes", shown)
+    alone = end(ground.start("show", str(ROOT / "experiments/quickstart.py"), "model:of_initial")).expect(2)
+    assert "quickstart goes on from a model: name it, --init MODEL_OR_RUN" in alone.err
 
 
 @pytest.mark.parametrize(
