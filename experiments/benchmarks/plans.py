@@ -29,7 +29,7 @@ GPU = ("--where.flags",)
 FAMILIES = (
     "gpt2-1.5b", "opt-6.7b", "bloom-7b1", "gpt-j-6b", "pythia-6.9b", "codegen-6b", "falcon-7b", "mistral-7b",
     "qwen2-7b", "qwen3-8b", "qwen3-moe-30b-a3b", "gemma-7b", "gemma2-9b", "gemma3-12b", "phi3-mini", "olmo2-7b",
-    "starcoder-15b",
+    "starcoder-15b", "starcoder2-3b",
 )  # fmt: skip
 """A size of every family that has no experiment of its own."""
 LENGTHS = {"gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024")}

@@ -48,6 +48,25 @@ def test_an_empty_dataset_can_be_written(tmp_path):
     assert dataset.load(tmp_path / "none").documents == 0
 
 
+def test_what_is_predicted_comes_back(tmp_path):
+    marks = [np.array([False, True, True]), np.array([False, False, True, True])]
+    documents = [dataset.Tokenized(np.arange(len(one), dtype=np.int32), one, 2) for one in marks]
+    dataset.write(documents, ByteTokenizer(), tmp_path / "data")
+    found = dataset.load(tmp_path / "data")
+    assert found.predicted.tolist() == [0, 1, 1, 0, 0, 1, 1]
+    assert found.bytes == 4
+    arrays = [one.ids for one in documents]
+    memory = dataset.in_memory(arrays, bytes=4, vocab=260, pad=0, predicted=marks)
+    assert memory.fingerprint == found.fingerprint
+    (tmp_path / "data/predicted.bin").write_bytes(b"1")
+    with pytest.raises(Failure, match=r"predicted.bin has 1 bytes, not 7"):
+        dataset.load(tmp_path / "data")
+    mixed = [documents[0], documents[1]._replace(predicted=None)]
+    with pytest.raises(ValueError, match="some documents say what is predicted"):
+        dataset.write(mixed, ByteTokenizer(), tmp_path / "mixed")
+    assert os.listdir(tmp_path) == ["data"]
+
+
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.bin", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_damaged_files_are_a_failure_that_names_the_directory(written, name, damage):

@@ -166,6 +166,9 @@ def test_conversations(tmp_path):
     )
     assert "data: of more tokens than a row's 512, and left out: 1" in lines
     assert any(f"{int(found.train.predicted.sum()) / 1e6:.2f} M of them in answers" in line for line in lines)
+    most = max(int(part.lengths.max()) for part in (found.train, found.held_out))
+    same, less = (prepare(data, Bytes(), tmp_path / "cache", length=n).documents for n in (most, most - 1))
+    assert (same["longer than a row"], less["longer than a row"]) == (1, 2)
     longer = prepare(data, Bytes(), tmp_path / "cache", rows=264, length=4096)
     assert "longer than a row" not in longer.documents
     assert longer.train.documents + longer.held_out.documents == 40

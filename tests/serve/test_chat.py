@@ -9,7 +9,10 @@ import pytest
 
 from jaxlm import config
 from jaxlm.cli import main
+from jaxlm.config.sampling import Options
 from jaxlm.interop import exchange
+from jaxlm.interop.imported import bring
+from jaxlm.serve.chat import open_chat
 from jaxlm.tokenizers import given
 from jaxlm.tokenizers.conversation import encode
 from tests.tiny import CALL, random_model, tokens
@@ -28,7 +31,7 @@ def model(tmp_path_factory):
     """(Directory, tokenizer, model)."""
     path = tmp_path_factory.mktemp("model") / "small"
     files = trained.write("byte_bpe", path.parent / "files", chat_template=TEMPLATE)
-    found = random_model(KIND)
+    found = random_model(KIND, std=1.0)  # what it says depends on all it has heard
     contents = {one.name: one.read_bytes() for one in files.iterdir()}
     exchange.save(KIND, found, path, length=512, files=contents)
     return path, given(config.TokenizerJson(str(files))), found
@@ -63,11 +66,19 @@ def test_each_answer_follows_all_before_it(model, monkeypatch, capsys, tmp_path)
         messages.append({"role": "assistant", "content": wanted[-1]})
     said = talk(monkeypatch, capsys, directory, "\n".join(asked) + "\n", "--system", "Be brief.")
     assert said == "".join(f"{one}\n" for one in wanted)
+    assert wanted[1] != greedy(found, tokenizer, messages[1:4], 6), "otherwise instructions may be forgotten"
     # An empty line forgets; one question is the beginning of such a conversation.
     alone = greedy(found, tokenizer, [{"role": "user", "content": asked[1]}], 6)
     assert talk(monkeypatch, capsys, directory, f"{asked[0]}\n\n{asked[1]}\n").endswith(f"{alone}\n")
     assert talk(monkeypatch, capsys, directory, "", "--prompt", asked[1]) == f"{alone}\n"
     assert len(list((tmp_path / "runs").iterdir())) == 1, "imported once"
+
+
+def test_an_answer_ends_where_the_template_ends_it(model, monkeypatch, tmp_path):
+    directory, tokenizer, _ = model
+    monkeypatch.chdir(tmp_path)
+    chat = open_chat(bring(directory), Options())
+    assert chat.stop == tokenizer.library.token_to_id("<|eot_id|>") != tokenizer.eos
 
 
 def test_refusals(model, monkeypatch, capsys, tmp_path):
