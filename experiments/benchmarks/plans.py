@@ -32,8 +32,11 @@ FAMILIES = (
     "starcoder-15b", "starcoder2-3b",
 )  # fmt: skip
 """A size of every family that has no experiment of its own."""
-LENGTHS = {"gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024")}
-"""Rows for those that have no positions for 2048 tokens."""
+CHANGES = {
+    "gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024"),
+    "qwen3-moe-30b-a3b": ("--where.mesh.expert", "8", "--where.mesh.fsdp", "8"),
+}
+"""Shorter rows for a model without positions for 2048 tokens; experts on devices of their own."""
 ATTENTION = ("--where.remat", "query+key+value+attention")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),
@@ -62,9 +65,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b_100k-v5p-64": ("llama2_7b_100k.py", "--topology", "v5p:4x4x4"),
     "llama2_7b_100k-h100-64": ("llama2_7b_100k.py", "--topology", "h100:64", *GPU),
 } | {
-    f"{name.replace('-', '_')}-v5p-64": (
-        "decoder.py", "--topology", "v5p:4x4x4", f"model:{name}", *LENGTHS.get(name, ())
-    )
+    f"decoder-{name}-v5p-64": ("decoder.py", "--topology", "v5p:4x4x4", f"model:{name}", *CHANGES.get(name, ()))
     for name in FAMILIES
 }  # fmt: skip
 """Name of a plan -> the words of `jaxlm plan`."""
@@ -111,11 +112,11 @@ def committed() -> dict[str, dict[str, Any]]:
 def table(plans: dict[str, dict[str, Any]]) -> str:
     """A line for each plan."""
     columns = f"{'MFU %':>7}{'MaxText':>8}{'step ms':>9}{'exposed':>9}{'peak':>7}{'of':>7}{'compile s':>11}"
-    lines = [f"{'plan':24}{columns}"]
+    lines = [f"{'plan':34}{columns}"]
     for name, one in plans.items():
         published = PUBLISHED.get(name)
         lines.append(
-            f"{name:24}{one['mfu']:7.1f}"
+            f"{name:34}{one['mfu']:7.1f}"
             f"{'-' if published is None else f'{published:.1f}':>8}{one['step ms']:9,.0f}"
             f"{one['exposed GiB']:9.2f}{one['peak GiB']:7.1f}{one['memory GiB']:7.1f}{one['compile s']:11.0f}"
         )

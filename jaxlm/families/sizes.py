@@ -86,15 +86,15 @@ def size(name: str) -> Decoder:
 
 
 def sized(experiment: Experiment, words: Sequence[str]) -> tuple[Experiment, list[str]]:
-    """The experiment with the model that a word `model:NAME` asks for, and the other words; those that switch to a
-    kind of model are among them.
+    """The experiment with the model that a word `model:NAME` asks for, and that name; and the other words, among
+    them those that switch to a kind of model.
     """
     kinds = {option_name(cls) for cls in choices(experiment)["model"].classes}
     others = []
     for word in words:
         path, _, name = word.partition(":")
         if path == "model" and name.replace("-", "_").lower() not in kinds:
-            experiment = replace(experiment, model=size(name))
+            experiment = replace(experiment, name=f"{experiment.name}-{name}", model=size(name))
         else:
             others.append(word)
     return experiment, others

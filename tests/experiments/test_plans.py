@@ -24,7 +24,8 @@ MFU = {
     "mixtral_8x7b-v5p-64": 45.0,
 }
 """Percent, by the pessimistic estimate."""
-THIN = {"llama3_405b-v5p-512", "jurassic1_178b-v5p-512"}
+UNDIVIDED = ("gpt2-1.5b", "gpt-j-6b", "codegen-6b", "falcon-7b", "gemma3-12b", "starcoder-15b", "qwen3-moe-30b-a3b")
+THIN = {"llama3_405b-v5p-512", "jurassic1_178b-v5p-512", *(f"decoder-{name}-v5p-64" for name in UNDIVIDED)}
 """Whose heads do not divide among fsdp x tensor, so that a projection is stored along a narrow dimension."""
 
 
@@ -60,7 +61,8 @@ def test_a_run_would_find_it_and_see_how_it_was_planned(name):
 def test_what_a_plan_promises(name):
     one = COMMITTED[name]
     assert one["peak GiB"] <= one["memory GiB"]
-    assert one["all-reduced in the layer loop GiB"] == 0 or name in THIN
+    # Norms' scales and biases, a vector a layer, are not worth scattering.
+    assert one["all-reduced in the layer loop GiB"] < 1e-3 or name in THIN
     assert one["mfu"] >= MFU.get(name, 0)
 
 

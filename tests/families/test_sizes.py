@@ -37,6 +37,7 @@ from jaxlm.families import (
     starcoder2,
 )
 from jaxlm.models import build
+from tests.base import experiment
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,14 @@ def test_sizes_by_name():
     assert sizes.size("gemma2-9b") == gemma2.gemma2("9b")
     with pytest.raises(UsageError, match=r"model:gema2-9b: neither .*; nearest: gemma2-9b"):
         sizes.size("gema2-9b")
+
+
+def test_a_word_takes_a_size():
+    words = ["model:gpt2-124m", "--train.steps", "3", "model.position:alibi"]
+    tree, others = sizes.sized(experiment(), words)
+    assert (tree.model, tree.name) == (gpt2.gpt2("124m"), f"{experiment().name}-gpt2-124m")
+    assert others == words[1:]
+    assert sizes.sized(experiment(), ["model:rwkv4"]) == (experiment(), ["model:rwkv4"])
 
 
 def test_a_token_meets_two_experts():
