@@ -51,6 +51,8 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
 
         start, changes = sized(base, changes)
     experiment = apply(start, changes, options + bare)
+    if "init" in given:
+        experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
         experiment = _pinned(experiment)
@@ -89,11 +91,10 @@ def _of_initial(base: Experiment, words: list[str]) -> tuple[Experiment, list[st
 
 
 def _from_initial(base: Experiment, run: str) -> Experiment:
-    """The experiment as it starts from a run, with that run's model and tokenizer where it says so."""
+    """The experiment with the model and the tokenizer of the run that it starts from, where it asks for them."""
     from jaxlm.runs.directory import read_experiment  # most commands need no run
 
-    base = dataclasses.replace(base, initial=run)
-    run, _ = initial(base)
+    run, _ = initial(dataclasses.replace(base, initial=run))
     if "://" not in run and not Path(run).exists():
         raise UsageError(f"--init {run}: no such run or model")
     if isinstance(base.model, OfInitial):

@@ -4,6 +4,7 @@ Compiles the real training step for chips that are not there and says whether it
 a step will take by estimate, and what to try. Touches no accelerator; needs the extra `tpu` or `cuda`.
 
   --topology v5p:4x4x4     chips and their shape: v5e:16x16, h100:8, ... (an unknown one lists all)
+  --init MODEL_OR_RUN      what it starts from, as for jaxlm run
   --price USD              price of a chip for an hour, for the cost of the run
   --json FILE              write the plan as data
   --hlo FILE               write the program that was compiled

@@ -2,6 +2,7 @@
 
 What an experiment comes to: its config, parameters, FLOPs and memory, in closed form. Touches no accelerator.
 
+  --init MODEL_OR_RUN      what it starts from, as for jaxlm run
   --devices N              devices to spread over (default: as many as where.mesh names)
   --train.steps 50         set a field, as for jaxlm run; what differs from the file is marked
 """
