@@ -32,11 +32,8 @@ FAMILIES = (
     "starcoder-15b", "starcoder2-3b",
 )  # fmt: skip
 """A size of every family that has no experiment of its own."""
-CHANGES = {
-    "gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024"),
-    "qwen3-moe-30b-a3b": ("--where.mesh.expert", "8", "--where.mesh.fsdp", "8"),
-}
-"""Shorter rows for a model without positions for 2048 tokens; experts on devices of their own."""
+CHANGES = {"gpt2-1.5b": ("--train.length", "1024", "--train.batch", "1024")}
+"""Shorter rows for a model without positions for 2048 tokens."""
 ATTENTION = ("--where.remat", "query+key+value+attention")
 CASES: dict[str, tuple[str, ...]] = {
     "llama2_7b-v5p-64": ("llama2_7b.py", "--topology", "v5p:4x4x4"),

@@ -24,9 +24,13 @@ MFU = {
     "mixtral_8x7b-v5p-64": 45.0,
 }
 """Percent, by the pessimistic estimate."""
-UNDIVIDED = ("gpt2-1.5b", "gpt-j-6b", "codegen-6b", "falcon-7b", "gemma3-12b", "starcoder-15b", "qwen3-moe-30b-a3b")
+UNDIVIDED = ("gpt2-1.5b", "gpt-j-6b", "codegen-6b", "falcon-7b", "gemma3-12b", "starcoder-15b")
 THIN = {"llama3_405b-v5p-512", "jurassic1_178b-v5p-512", *(f"decoder-{name}-v5p-64" for name in UNDIVIDED)}
 """Whose heads do not divide among fsdp x tensor, so that a projection is stored along a narrow dimension."""
+
+WHOLE = "decoder-qwen3-moe-30b-a3b-v5p-64"
+"""Reduces 35 GiB of gradients without scattering them, for a reason that is not known; with experts on devices of
+their own it does not, and waits four times as long."""
 
 
 def test_every_case_is_committed_and_no_other():
@@ -62,7 +66,7 @@ def test_what_a_plan_promises(name):
     one = COMMITTED[name]
     assert one["peak GiB"] <= one["memory GiB"]
     # Norms' scales and biases, a vector a layer, are not worth scattering.
-    assert one["all-reduced in the layer loop GiB"] < 1e-3 or name in THIN
+    assert one["all-reduced in the layer loop GiB"] < 1e-3 or name in (*THIN, WHOLE)
     assert one["mfu"] >= MFU.get(name, 0)
 
 
