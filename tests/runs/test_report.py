@@ -352,6 +352,16 @@ def test_a_model_worse_than_the_compressors(run_dir):
     assert "3.6 % above gzip −9 and 15.9 % above xz −9. Best was 1.334, after step 600." in words
 
 
+def test_answers_are_not_called_text(run_dir):
+    assert "200 kB of held-out text" in Page(read_page(run_dir)).text
+    told = json.loads((run_dir / "config.json").read_text())
+    told["experiment"]["data"] = {"class": "Conversations", "paths": ["talk.jsonl"]}
+    (run_dir / "config.json").write_text(json.dumps(told))
+    words = Page(read_page(run_dir)).text
+    assert "200 kB of held-out answers" in words
+    assert "The compressors see the answers alone, the model their prompts too" in words
+
+
 def test_values_that_are_not_finite_or_missing(tmp_path):
     directory.release(directory.open_run(BASE, str(tmp_path / "run")))
     with Journal(tmp_path / "run", 1) as journal:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from jaxlm.config.data import Conversations
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
 from jaxlm.runs.report.content import Content, speed
@@ -63,7 +64,8 @@ def _headline(content: Content, bits: float | None) -> str:
     if bits is not None:
         size = number(content.data.get("held_out_bytes"))
         of = f"{count(size)}B of " if size and size >= 10_000 else ""
-        return _big(f"{bits:.3f}", f"bits per byte<br>of {of}held-out text", _claim(content, bits))
+        what = "answers" if isinstance(content.experiment.data, Conversations) else "text"
+        return _big(f"{bits:.3f}", f"bits per byte<br>of {of}held-out {what}", _claim(content, bits))
     held_out, loss = (
         next((value for one in reversed(records) if (value := number(one.get("loss"))) is not None), None)
         for records in (content.evaluate, content.train)
@@ -104,10 +106,12 @@ def _bars(content: Content, bits: float | None) -> str:
         for name, value in sorted(known.items(), key=lambda item: -item[1])[:12]
     ]
     rows += [_bar("this model", bits, top, "", ' class="mine"')] if bits is not None else []
+    answers = isinstance(content.experiment.data, Conversations)
+    seen = "answers alone, the model their prompts too" if answers else "held-out text alone"
     return f"""<div><table class="bars"><thead><tr>
 <th scope="col">method</th><td></td><th scope="col">bits / byte</th><th scope="col">model ÷ it</th>
 </tr></thead><tbody>{"".join(rows)}</tbody></table>
-<p class="small">The compressors see the held-out text alone; the size of the model is not counted.</p></div>"""
+<p class="small">The compressors see the {seen}; the size of the model is not counted.</p></div>"""
 
 
 def _bar(name: str, value: float, top: float, ratio: str, attribute: str) -> str:
