@@ -1,5 +1,7 @@
 """Run directories: finished, foreign, of another experiment, moved to another mesh."""
 
+import pytest
+
 from tests.drills.drill import contents, saved
 from tests.drills.test_kill import EIGHT
 
@@ -30,6 +32,7 @@ def test_another_experiments_run_is_refused(ground, straight):
     assert contents(ground.path / run) == before
 
 
+@pytest.mark.nightly
 def test_where_may_change(ground):
     """One device and two micro-batches, then eight devices and one, and other cadences."""
     run = ground.path / "moved"

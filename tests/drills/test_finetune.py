@@ -69,10 +69,15 @@ def test_any_experiment_goes_on_with_a_run_s_model(ground, straight):
     [
         (2, (), "finetune goes on from a model: name it, --init MODEL_OR_RUN"),
         (2, ("--init", "nowhere"), "--init nowhere: no such run or model"),
-        (2, ("--init", "STRAIGHT"), "takes no chat template; choose data.form:joined"),
-        (2, ("--init", "STRAIGHT", "data.form:joined"), "data.paths is empty: name at least one .jsonl"),
-        (1, ("--init", "STRAIGHT", *WORDS, "--data.answer", "reply"), "there is no 'reply' (nor 'messages'), only"),
         (1, ("--init", "STRAIGHT", *WORDS, "--train.length", "8"), "longer than a row: set train.length higher"),
+        *(
+            pytest.param(code, ("--init", "STRAIGHT", *words), message, marks=pytest.mark.nightly)
+            for code, words, message in (
+                (2, (), "takes no chat template; choose data.form:joined"),
+                (2, ("data.form:joined",), "data.paths is empty: name at least one .jsonl"),
+                (1, (*WORDS, "--data.answer", "reply"), "there is no 'reply' (nor 'messages'), only"),
+            )
+        ),
     ],
 )
 def test_refused(ground, straight, talk, code, words, message):

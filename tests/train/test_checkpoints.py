@@ -296,7 +296,7 @@ def silently_wrong(run, count):
 
 
 def test_no_flipped_bit_is_silent(run):
-    wrong, walked = silently_wrong(run, 20)
+    wrong, walked = silently_wrong(run, 10)
     assert wrong == 0
     assert walked > 0
 
