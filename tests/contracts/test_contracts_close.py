@@ -57,7 +57,7 @@ def test_train(kind, form, devices, make, tokens):
     assert np.abs(logits - expected)[real].max() <= 2e-5 * max(1.0, float(jnp.std(expected)))
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.nightly)])
 def test_prefill_and_decode(kind, form, devices, make, tokens):
     if kind == "encoder":
         with pytest.raises(UsageError, match="encoder"):

@@ -44,6 +44,7 @@ def drill(ground, straight, seeds, *words: str, devices: int = 1) -> None:
     assert within >= len(seeds) / 4, f"only {within} of {len(seeds)} kills hit a save"
 
 
+@pytest.mark.nightly
 def test_kill_and_resume(ground, straight):
     drill(ground, straight, range(2))
 

@@ -1,5 +1,7 @@
 """A gradient that is not finite stops the run, and what was saved before stays good."""
 
+import pytest
+
 from tests.drills.drill import saved
 
 POISON = '''
@@ -25,6 +27,7 @@ objective = Poisoned()
 WORDS = ("objective:custom", "--objective.path", "poison:objective")
 
 
+@pytest.mark.nightly
 def test_not_finite_stops_at_its_step_and_leaf(ground):
     (ground.path / "poison.py").write_text(POISON)
     run = ground.path / "poisoned"

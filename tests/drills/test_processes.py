@@ -63,6 +63,7 @@ def test_two_processes_of_four_devices_train_as_one_of_eight(ground, straight, m
     close(ground.outcome(name)[1], ground.outcome(straight(*words, devices=8))[1])
 
 
+@pytest.mark.nightly
 def test_what_two_processes_saved_goes_on_as_one(ground, both):
     run = ground.path / "fewer"
     shutil.copytree(ground.path / both, run)
@@ -72,6 +73,7 @@ def test_what_two_processes_saved_goes_on_as_one(ground, both):
     close(ground.outcome("fewer")[1], ground.outcome(both)[1])
 
 
+@pytest.mark.nightly
 def test_what_happens_to_one_concerns_both(ground, both):
     """Stopped by a signal to one of them, then killed one of them: the end is the undisturbed one's."""
     run = ground.path / "two"

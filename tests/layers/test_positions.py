@@ -229,7 +229,13 @@ KINDS_OF = {
 MODELS = KINDS | {"decoder": config.Decoder(**SIZES, layers=2, block=config.Pattern((LOCAL,), (GLOBAL,)))}
 
 
-OTHERS = {("decoder", "relative_bias"), ("encoder_decoder", "shaw"), ("encoder_decoder", "transformer_xl")}
+OTHERS = {
+    ("decoder", "relative_bias"),
+    *(("encoder_decoder", name) for name in ("shaw", "transformer_xl", "alibi")),
+}
+OTHERS |= {
+    (kind, name) for kind in ("encoder", "encoder_decoder") for name in ("interpolated", "llama3", "sinusoidal")
+}
 """Of which the other architectures tell as much, in less time."""
 PAIRS = [
     pytest.param(kind, position, marks=[pytest.mark.nightly] if (kind, position) in OTHERS else [])

@@ -46,7 +46,7 @@ def gradient(kind, **how):
             {"tensor": 2},
             marks=pytest.mark.nightly,
         ),
-        (decoder("shaw"), {"fsdp": 2, "tensor": 2}),
+        pytest.param(decoder("shaw"), {"fsdp": 2, "tensor": 2}, marks=pytest.mark.nightly),
         (decoder("transformer_xl"), {"fsdp": 2, "tensor": 2}),
     ],
     ids=["bias", "pipelined bias", "biases", "shaw", "transformer_xl"],
