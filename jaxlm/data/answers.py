@@ -11,7 +11,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus import messages
 from jaxlm.data.dataset import Tokenized
 from jaxlm.tokenizers import Tokenizer
-from jaxlm.tokenizers.answers import by_template, joined
+from jaxlm.tokenizers.answers import Answered, by_template, joined
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 
 VERSION = 1
@@ -49,7 +49,10 @@ def form(data: config.Data, tokenizer: Tokenizer | None) -> Form | None:
 
 
 def tokenized(texts: Iterable[str], tokenizer: Tokenizer, form: Form, longest: int | None) -> Iterator[Tokenized]:
-    """Conversations of at most `longest` tokens, as `corpus.conversations` writes them."""
+    """Conversations of at most `longest` tokens, as `corpus.conversations` writes them.
+
+    A template in the form is the tokenizer's by now.
+    """
     for number, text in enumerate(texts, start=1):
         try:
             found = _answered(text, tokenizer, form)
@@ -65,9 +68,9 @@ def said(texts: Iterable[str]) -> Iterator[str]:
         yield "\n".join(one["content"] for one in messages(text) if one["role"] == config.ASSISTANT)
 
 
-def _answered(text: str, tokenizer: Tokenizer, form: Form):
+def _answered(text: str, tokenizer: Tokenizer, form: Form) -> Answered:
     if form.template:
-        return by_template(tokenizer, messages(text), form.template)
+        return by_template(tokenizer, messages(text))
     return joined(tokenizer, messages(text), form.between)
 
 

@@ -41,8 +41,8 @@ class Span(NamedTuple):
     """Where all that the template writes of the turn ends."""
 
 
-def by_template(tokenizer: HuggingFaceTokenizer, messages: Messages, template: str = "") -> Answered:
-    """A conversation by the tokenizer's chat template, or another one, after exactly one BOS (if it has one).
+def by_template(tokenizer: HuggingFaceTokenizer, messages: Messages) -> Answered:
+    """A conversation by the tokenizer's chat template, after exactly one BOS (if it has one).
 
     What the template writes before an answer (its header) is given to the model, not predicted; the first special
     token after an answer ends the turn and is predicted with it; what follows it (a line feed, say) is not. A
@@ -51,13 +51,13 @@ def by_template(tokenizer: HuggingFaceTokenizer, messages: Messages, template: s
     Raises UsageError for a tokenizer without a template; Failure where the template refuses the messages, does not
     write an answer as it is, or writes it otherwise when messages follow.
     """
-    whole = begun(tokenizer, encode(tokenizer, messages, template=template))
+    whole = begun(tokenizer, encode(tokenizer, messages))
     ids, predicted = whole.ids, np.zeros(len(whole.ids), bool)
     special = np.isin(ids, [tokenizer.library.token_to_id(one) for one in tokenizer.special])
     ended = False
     for i, message in enumerate(messages):
         if message["role"] == ASSISTANT:
-            span = _span(tokenizer, messages, i, template, whole.text)
+            span = _span(tokenizer, messages, i, whole.text)
             part, ended = _tokens(whole, special, span)
             predicted |= part
     if not ended:
@@ -65,10 +65,10 @@ def by_template(tokenizer: HuggingFaceTokenizer, messages: Messages, template: s
     return Answered(ids, predicted, _bytes(messages))
 
 
-def _span(tokenizer: HuggingFaceTokenizer, messages: Messages, i: int, template: str, whole: str) -> Span:
+def _span(tokenizer: HuggingFaceTokenizer, messages: Messages, i: int, whole: str) -> Span:
     """Where message i lies in the text of the whole conversation."""
-    before = written(tokenizer, messages[:i], generation=True, template=template) if i else ""
-    after = written(tokenizer, messages[: i + 1], template=template)
+    before = written(tokenizer, messages[:i], generation=True) if i else ""
+    after = written(tokenizer, messages[: i + 1])
     said = unmarked(messages[i]["content"]).strip()
     start = after.find(said, _shared(before, after))
     if start < 0:
@@ -97,10 +97,10 @@ def _tokens(
     return (last > span.start) & (first < end) & (last > first), bool(len(ends))
 
 
-def end_of_turn(tokenizer: HuggingFaceTokenizer, template: str = "") -> int:
+def end_of_turn(tokenizer: HuggingFaceTokenizer) -> int:
     """The token by which the model says that its answer ends. Raises as `by_template` does."""
     probe = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
-    found = by_template(tokenizer, probe, template)
+    found = by_template(tokenizer, probe)
     return int(found.ids[found.predicted][-1])
 
 

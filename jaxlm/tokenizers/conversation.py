@@ -34,19 +34,17 @@ def encode(
     *,
     generation: bool = False,
     variables: Mapping[str, Any] | None = None,
-    template: str = "",
 ) -> Conversation:
-    """The tokens of a conversation by the tokenizer's own chat template, or another; see `chat.render`.
+    """The tokens of a conversation by the tokenizer's own chat template; see `chat.render`.
 
     A message that holds "<|im_end|>" gives the tokens of its characters. The template sees `bos_token`,
     `eos_token`, `pad_token` and `mask_token`, those of them that the tokenizer has.
 
     Raises UsageError for a tokenizer without a template, Failure as `chat.render` does.
     """
-    rendered = _marked_text(tokenizer, messages, generation, variables, template)
-    special = "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
+    rendered = _marked_text(tokenizer, messages, generation, variables)
     # [text, marked, text, marked, ..., text]; a mark alone, which the template cut off, only ends a text.
-    pieces = re.split(f"{OPEN}({special}){CLOSE}|[{OPEN}{CLOSE}]", rendered)
+    pieces = re.split(f"{OPEN}({_special(tokenizer)}){CLOSE}|[{OPEN}{CLOSE}]", rendered)
     ids, offsets, start = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], 0
     for number, piece in enumerate(pieces):
         if piece:
@@ -59,14 +57,10 @@ def encode(
 
 
 def written(
-    tokenizer: HuggingFaceTokenizer,
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    generation: bool = False,
-    template: str = "",
+    tokenizer: HuggingFaceTokenizer, messages: Sequence[Mapping[str, Any]], *, generation: bool = False
 ) -> str:
     """`encode`'s text alone."""
-    return unmarked(_marked_text(tokenizer, messages, generation, None, template))
+    return unmarked(_marked_text(tokenizer, messages, generation, None))
 
 
 def begun(tokenizer: HuggingFaceTokenizer, conversation: Conversation) -> Conversation:
@@ -88,16 +82,20 @@ def _marked_text(
     messages: Sequence[Mapping[str, Any]],
     generation: bool,
     variables: Mapping[str, Any] | None,
-    template: str,
 ) -> str:
-    if not (template or tokenizer.template):
+    if not tokenizer.template:
         raise UsageError(
             "the tokenizer has no chat template: neither chat_template.jinja nor tokenizer_config.json"
         )
-    special = "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
-    marked = _marked({"messages": messages, "variables": dict(variables or {})}, re.compile(special))
+    special = re.compile(_special(tokenizer))
+    marked = _marked({"messages": messages, "variables": dict(variables or {})}, special)
     given = marked["variables"] | _own(tokenizer)
-    return render(template or tokenizer.template, marked["messages"], generation=generation, variables=given)
+    return render(tokenizer.template, marked["messages"], generation=generation, variables=given)
+
+
+def _special(tokenizer: HuggingFaceTokenizer) -> str:
+    """A pattern of the special tokens' texts, the longest first."""
+    return "|".join(map(re.escape, sorted(tokenizer.special, key=len, reverse=True)))
 
 
 def _own(tokenizer: HuggingFaceTokenizer) -> dict[str, str]:

@@ -121,7 +121,6 @@ def test_what_a_template_may_not_do(tmp_path):
     _, none = made("byte_bpe", tmp_path / "d", "")
     with pytest.raises(UsageError, match="no chat template"):
         by_template(none, LONG)
-    assert by_template(none, LONG, MARKED["byte_bpe"]).predicted.any()
 
 
 def test_joined():
