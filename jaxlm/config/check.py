@@ -9,9 +9,10 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.model import Encoder, EncoderDecoder, Learned, Rwkv4
+from jaxlm.config.model import Encoder, EncoderDecoder, Rwkv4
 from jaxlm.config.objective import Autoregressive
 from jaxlm.config.paths import leaves
+from jaxlm.config.position import Learned
 from jaxlm.config.remat import kept
 
 MAY_BE_ZERO = {

@@ -12,37 +12,28 @@ import dataclasses
 from collections import Counter
 from math import prod
 
-from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import (
+from jaxlm.config.block import (
     AllHeads,
     Attention,
     Block,
-    Decoder,
     EachHead,
-    Encoder,
-    EncoderDecoder,
     Gated,
     LayerNorm,
-    Learned,
     Mlp,
-    Model,
     Moe,
     Norm,
-    Normed,
     OfModel,
     Parallel,
     ParallelTwoNorms,
     Pattern,
     Plain,
-    RelativeBias,
-    Rwkv4,
     Sandwich,
-    Shaw,
-    TransformerXl,
-    Untied,
 )
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model, Normed, Rwkv4, Untied
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
+from jaxlm.config.position import Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.config.remat import kept
 

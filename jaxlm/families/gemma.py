@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, Gated, Pattern, PreNorm, Wiring, ZeroCentered
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import (
-    Attention,
-    Block,
-    Decoder,
-    Gated,
-    Pattern,
-    PreNorm,
-    Rope,
-    Scaled,
-    Tied,
-    Wiring,
-    ZeroCentered,
-)
+from jaxlm.config.model import Decoder, Scaled, Tied
+from jaxlm.config.position import Rope
 from jaxlm.families import llama, rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table

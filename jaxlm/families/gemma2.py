@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, Gated, Pattern, Sandwich
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Attention, Block, Decoder, Gated, Pattern, Sandwich, Tied
+from jaxlm.config.model import Decoder, Tied
 from jaxlm.families import gemma, llama, rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry

@@ -6,20 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, EachHead, Gated, Pattern, Sandwich
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import (
-    Attention,
-    Block,
-    Decoder,
-    EachHead,
-    Gated,
-    Interpolated,
-    Pattern,
-    Rope,
-    Sandwich,
-    Tied,
-    Unscaled,
-)
+from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.position import Interpolated, Rope, Unscaled
 from jaxlm.families import gemma, gemma2, qwen3, rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table

@@ -6,7 +6,9 @@ square matrix of a layer: without it the printed counts do not come out, nor wit
 
 from __future__ import annotations
 
-from jaxlm.config.model import Attention, Block, Decoder, Plain, RMSNorm, Tied, TransformerXl
+from jaxlm.config.block import Attention, Block, Plain, RMSNorm
+from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.position import TransformerXl
 
 GOPHER = {
     "44m": (8, 512, 16, 32),

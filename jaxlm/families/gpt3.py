@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
+from jaxlm.config.block import Attention, Block, LayerNorm, Plain
+from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.position import Learned
 
 SIZES = {
     "125m": (12, 768, 12, 64),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied
+from jaxlm.config.block import Attention, Block, LayerNorm, Plain
+from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.position import Learned
 from jaxlm.families import gpt2
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Entry, Part, Table, entry

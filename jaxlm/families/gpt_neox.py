@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, LayerNorm, ParallelTwoNorms, Plain, PreNorm
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import (
-    Attention,
-    Block,
-    Decoder,
-    LayerNorm,
-    ParallelTwoNorms,
-    Plain,
-    PreNorm,
-    Rope,
-    Tied,
-    Untied,
-)
+from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.position import Rope
 from jaxlm.families import rope
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named
 from jaxlm.families.table import Entry, Part, Table, entry, norms

@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, Gated, Mlp, NoNorm, PreNorm, QkNorm, RMSNorm, Wiring
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import (
-    Attention,
-    Block,
-    Decoder,
-    Gated,
-    Llama3,
-    Mlp,
-    NoNorm,
-    PreNorm,
-    QkNorm,
-    RMSNorm,
-    Rope,
-    Tied,
-    Untied,
-    Wiring,
-)
+from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.position import Llama3, Rope
 from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry

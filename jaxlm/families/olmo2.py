@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import AllHeads, Attention, Block, Decoder, Gated, ResPostNorm, RMSNorm, Rope, Untied
+from jaxlm.config.block import AllHeads, Attention, Block, Gated, ResPostNorm, RMSNorm
+from jaxlm.config.model import Decoder, Untied
+from jaxlm.config.position import Rope
 from jaxlm.families import llama
 from jaxlm.families.qwen3 import NORMS
 from jaxlm.families.settings import Settings, agreed

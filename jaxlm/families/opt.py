@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config.block import Attention, Block, LayerNorm, Plain
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Attention, Block, Decoder, LayerNorm, Learned, Plain, Tied, Untied
+from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.position import Learned
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry, norms
 

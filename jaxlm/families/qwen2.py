@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Attention, Block, Decoder, Gated, RMSNorm, Rope, Tied, Untied
+from jaxlm.config.block import Attention, Block, Gated, RMSNorm
+from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.position import Rope
 from jaxlm.families import llama
 from jaxlm.families.settings import Settings, agreed
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Attention, Block, Decoder, EachHead, Moe, RMSNorm, Rope, Untied
+from jaxlm.config.block import Attention, Block, EachHead, Moe, RMSNorm
+from jaxlm.config.model import Decoder, Untied
+from jaxlm.config.position import Rope
 from jaxlm.families import llama, qwen3
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry

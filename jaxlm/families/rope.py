@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import DynamicNtk, Interpolated, Llama3, Rope, Scaling, Unscaled, Yarn
+from jaxlm.config.position import DynamicNtk, Interpolated, Llama3, Rope, Scaling, Unscaled, Yarn
 from jaxlm.families.settings import Settings
 
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxlm.config.block import Balance, Block, Moe, Pattern
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Balance, Block, Decoder, Moe, Pattern
+from jaxlm.config.model import Decoder
 
 WITHOUT_EFFECT = frozenset(
     (

@@ -74,7 +74,7 @@ class Block:
     mlp_norm: Norm | None
     cross: Attention | None
     cross_norm: Norm | None
-    wiring: config.model.Wiring = struct.field(pytree_node=False)
+    wiring: config.block.Wiring = struct.field(pytree_node=False)
     causal: bool = struct.field(pytree_node=False)
     dropout: float = struct.field(pytree_node=False)
     attention_post_norm: Norm | None = None
@@ -144,7 +144,7 @@ class Block:
 
 
 def residual(
-    wiring: config.model.Wiring, x: Hidden, norms: tuple[Norm, Norm | None], branch: Branch, call: Call
+    wiring: config.block.Wiring, x: Hidden, norms: tuple[Norm, Norm | None], branch: Branch, call: Call
 ) -> Hidden:
     """Add a branch to the residual stream; the second norm is a sandwich's, after the branch."""
     barrier, (norm, post_norm) = call.layout.barrier, norms
@@ -206,7 +206,7 @@ def initial_block(
     )
 
 
-def _initial_mlp(kind: config.model.Mlp, embed: int, init: Initial, scale: float) -> Mlp | Moe:
+def _initial_mlp(kind: config.block.Mlp, embed: int, init: Initial, scale: float) -> Mlp | Moe:
     match kind:
         case config.Moe():
             return initial_moe(kind, embed, init, scale)

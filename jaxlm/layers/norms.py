@@ -74,7 +74,7 @@ class LayerNorm:
 Norm = RMSNorm | LayerNorm | ZeroCentered
 
 
-def initial_norm(kind: config.model.Norm, features: int, dtype: str) -> Norm:
+def initial_norm(kind: config.block.Norm, features: int, dtype: str) -> Norm:
     """A norm that only normalizes: it multiplies by one and adds zero."""
     match kind:
         case config.RMSNorm():

@@ -162,7 +162,9 @@ def bucket_of(
 Position = NoPosition | Rope | Sinusoidal | Alibi | Learned | RelativeBias
 
 
-def initial_position(kind: config.model.Position, embed: int, init: Initial, heads: int | None = None) -> Position:
+def initial_position(
+    kind: config.position.Position, embed: int, init: Initial, heads: int | None = None
+) -> Position:
     """The position encoding of a model; a table starts with standard deviation 0.02.
 
     `heads` are those of every layer that takes it, or None where layers differ. Raises UsageError for a table of

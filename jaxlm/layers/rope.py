@@ -18,7 +18,7 @@ Turns = Float[Array, "row pos 1 planes"]
 
 
 def frequencies(
-    theta: float, rotated: int, scaling: config.model.Scaling = config.Unscaled()
+    theta: float, rotated: int, scaling: config.position.Scaling = config.Unscaled()
 ) -> Float[np.ndarray, "planes"]:
     """Radians a position for each plane: theta ** (-2 i / rotated), i < rotated / 2 (section 3.2.2), and scaled.
 
@@ -51,7 +51,7 @@ def _left_alone(yarn: config.Yarn, theta: float, rotated: int) -> Float[np.ndarr
     return 1 - np.clip((np.arange(rotated // 2) - low) / max(high - low, 1e-3), 0.0, 1.0)
 
 
-def magnitude(scaling: config.model.Scaling) -> float:
+def magnitude(scaling: config.position.Scaling) -> float:
     """What queries and keys grow by as they are turned."""
     return 0.1 * math.log(scaling.factor) + 1 if isinstance(scaling, config.Yarn) and scaling.factor > 1 else 1.0
 

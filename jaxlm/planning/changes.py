@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from math import prod
 
+from jaxlm.config.block import Gated
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
-from jaxlm.config.model import EncoderDecoder, Gated, Model, Rwkv4
+from jaxlm.config.model import EncoderDecoder, Model, Rwkv4
 from jaxlm.config.numbers import divisors
 from jaxlm.config.remat import NAMES
 

@@ -14,6 +14,7 @@ from itertools import product
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
+from jaxlm.config.block import Capacity, Moe
 from jaxlm.config.chips import Chip
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
@@ -26,7 +27,7 @@ from jaxlm.config.flops import (
     parameters,
     shape_of_mesh,
 )
-from jaxlm.config.model import Capacity, EncoderDecoder, Model, Moe, Rwkv4
+from jaxlm.config.model import EncoderDecoder, Model, Rwkv4
 from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS

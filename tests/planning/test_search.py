@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from planning.test_findings import experiment
 
+from jaxlm.config.block import Capacity
 from jaxlm.config.chips import CHIPS
 from jaxlm.config.flops import bytes_per_device, flops_per_token, shape_of_mesh
-from jaxlm.config.model import Capacity
 from jaxlm.config.overrides import apply
 from jaxlm.families import mixtral
 from jaxlm.planning import changes, search

@@ -127,7 +127,7 @@ class Attention:
 def initial_attention(
     kind: config.Attention,
     embed: int,
-    norm: config.model.Norm,
+    norm: config.block.Norm,
     init: Initial,
     scale: float,
     position: Relative | None = None,

@@ -54,7 +54,7 @@ def normed(norm: HeadNorm | None, x: Heads, call: Call) -> Heads:
 
 
 def initial_head_norm(
-    kind: config.model.QkNorm, norm: config.model.Norm, shape: tuple[int, int], axes: Axes, dtype: str
+    kind: config.block.QkNorm, norm: config.block.Norm, shape: tuple[int, int], axes: Axes, dtype: str
 ) -> HeadNorm | None:
     """A norm that only normalizes heads of this shape, or None. Raises UsageError for one that is not defined."""
     match kind:

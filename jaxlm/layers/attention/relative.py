@@ -75,7 +75,7 @@ Relative = Shaw | TransformerXl
 
 
 def initial_relative(
-    position: config.model.Position, kind: config.Attention, embed: int, causal: bool, init: Initial
+    position: config.position.Position, kind: config.Attention, embed: int, causal: bool, init: Initial
 ) -> Relative | None:
     """What a model's positions, or this layer's own, have in a layer's attention; None for most.
 
