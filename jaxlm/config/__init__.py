@@ -41,6 +41,7 @@ from jaxlm.config.data import (
     Tfds,
     TokenizerJson,
     Whitespace,
+    WordPiece,
     WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from jaxlm.config.data import Bytes, SentencePiece, Whitespace
+from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
@@ -14,6 +14,7 @@ from jaxlm.config.objective import Autoregressive
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
 from jaxlm.config.remat import kept
+from jaxlm.config.special import more
 
 MAY_BE_ZERO = {
     "seed",
@@ -27,6 +28,7 @@ MAY_BE_ZERO = {
     "decay",
     "shared",
     "offset",
+    "sentinels",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}
@@ -90,8 +92,8 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
 def _vocabulary(experiment: Experiment) -> int | None:
     """Tokens of the tokenizer, where the config alone tells."""
     match experiment.tokenizer:
-        case SentencePiece(vocab=vocab) | Whitespace(vocab=vocab):
+        case SentencePiece(vocab=vocab) | Whitespace(vocab=vocab) | WordPiece(vocab=vocab):
             return vocab
-        case Bytes():
-            return 260
+        case Bytes(special=special, sentinels=sentinels):
+            return 260 + len(more(special, sentinels))
     return None

@@ -117,12 +117,21 @@ class SentencePiece:
 
     kind: Literal["bpe", "unigram"] = "bpe"
     vocab: int = 4096
-    """Tokens, with four special ones and the 256 bytes."""
+    """Tokens, with the special ones and the 256 bytes."""
+    special: tuple[str, ...] = ()
+    """Names of special tokens beside padding, unknown, beginning and end: <mask>, for one."""
+    sentinels: int = 0
+    """Special tokens <extra_id_0>, <extra_id_1>, ..., each for a hidden span (T5 has 100)."""
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """UTF-8 bytes and four special tokens: 260 in all."""
+    """UTF-8 bytes and four special tokens: 260 in all, and those that are named."""
+
+    special: tuple[str, ...] = ()
+    """Names of more special tokens: <mask>, for one."""
+    sentinels: int = 0
+    """Special tokens <extra_id_0>, <extra_id_1>, ..., each for a hidden span."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +185,34 @@ class Whitespace:
     """The commonest words of the training documents, cut at white space; all others are one unknown token."""
 
     vocab: int = 32_000
-    """Most tokens, four special ones with them."""
+    """Most tokens, the special ones with them."""
+    special: tuple[str, ...] = ()
+    """Names of special tokens beside padding, unknown, beginning and end: <mask>, for one."""
+    sentinels: int = 0
+    """Special tokens <extra_id_0>, <extra_id_1>, ..., each for a hidden span."""
 
 
-Tokenizer = SentencePiece | Bytes | SentencePieceFile | TokenizerJson | Gpt2Files | WordPieceFile | Whitespace
+@dataclass(frozen=True)
+class WordPiece:
+    """BERT's WordPiece trained on the training documents (Devlin et al. 2018, arXiv:1810.04805): [PAD], [UNK],
+    [CLS] (which begins a document), [SEP] (which ends it), [MASK].
+    """
+
+    vocab: int = 8192
+    """Most tokens, the special ones with them."""
+    lowercase: bool = True
+    """Whether text loses its capitals and accents."""
+    special: tuple[str, ...] = ()
+    """Names of more special tokens."""
+    sentinels: int = 0
+    """Special tokens <extra_id_0>, <extra_id_1>, ..., each for a hidden span."""
+
+
+Tokenizer = (
+    SentencePiece | Bytes | SentencePieceFile | TokenizerJson | Gpt2Files | WordPieceFile | Whitespace | WordPiece
+)
+Trained = SentencePiece | Whitespace | WordPiece
+"""Those that learn from the training documents."""
 
 
 def kept(tokenizer: Tokenizer, directory: Path) -> Tokenizer:

@@ -13,13 +13,16 @@ from jaxlm.config.data import (
     SentencePiece,
     SentencePieceFile,
     TokenizerJson,
+    Trained,
     Whitespace,
+    WordPiece,
     WordPieceFile,
     kept,
 )
 from jaxlm.config.data import Tokenizer as Config
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.tokenizers import tokenizer_json, vocabularies
+from jaxlm.config.special import more
+from jaxlm.tokenizers import tokenizer_json, vocabularies, word_training
 from jaxlm.tokenizers.bytes import ByteTokenizer
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 from jaxlm.tokenizers.protocol import Tokenizer
@@ -36,8 +39,8 @@ def given(config: Config) -> Tokenizer | None:
     Raises UsageError for a missing file, Failure for a damaged one.
     """
     match config:
-        case Bytes():
-            return ByteTokenizer()
+        case Bytes(special=special, sentinels=sentinels):
+            return ByteTokenizer(more(special, sentinels))
         case SentencePieceFile(path=path):
             return load(path)
         case TokenizerJson():
@@ -46,7 +49,7 @@ def given(config: Config) -> Tokenizer | None:
             return vocabularies.gpt2(config)
         case WordPieceFile():
             return vocabularies.wordpiece(config)
-        case SentencePiece() | Whitespace():
+        case SentencePiece() | Whitespace() | WordPiece():
             return None
     raise UsageError(f"tokenizer: no builder for {type(config).__name__}")
 
@@ -59,14 +62,22 @@ def build(config: Config, texts: Callable[[], Sequence[str]], directory: Path) -
     """
     if (found := given(config)) is not None:
         return found
+    name = MODEL if isinstance(config, SentencePiece) else tokenizer_json.NAME
+    if not (directory / name).exists():
+        keep(learned(config, texts()), directory)
+    return reopen(config, directory)
+
+
+def learned(config: Trained, texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer of a config, trained on texts. Raises what the training functions raise."""
+    special = more(config.special, config.sentinels)
     match config:
         case SentencePiece(kind=kind, vocab=vocab):
-            if not (directory / MODEL).exists():
-                keep(train(texts(), kind, vocab), directory)
+            return train(texts, kind, vocab, special)
         case Whitespace(vocab=vocab):
-            if not (directory / tokenizer_json.NAME).exists():
-                keep(vocabularies.words(texts(), vocab), directory)
-    return reopen(config, directory)
+            return word_training.words(texts, vocab, special)
+        case WordPiece(vocab=vocab, lowercase=lowercase):
+            return word_training.wordpiece(texts, vocab, lowercase=lowercase, special=special)
 
 
 def keep(tokenizer: Tokenizer, directory: Path) -> None:

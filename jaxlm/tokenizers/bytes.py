@@ -10,16 +10,29 @@ from typing import ClassVar, SupportsIndex
 import numpy as np
 from jaxtyping import Int32
 
+PLAIN = 260
+"""Bytes and the four tokens before them."""
+
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """Token 4 + b is the byte b; 0 to 3 are padding, unknown (never produced), beginning and end."""
+    """Token 4 + b is the byte b; 0 to 3 are padding, unknown (never produced), beginning and end.
 
-    vocab: ClassVar[int] = 260
+    `special` are names of further tokens, which no text gives, from 260 on.
+    """
+
+    special: tuple[str, ...] = ()
     pad: ClassVar[int] = 0
     bos: ClassVar[int] = 2
     eos: ClassVar[int] = 3
-    fingerprint: ClassVar[str] = sha256(b"bytes: pad unk bos eos 0..255").hexdigest()
+
+    @property
+    def vocab(self) -> int:
+        return PLAIN + len(self.special)
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256(" ".join(["bytes: pad unk bos eos 0..255", *self.special]).encode()).hexdigest()
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 4
@@ -36,4 +49,4 @@ class ByteTokenizer:
         return self.bytes_of(ids).decode("utf-8", "replace")
 
     def bytes_of(self, ids: Iterable[SupportsIndex]) -> bytes:
-        return bytes(token - 4 for token in map(int, ids) if 4 <= token < 260)
+        return bytes(token - 4 for token in map(int, ids) if 4 <= token < PLAIN)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.config.errors import UsageError
+from jaxlm.config.special import BASIC
 from jaxlm.tokenizers.alphabet import BYTES
-from jaxlm.tokenizers.bytes import ByteTokenizer
+from jaxlm.tokenizers.bytes import PLAIN, ByteTokenizer
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 from jaxlm.tokenizers.sentencepiece import SPACE, SentencePieceTokenizer
 from jaxlm.tokenizers.tokenizer_json import made
-from jaxlm.tokenizers.vocabularies import WORDS, bpe, byte_level
+from jaxlm.tokenizers.vocabularies import bpe, byte_level
 
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -27,14 +28,15 @@ NEVER = -1e5
 
 def from_bytes(tokenizer: ByteTokenizer) -> HuggingFaceTokenizer:
     """Byte-level BPE without a merge."""
-    vocabulary = dict(zip(WORDS, range(4))) | {character: 4 + byte for byte, character in enumerate(BYTES)}
+    vocabulary = dict(zip(BASIC, range(4))) | {character: 4 + byte for byte, character in enumerate(BYTES)}
+    vocabulary |= {name: PLAIN + number for number, name in enumerate(tokenizer.special)}
     described = {
         "pre_tokenizer": byte_level(words=False),
         "decoder": byte_level(words=False),
         "model": bpe(vocabulary, []),
     }
-    begin, end, padding = (WORDS[token] for token in (tokenizer.bos, tokenizer.eos, tokenizer.pad))
-    return made(described, PLACE, begin=begin, end=end, padding=padding)
+    begin, end, padding = (BASIC[token] for token in (tokenizer.bos, tokenizer.eos, tokenizer.pad))
+    return made(described, PLACE, begin=begin, end=end, padding=padding, special=tokenizer.special)
 
 
 def from_sentencepiece(tokenizer: SentencePieceTokenizer) -> HuggingFaceTokenizer:
@@ -62,7 +64,7 @@ def from_sentencepiece(tokenizer: SentencePieceTokenizer) -> HuggingFaceTokenize
         "model": _unigram(model) if model.trainer_spec.model_type == UNIGRAM else _bpe(model),
     }
     begin, end, padding = (name(token) for token in (tokenizer.bos, tokenizer.eos, tokenizer.pad))
-    return made(described, PLACE, begin=begin, end=end, padding=padding)
+    return made(described, PLACE, begin=begin, end=end, padding=padding, special=tuple(tokenizer.control))
 
 
 def _inexpressible(model: ModelProto) -> str:

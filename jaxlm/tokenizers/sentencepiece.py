@@ -56,6 +56,13 @@ class SentencePieceTokenizer:
         return self.processor.eos_id()
 
     @cached_property
+    def control(self) -> dict[str, int]:
+        """Special tokens by name that are neither of the three above nor the unknown one."""
+        processor = self.processor
+        found = {processor.id_to_piece(token): token for token in range(self.vocab) if processor.is_control(token)}
+        return {name: token for name, token in found.items() if token not in (self.pad, self.bos, self.eos)}
+
+    @cached_property
     def fingerprint(self) -> str:
         return sha256(self.model).hexdigest()
 

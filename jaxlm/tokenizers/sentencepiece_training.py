@@ -17,8 +17,11 @@ LIMIT = {"bpe": 32_000_000, "unigram": 4_000_000}
 """Characters to learn from: some 10 s for BPE, some 30 s for unigram on two cores."""
 
 
-def train(texts: Sequence[str], kind: Literal["bpe", "unigram"], vocab: int) -> SentencePieceTokenizer:
-    """A tokenizer of exactly `vocab` tokens, learned from about `LIMIT` characters spread over the texts.
+def train(
+    texts: Sequence[str], kind: Literal["bpe", "unigram"], vocab: int, special: tuple[str, ...] = ()
+) -> SentencePieceTokenizer:
+    """A tokenizer of exactly `vocab` tokens, the `special` ones from token 4 on, learned from about `LIMIT`
+    characters spread over the texts.
 
     Pieces may hold line breaks, runs of spaces and mixed scripts, so that the end of a line of code and the
     indentation of the next are a token each; they never cross from one word over a space to another. The
@@ -39,6 +42,7 @@ def train(texts: Sequence[str], kind: Literal["bpe", "unigram"], vocab: int) -> 
             unk_id=1,
             bos_id=2,
             eos_id=3,
+            control_symbols=",".join(special),
             byte_fallback=True,
             normalization_rule_name="identity",
             add_dummy_prefix=False,

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxlm.config.data import TokenizerJson
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.special import MASKS
 from jaxlm.tokenizers import files
 from jaxlm.tokenizers.chat import template_beside
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
@@ -58,8 +59,12 @@ def made(
     padding: str,
     mask_token: str = "",
     template: str = "",
+    special: tuple[str, ...] = (),
 ) -> HuggingFaceTokenizer:
-    """The tokenizer of a description, which came from `path`. Raises as `load` does."""
+    """The tokenizer of a description, which came from `path`; `special` are more tokens that no text gives.
+
+    Raises as `load` does.
+    """
     ids = _ids(described, path)
     for field, token in (("bos", begin), ("eos", end), ("pad", padding)):
         if token and token not in ids:
@@ -67,8 +72,9 @@ def made(
                 f"{str(path)!r} has no token {token!r}, which is to be {field}: state one that it has, "
                 f"--tokenizer.{field} TOKEN"
             )
+    mask_token = mask_token or next((name for name in MASKS if name in special), "")
     mask_token = mask_token if mask_token in ids else ""
-    model = canonical(described, ids, {begin, end, padding, mask_token} - {""})
+    model = canonical(described, ids, {begin, end, padding, mask_token, *special} - {""})
     tokenizer = HuggingFaceTokenizer(model, begin, end, padding, mask_token, template)
     opened = _opened(model, path)
     for token, number in ids.items():

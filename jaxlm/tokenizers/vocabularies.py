@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 from jaxlm.tokenizers.tokenizer_json import added_token, made
 
 CLS, SEP, PAD, MASK, UNKNOWN = "[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"
-WORDS = ("<pad>", "<unk>", "<s>", "</s>")
-"""Tokens 0 to 3 of a vocabulary of words, as of the byte and SentencePiece tokenizers."""
+PREFIX, LONGEST = "##", 100
 MERGES = "merges.txt"
 
 
@@ -99,46 +97,25 @@ def wordpiece(config: WordPieceFile) -> HuggingFaceTokenizer:
             raise Failure(f"{str(path)!r} is damaged: {token!r} stands on line {first + 1} and {number + 1}")
     if missing := [token for token in (UNKNOWN, CLS, SEP, PAD) if token not in places]:
         raise UsageError(f"{str(path)!r} is not BERT's vocabulary: it has no {', '.join(missing)}")
+    return bert(places, path, lowercase=config.lowercase)
+
+
+def bert(
+    places: dict[str, int], path: Path, *, lowercase: bool, special: tuple[str, ...] = ()
+) -> HuggingFaceTokenizer:
+    """The tokenizer of a vocabulary with BERT's tokens, which came from `path`."""
     normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
     described = {
         "added_tokens": [added_token(places[token], token) for token in (UNKNOWN, MASK) if token in places],
-        "normalizer": normalizer | {"strip_accents": None, "lowercase": config.lowercase},
+        "normalizer": normalizer | {"strip_accents": None, "lowercase": lowercase},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "decoder": {"type": "WordPiece", "prefix": PREFIX, "cleanup": True},
         "model": {
             "type": "WordPiece",
             "unk_token": UNKNOWN,
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
+            "continuing_subword_prefix": PREFIX,
+            "max_input_chars_per_word": LONGEST,
             "vocab": places,
         },
     }
-    return made(described, path, begin=CLS, end=SEP, padding=PAD, mask_token=MASK)
-
-
-def words(texts: Iterable[str], vocab: int) -> HuggingFaceTokenizer:
-    """The commonest words of the texts, ties in the order of code points: at most `vocab` tokens with the four of
-    `WORDS`. The same texts in any order give the same tokens.
-
-    Raises UsageError for a vocabulary without room for a word, Failure for texts without words.
-    """
-    from tokenizers import Tokenizer as Library
-    from tokenizers import models, pre_tokenizers, trainers
-
-    if vocab <= len(WORDS):
-        raise UsageError(f"tokenizer.vocab={vocab}: {len(WORDS)} tokens are special ones, and a word needs another")
-    library = Library(models.WordLevel())
-    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # Some more than are kept: a document may hold the special ones as words, which are unknown words there.
-    trainer = trainers.WordLevelTrainer(vocab_size=vocab, min_frequency=1, special_tokens=[], show_progress=False)
-    library.train_from_iterator(texts, trainer)
-    found = library.get_vocab()
-    common = sorted(found.keys() - set(WORDS), key=found.__getitem__)[: vocab - len(WORDS)]
-    if not common:
-        raise Failure("cannot train a tokenizer: the training documents hold no text")
-    places = {token: number for number, token in enumerate([*WORDS, *common])}
-    described = {
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {"type": "WordLevel", "vocab": places, "unk_token": WORDS[1]},
-    }
-    return made(described, Path("tokenizer.json"), begin=WORDS[2], end=WORDS[3], padding=WORDS[0])
+    return made(described, path, begin=CLS, end=SEP, padding=PAD, mask_token=MASK, special=special)
