@@ -95,7 +95,7 @@ def jaxlm_side(size: Size, precision: str, vocab: int) -> tuple[Any, float]:
     from jaxlm.layers.contracts import Batch, Call, Tokens
     from jaxlm.layers.names import map_named, partition
     from jaxlm.models import build
-    from jaxlm.objectives.autoregressive import Autoregressive
+    from jaxlm.objectives.prediction import Prediction
     from jaxlm.parallel.layout import single_device
     from jaxlm.train import optimizers
     from jaxlm.train.state import State
@@ -130,7 +130,7 @@ def jaxlm_side(size: Size, precision: str, vocab: int) -> tuple[Any, float]:
     )
     inputs = Tokens(ids[:, :-1], ones, place)
     batch = Batch(inputs, ids[:, 1:], ones.astype(jnp.float32), jnp.arange(size.rows), ones)
-    step = make_step(Autoregressive(), optimizer, call, seed=0, clip=1.0)
+    step = make_step(Prediction(), optimizer, call, seed=0, clip=1.0)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
     seconds = time.perf_counter() - start

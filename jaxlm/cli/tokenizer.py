@@ -1,5 +1,5 @@
-"""usage: jaxlm tokenizer train [FILE ...] --kind KIND --out DIR [--vocab N] [--special NAME ...] [--sentinels N]
-                             [--cased]
+"""usage: jaxlm tokenizer train [FILE ...] --kind KIND --out DIR [--vocab N] [--special NAME ...]
+                             [--sentinels N] [--cased]
 
 Trains a tokenizer and writes it as models come with it: tokenizer.json, tokenizer_config.json and, where it is
 SentencePiece's, tokenizer.model. What it did to the text is printed. An experiment takes it by
@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> tuple[Tokenizer, TextFiles, Path]:
 def main(argv: list[str]) -> int:
     """Trains, writes, and prints what became of the text. Returns the exit code."""
     config, source, out = parse(argv)
-    from jaxlm.tokenizers.learn import learn, summary
+    from jaxlm.data.learn import learn, summary
 
     texts, tokenizer, remark = learn(config, source, out)
     for line in summary(tokenizer, texts):

@@ -46,7 +46,17 @@ from jaxlm.config.data import (
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Normed, Rwkv4, Scaled, Tied, Unchanged, Untied
-from jaxlm.config.objective import Autoregressive, Custom
+from jaxlm.config.objective import (
+    Autoregressive,
+    Custom,
+    Denoiser,
+    FillInTheMiddle,
+    Infilling,
+    MaskedLm,
+    PrefixLm,
+    SpanCorruption,
+    Ul2,
+)
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
 from jaxlm.config.position import (
     Alibi,

@@ -9,8 +9,8 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.model import Encoder, EncoderDecoder, Rwkv4
-from jaxlm.config.objective import Autoregressive
+from jaxlm.config.model import Rwkv4
+from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
 from jaxlm.config.remat import kept
@@ -29,9 +29,23 @@ MAY_BE_ZERO = {
     "shared",
     "offset",
     "sentinels",
+    "copies",
+    "target_length",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
-SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}
+SHARES = {
+    "dropout",
+    "fraction",
+    "final",
+    "max_repetition",
+    "max_symbols",
+    "b1",
+    "b2",
+    "momentum",
+    "masked",
+    "replaced",
+    "suffix_first",
+}
 
 
 def check(experiment: Experiment) -> None:
@@ -71,10 +85,7 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
-    if isinstance(model, Encoder) and isinstance(experiment.objective, Autoregressive):
-        yield "model is an Encoder: it sees the tokens that Autoregressive asks for; choose model:decoder"
-    if isinstance(model, EncoderDecoder):
-        yield "model is an EncoderDecoder: documents have nothing for its encoder to read; choose model:decoder"
+    yield from objective_problems(experiment.objective, model)
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"

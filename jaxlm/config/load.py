@@ -49,6 +49,9 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():
         raise UsageError(_missing(name))
+    # experiments build upon one another, from wherever they are run
+    for root in (one.parent for one in path.resolve().parents if one.name == "experiments"):
+        sys.path += [] if str(root) in sys.path else [str(root)]
     # registered before it runs, as dataclasses look their module up
     label = "_jaxlm_experiment_" + "_".join(path.resolve().with_suffix("").parts[1:])
     spec = importlib.util.spec_from_file_location(label, path)

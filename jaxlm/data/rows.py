@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from jaxlm.config.data import BestFit, Packing, Stream
 from jaxlm.config.errors import Failure, UsageError
@@ -62,6 +62,10 @@ class Rows:
     seed: int | None
     """Of the permutations; None is one epoch in the dataset's own order, then padding."""
     packing: Packing = Stream()
+    begins: Bool[np.ndarray, " vocab"] | None = None
+    """Which tokens begin a word: with it each token's word is told, as the column `words`."""
+    copies: int = 0
+    """Documents of every so many epochs share ids, for what is drawn for them once; 0 tells all apart."""
 
     def __post_init__(self):
         if self.length < 1 or self.size < 1:
@@ -98,6 +102,7 @@ class Rows:
     def fingerprint(self) -> str:
         """sha256 of all that decides the content of every batch."""
         shape = (order.VERSION, self.length, self.size, self.seed, self.packing.positions)
+        shape += (self.copies,) if self.copies else ()
         return sha256(repr((self.dataset.fingerprint, *shape, *self.plan.version)).encode()).hexdigest()
 
     def row(self, index: int) -> Row:
@@ -108,7 +113,8 @@ class Rows:
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch of a step; slices joined in order are the whole batch.
 
-        Arrays: ids, segments, positions, targets, documents Int32 [row, pos]; weights Float32 [row, pos];
+        Arrays: ids, segments, positions, targets, documents, perhaps words Int32 [row, pos]; weights Float32
+        [row, pos];
         rows Int32 [row], the global index of each modulo 2**31. Raises ValueError for a slice with a stride.
         """
         start, stop, stride = rows.indices(self.size)
@@ -129,26 +135,43 @@ class Rows:
         starts = np.diff(keys, prepend=-2, axis=1) != 0
         if self.packing.positions == "row":
             places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
-        return {
+        known = keys % (self.copies * data.documents) if self.copies else keys
+        columns = {
             "ids": np.where(real, data.tokens[at], data.pad).astype(np.int32),
             "segments": np.where(real, np.cumsum(starts, axis=1), 0).astype(np.int32),
             "positions": np.where(real, places, 0).astype(np.int32),
             "targets": np.where(follows, data.tokens[after], data.pad).astype(np.int32),
             "weights": predicted.astype(np.float32),
-            "documents": (np.where(real, keys, 0) % 2**31).astype(np.int32),
+            "documents": (np.where(real, known, 0) % 2**31).astype(np.int32),
             "rows": ((first + np.arange(count)) % 2**31).astype(np.int32),
         }
+        if self.begins is not None:
+            columns["words"] = _words(columns, self.begins)
+        return columns
 
 
-def training(dataset: Dataset, packing: Packing, *, batch: int, length: int, seed: int) -> Rows:
-    """Endless rows: as many epochs as a run needs, each in an order of its own."""
-    return Rows(dataset, length, batch, seed, packing)
+def _words(columns: dict[str, np.ndarray], begins: Bool[np.ndarray, " vocab"]) -> Int32[np.ndarray, "row pos"]:
+    """For each token the position of its word's first one, or of the first that the row has of it.
+
+    The token that begins a document belongs to its first word, where that has no white space before it.
+    """
+    ids, segments = columns["ids"], columns["segments"]
+    starts = begins[ids]
+    starts[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+    starts[:, 0] = True
+    place = np.maximum.accumulate(np.where(starts, np.arange(ids.shape[1]), 0), axis=1)
+    return np.take_along_axis(columns["positions"], place, axis=1)
 
 
-def held_out(dataset: Dataset, packing: Packing, *, batch: int, length: int) -> Rows:
+def training(dataset: Dataset, packing: Packing, *, batch: int, length: int, seed: int, **more: Any) -> Rows:
+    """Endless rows: as many epochs as a run needs, each in an order of its own; `more` are fields of `Rows`."""
+    return Rows(dataset, length, batch, seed, packing, **more)
+
+
+def held_out(dataset: Dataset, packing: Packing, *, batch: int, length: int, **more: Any) -> Rows:
     """One pass in the dataset's own order: `steps` batches predict every token to be predicted exactly once.
 
     The rest of the last batch is padding of weight 0. Bits per byte are the summed negative log-probabilities
     in nats / (ln 2 * dataset.bytes); the prediction of each `eos` is part of the sum.
     """
-    return Rows(dataset, length, batch, None, packing)
+    return Rows(dataset, length, batch, None, packing, **more)

@@ -37,14 +37,34 @@ def _spread(
     logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """A device scores its part of the vocabulary for all joined tokens, and hears of its own from the others."""
-    size, last = logits.shape[-1], targets.ndim - 1
+    last = targets.ndim - 1
     each = jax.nn.logsumexp(logits, axis=-1)[None]
     normalizer = jax.nn.logsumexp(layout.exchange(each, VOCAB, split=last + 1, join=0), axis=0)
+    return _chosen_anywhere(logits, targets, layout) - normalizer, normalizer
+
+
+def _chosen_anywhere(
+    logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
+) -> Float[Array, "*batch"]:
+    """The targets' logits, whichever device has them."""
+    size, last = logits.shape[-1], targets.ndim - 1
     own = layout.enter(targets, last) - layout.index(VOCAB) * size
     here = (own >= 0) & (own < size)
     chosen = layout.reduce(jnp.where(here, _chosen(logits, jnp.where(here, own, 0)), 0.0), (VOCAB,), last)
     known = (targets >= 0) & (targets < size * layout.parts(VOCAB))
-    return jnp.where(known, chosen, jnp.nan) - normalizer, normalizer
+    return jnp.where(known, chosen, jnp.nan)
+
+
+def likeliest(
+    logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
+) -> Float[Array, "*batch"]:
+    """1 where no token has a larger logit than the target, else 0: without a gradient, shapes as above."""
+    logits = jax.lax.stop_gradient(logits.astype(jnp.float32))
+    best = jnp.max(logits, axis=-1)
+    if layout.parts(VOCAB) == 1:
+        return (_chosen(logits, targets) >= best).astype(jnp.float32)
+    best = jnp.max(layout.exchange(best[None], VOCAB, split=targets.ndim, join=0), axis=0)
+    return (_chosen_anywhere(logits, targets, layout) >= best).astype(jnp.float32)
 
 
 @jax.custom_vjp

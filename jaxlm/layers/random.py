@@ -34,6 +34,17 @@ def at(keys: Key[Array, "row"] | None, name: str | int | Int[Array, ""]) -> Key[
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
+def of_tokens(
+    base: Key[Array, ""], documents: Int[Array, "row pos"], places: Int[Array, "row pos"]
+) -> Float[Array, "row pos"]:
+    """A number in [0, 1) for each token, by its document and its place there: packing and padding change none."""
+
+    def one(document: Int[Array, ""], place: Int[Array, ""]) -> Float[Array, ""]:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(base, document), place))
+
+    return jax.vmap(jax.vmap(one))(documents, places)
+
+
 def dropout(
     x: Float[Array, "row pos features"], rate: float, keys: Key[Array, "row"] | None, layout: Layout
 ) -> Float[Array, "row pos features"]:

@@ -20,20 +20,25 @@ Terms = Callable[..., Sums]
 
 
 def sums_by_chunk(
-    terms: Terms, hidden: Float[Array, "row pos embed"], aligned: tuple[Array, ...], chunks: int
+    terms: Terms,
+    hidden: Float[Array, "row pos embed"],
+    aligned: tuple[Array, ...],
+    chunks: int,
+    measured: tuple[str, ...] = (),
 ) -> Sums:
     """sum over chunks of terms(hidden, *aligned), differentiable in hidden and in what `terms` closes over.
 
-    `aligned` is data: no gradient flows to it. Positions are padded with zeros to a multiple of `chunks`: where the
-    weight is zero, nothing must be added.
+    `aligned` is data: no gradient flows to it, and none from the terms that are `measured` only. Positions are
+    padded with zeros to a multiple of `chunks`: where the weight is zero, nothing must be added.
     """
     pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *jax.lax.stop_gradient(aligned)))
     example = tuple(piece[0] for piece in pieces)
     names = tuple(jax.eval_shape(terms, *example))
-    if len(names) > 1:
+    losses = [name for name in names if name not in measured]
+    if len(losses) > 1:
         return _scan_sums(jax.checkpoint(terms), pieces)
     pure, closed_over = jax.closure_convert(terms, *example)
-    return _fused(pure, tuple(closed_over), pieces)
+    return _fused(pure, losses[0], tuple(closed_over), pieces)
 
 
 def _cut(x: Array, chunks: int) -> Array:
@@ -52,19 +57,21 @@ def _scan_sums(terms: Terms, pieces: tuple[Array, ...]) -> Sums:
     return jax.lax.scan(body, zero, pieces)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fused(pure: Callable[..., Sums], closed_over: PyTree, pieces: tuple[Array, ...]) -> Sums:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fused(pure: Callable[..., Sums], loss: str, closed_over: PyTree, pieces: tuple[Array, ...]) -> Sums:
     return _scan_sums(lambda *piece: pure(*piece, *closed_over), pieces)
 
 
-def _fused_forward(pure: Callable[..., Sums], closed_over: PyTree, pieces: tuple[Array, ...]) -> tuple[Sums, Any]:
+def _fused_forward(
+    pure: Callable[..., Sums], loss: str, closed_over: PyTree, pieces: tuple[Array, ...]
+) -> tuple[Sums, Any]:
     hidden, *aligned = pieces
 
     def body(carry: tuple[Sums, PyTree], piece: tuple[Array, ...]) -> tuple[tuple[Sums, PyTree], Array]:
         total, gradient = carry
         hidden, *rest = piece
         value, backward = jax.vjp(lambda h, c: pure(h, *rest, *c), hidden, closed_over)
-        d_hidden, d_closed = backward(jax.tree.map(jnp.ones_like, value))
+        d_hidden, d_closed = backward({name: jnp.full_like(one, name == loss) for name, one in value.items()})
         gradient = jax.tree.map(lambda g, d: g + d.astype(g.dtype), gradient, d_closed)
         return (jax.tree.map(jnp.add, total, value), gradient), d_hidden
 
@@ -76,9 +83,11 @@ def _fused_forward(pure: Callable[..., Sums], closed_over: PyTree, pieces: tuple
     return total, (gradient, d_hidden, aligned)
 
 
-def _fused_backward(_: Callable[..., Sums], saved: Any, cotangent: Sums) -> tuple[PyTree, tuple[Any, ...]]:
+def _fused_backward(
+    _: Callable[..., Sums], loss: str, saved: Any, cotangent: Sums
+) -> tuple[PyTree, tuple[Any, ...]]:
     gradient, d_hidden, aligned = saved
-    (factor,) = cotangent.values()
+    factor = cotangent[loss]
 
     def scaled(x: Array) -> Array:
         return (factor * x.astype(jnp.float32)).astype(x.dtype)

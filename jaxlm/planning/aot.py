@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.objective import columns
 from jaxlm.layers.contracts import Batch, Tokens
 from jaxlm.parallel.layout import Layout
 from jaxlm.planning import cudnn
@@ -76,6 +77,7 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
         weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
+        extra={"words": tokens()} if columns(experiment.objective).words else {},
     )
 
 

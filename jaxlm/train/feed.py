@@ -34,7 +34,8 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
 
     arrays = {name: array(name) for name in FIELDS}
     inputs = Tokens(arrays["ids"], arrays["segments"], arrays["positions"])
-    return Batch(inputs, arrays["targets"], arrays["weights"], arrays["rows"], arrays["documents"])
+    extra = {} if rows.begins is None else {"words": array("words")}
+    return Batch(inputs, arrays["targets"], arrays["weights"], arrays["rows"], arrays["documents"], extra=extra)
 
 
 def abstract_batch(rows: Rows, layout: Layout) -> Batch:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
+from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
@@ -32,6 +34,7 @@ from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
+from jaxlm.tokenizers.words import begins_word
 from jaxlm.train import feed, held_out, planned
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
@@ -142,8 +145,13 @@ def _run(
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
     together(lambda: None if jax.process_index() else _describe(prepared, opened))
-    size = {"batch": experiment.train.batch, "length": experiment.train.length}
-    train_rows = row_data.training(prepared.train, experiment.packing, seed=experiment.train.seed, **size)
+    size: dict[str, Any] = {"batch": experiment.train.batch, "length": experiment.train.length}
+    wanted = columns(experiment.objective)
+    if wanted.words:
+        size["begins"] = begins_word(prepared.tokenizer)
+    train_rows = row_data.training(
+        prepared.train, experiment.packing, seed=experiment.train.seed, copies=wanted.copies, **size
+    )
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:
         with clock("checkpoint"):
             restored = checkpoints.restore(setup.abstract)

@@ -18,6 +18,7 @@ from jaxlm.config import PRECISIONS, Experiment, flags
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.numbers import nearest_multiples
+from jaxlm.config.objective import rewrites
 from jaxlm.layers import random
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
@@ -29,6 +30,7 @@ from jaxlm.objectives.objective import Objective
 from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
+from jaxlm.tokenizers.special import special
 from jaxlm.train import optimizers
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.state import State, place
@@ -80,7 +82,8 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     call = make_call(experiment, devices)
     options = flags.of_devices(experiment.where.flags, call.layout.mesh.devices.flat[0].device_kind)
     _check_rows(experiment, call.layout)
-    objective = build_objective(experiment.objective, experiment.model)
+    _check_order(experiment)
+    objective = build_objective(experiment.objective, experiment.model, lambda: special(experiment.tokenizer))
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
@@ -106,6 +109,15 @@ def _check_rows(experiment: Experiment, layout: Layout) -> None:
         raise UsageError(
             f"train.batch={batch} does not divide into {micro} micro-batches on {shards} shards of rows: "
             f"use {nearest_multiples(batch, unit)}, or fewer micro-batches"
+        )
+
+
+def _check_order(experiment: Experiment) -> None:
+    context = experiment.where.mesh.context
+    if context > 1 and rewrites(experiment.objective):
+        raise UsageError(
+            f"where.mesh.context={context}: {type(experiment.objective).__name__} writes rows anew, and needs each "
+            "whole on a device; use context 1"
         )
 
 

@@ -14,7 +14,7 @@ from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import combine, flatten, map_named, partition
 from jaxlm.layers.projection import Dense, project
 from jaxlm.layers.weights import map_weights
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.quantize.int8 import Int8, int8, quantized
 from jaxlm.train.step import make_gradient
 from tests.tiny import (
@@ -58,7 +58,7 @@ def test_adapters_on_devices_that_join_their_tokens():
     """Gradients of `a` and `b` in a program a device, whichever of their sides is spread."""
     model = lora(random_model(KINDS["decoder"], std=0.1), KEY, alpha=1.0)
     model, batch = trained(model), packed_batch(KINDS["decoder"])
-    halves, objective = partition(model, is_adapter), Autoregressive(chunks=2)
+    halves, objective = partition(model, is_adapter), Prediction(chunks=2)
 
     def gradient(where):
         found = make_gradient(objective, dataclasses.replace(CALL, layout=where))

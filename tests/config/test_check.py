@@ -23,7 +23,7 @@ def test_shipped_experiment_passes():
         ("--where.micro_batches 3", "train.batch is 16: where.micro_batches = 3 does not divide"),
         ("model.position:learned --model.position.length 8", "model.position.length is 8"),
         ("model:encoder --model.vocab 4096", "model is an Encoder: it sees the tokens"),
-        ("model:encoder_decoder --model.vocab 4096", "model is an EncoderDecoder: documents have nothing"),
+        ("model:encoder_decoder --model.vocab 4096", "model is an EncoderDecoder: Autoregressive has nothing"),
         ("--model.vocab 100", "model.vocab is 100: the tokenizer has 4096"),
         ("--where.flags vmem async_gather", "where.flags: no set 'async_gather'; nearest: async_gathers, "),
         (

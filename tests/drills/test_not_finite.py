@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Poisoned(Autoregressive):
+class Poisoned(Prediction):
     """Infinity times a sum that is not zero, in one row of step 15 (counted from 1)."""
 
     def totals(self, model, batch, key, call, frozen):

@@ -13,7 +13,7 @@ from jaxlm.interop import exchange
 from jaxlm.layers import norms
 from jaxlm.layers.contracts import Batch
 from jaxlm.layers.names import flatten
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.parallel.layout import single_device
 from tests.tiny import CALL, close, tokens
 
@@ -22,7 +22,7 @@ pytest.importorskip("transformers")
 
 from tests.interop import references  # noqa: E402 (it imports torch)
 
-OBJECTIVE = Autoregressive()
+OBJECTIVE = Prediction()
 TOLERANCE = 1e-4
 
 

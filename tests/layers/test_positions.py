@@ -16,7 +16,7 @@ from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.names import partition
 from jaxlm.layers.positions import alibi_slopes, initial_position
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.step import make_gradient
 from tests.tiny import (
     CALL,
@@ -200,7 +200,7 @@ def test_a_device_has_the_slopes_of_its_heads(mesh):
 def test_slopes_in_a_program_a_device():
     """Devices have some of the heads each, and their slopes."""
     kind = dataclasses.replace(KINDS["decoder"], position=config.Alibi())
-    model, batch, objective = random_model(kind, std=0.1), packed_batch(kind), Autoregressive(chunks=2)
+    model, batch, objective = random_model(kind, std=0.1), packed_batch(kind), Prediction(chunks=2)
     trained, frozen = partition(model, lambda *_: True)
 
     def gradient(where):

@@ -12,7 +12,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
 from jaxlm.layers.names import combine, flatten, partition
 from jaxlm.models import build
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.step import make_gradient
 from tests.tiny import CALL, GLOBAL, KINDS, SIZES, close, layout, packed_batch, random_ids, random_model, tokens
 
@@ -29,7 +29,7 @@ def decoder(position, **changes):
 
 def gradient(kind, **how):
     """Of each parameter and of the loss, by one program a device where there is a mesh."""
-    model, batch, objective = random_model(kind, std=0.1), packed_batch(kind), Autoregressive(chunks=2)
+    model, batch, objective = random_model(kind, std=0.1), packed_batch(kind), Prediction(chunks=2)
     trained, frozen = partition(model, lambda *_: True)
     found = jax.jit(make_gradient(objective, dataclasses.replace(CALL, **how)))
     gradients, (value, _) = found(trained, {"model": frozen}, batch, objective.weights(batch), jax.random.key(0))

@@ -10,11 +10,11 @@ import pytest
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import flatten, partition
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.step import make_gradient
 from tests.tiny import CALL, KINDS, close, layout, packed_batch, random_model
 
-OBJECTIVE = Autoregressive(chunks=5)
+OBJECTIVE = Prediction(chunks=5)
 
 
 def loss(model, batch, call):

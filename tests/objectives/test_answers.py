@@ -7,7 +7,7 @@ import pytest
 from jaxlm.config import BestFit
 from jaxlm.data import dataset, held_out
 from jaxlm.layers.contracts import Batch, Tokens
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from tests.tiny import CALL, KINDS, VOCAB, random_model
 
 LENGTHS = (9, 14, 5, 11, 7, 16, 3, 8)
@@ -22,7 +22,7 @@ def batch_of(data, rows, length=16):
 
 
 def sums(name, batch):
-    objective = Autoregressive(chunks=2)
+    objective = Prediction(chunks=2)
     found, _ = jax.jit(lambda m, b: objective.totals(m, b, None, CALL, {}))(random_model(KINDS[name]), batch)
     return float(found["cross_entropy"]), float(objective.weights(batch)["cross_entropy"])
 

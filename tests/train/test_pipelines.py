@@ -17,7 +17,7 @@ from jaxlm.layers.axes import logical_axes
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.names import flatten, partition
 from jaxlm.models import build
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.parallel.layout import single_device
 from jaxlm.planning import hlo
 from jaxlm.train import feed
@@ -97,7 +97,7 @@ def test_a_pipeline_of_rings_agrees():
 @pytest.mark.parametrize("kind", [pytest.param("encoder_decoder", marks=pytest.mark.nightly), "rwkv4"])
 def test_any_stack_may_be_in_stages(kind):
     """Both stacks of an encoder-decoder, whose memory goes with its rows; layers that are no blocks."""
-    model, batch, objective = random_model(KINDS[kind]), packed_batch(KINDS[kind]), Autoregressive()
+    model, batch, objective = random_model(KINDS[kind]), packed_batch(KINDS[kind]), Prediction()
     found = []
     for where in (single_device(), layout(pipeline=2, fsdp=2)):
         gradient = make_gradient(objective, Call(where, pipeline=Pipeline(2)))
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(where, model, message
 def test_rows_that_share_a_loss_are_refused():
     mixture = Moe(experts=4, top_k=2, width=24, balance=Balance(over="batch"))
     block = dataclasses.replace(experiment().model.block, mlp=mixture)
-    with pytest.raises(UsageError, match=r"where.mesh.pipeline=2: Autoregressive couples all rows"):
+    with pytest.raises(UsageError, match=r"where.mesh.pipeline=2: Prediction couples all rows"):
         make((Mesh(pipeline=2), 1, Pipeline(), "none"), block=block)
 
 

@@ -12,7 +12,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.names import flatten, map_named, partition
-from jaxlm.objectives.autoregressive import Autoregressive
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.state import State, place
 from jaxlm.train.step import make_step
 from tests.tiny import CALL, GLOBAL, SIZES, close, layout, packed_batch, random_model
@@ -39,7 +39,7 @@ def observed(parameters, gradients, updates):
 
 @functools.cache
 def compiled(micro_batches=1, **options):
-    objective = Autoregressive(z_loss=0.01, chunks=4)
+    objective = Prediction(z_loss=0.01, chunks=4)
     return jax.jit(
         make_step(objective, DESCENT, CALL, seed=1, micro_batches=micro_batches, observe=observed, **options)
     )
@@ -105,7 +105,7 @@ def test_the_first_leaf_that_is_not_finite():
 
 def test_the_loss_falls_the_state_is_donated_and_the_frozen_half_stays():
     optimizer, losses = optax.adamw(1e-2), []
-    step = jax.jit(make_step(Autoregressive(), optimizer, CALL, seed=1, clip=1.0, ema=0.9), donate_argnums=0)
+    step = jax.jit(make_step(Prediction(), optimizer, CALL, seed=1, clip=1.0, ema=0.9), donate_argnums=0)
     first = initial(lambda name, _: "norm" not in name, optimizer, ema=True)
     state = jax.tree.map(jnp.copy, first)
     for _ in range(20):
@@ -139,7 +139,7 @@ def test_eight_devices_step_as_one():
     """Two micro-batches, dropout on."""
     where = layout(fsdp=2, tensor=2)
     call, (state, wanted, wanted_metrics) = dataclasses.replace(CALL, layout=where), stepped(micro_batches=2)
-    step = make_step(Autoregressive(0.01, chunks=4), DESCENT, call, seed=1, micro_batches=2)
+    step = make_step(Prediction(0.01, chunks=4), DESCENT, call, seed=1, micro_batches=2)
     places = place(state, DESCENT, where)
     batch = jax.tree.map(lambda leaf: jax.device_put(leaf, where.sharding(("row",), leaf.shape[:1])), BATCH)
     new, metrics = jax.jit(step, out_shardings=(places, None))(jax.device_put(state, places), batch)
@@ -149,7 +149,7 @@ def test_eight_devices_step_as_one():
 
 
 def test_what_shares_a_loss_over_the_batch_is_not_split():
-    class Contrastive(Autoregressive):
+    class Contrastive(Prediction):
         couples = "batch"
 
     make_step(Contrastive(), optax.sgd(RATE), CALL, seed=1)
@@ -158,6 +158,6 @@ def test_what_shares_a_loss_over_the_batch_is_not_split():
 
 
 def test_a_batch_that_does_not_split_is_refused():
-    step = make_step(Autoregressive(), optax.sgd(RATE), CALL, seed=1, micro_batches=3)
+    step = make_step(Prediction(), optax.sgd(RATE), CALL, seed=1, micro_batches=3)
     with pytest.raises(UsageError, match=r"8 rows.*micro_batches=3"):
         jax.eval_shape(step, initial(), BATCH)

@@ -1,7 +1,8 @@
-"""Next-token prediction: cross-entropy, and the z-loss that keeps logits from drifting."""
+"""Cross-entropy of tokens: the next ones of a row, or whatever else a corruption leaves to be predicted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,23 +10,37 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.layers.contracts import Batch, Call, Model
-from jaxlm.layers.logprob import log_probability
+from jaxlm.layers.logprob import likeliest, log_probability
 from jaxlm.layers.random import row_keys
 from jaxlm.objectives.auxiliary import NONE, Auxiliary
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.objective import Sums
 
+Corruption = Callable[[Batch, Key[Array, ""]], Batch]
+"""What becomes of a batch of rows before a model sees it: a frozen value, so that equal objectives are equal."""
+
+
+def as_it_is(batch: Batch, key: Key[Array, ""]) -> Batch:
+    """Every token is followed by the next: nothing is random."""
+    return batch
+
 
 @dataclass(frozen=True)
-class Autoregressive:
+class Prediction:
     """-log p(target), and z_loss * logsumexp(logits)^2 (arXiv:2204.02311, section 5), each a mean over tokens.
 
-    A target's weight counts it; a weight of 0 leaves it out. `auxiliary` adds the terms of a mixture of experts.
+    A target's weight counts it; a weight of 0 leaves it out. `auxiliary` adds the terms of a mixture of experts;
+    `measured` are terms that are reported only: "accuracy", the share of targets that are the likeliest token, and
+    "left_out", that of pieces for which a corruption had no room.
     """
 
     z_loss: float = 0.0
     chunks: int = 8
     auxiliary: Auxiliary = NONE
+    corrupt: Corruption = as_it_is
+    term: str = "cross_entropy"
+    """The name of -log p(target): that of causal text is reported as bits per byte too."""
+    measured: tuple[Literal["accuracy", "left_out"], ...] = ()
 
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
@@ -36,16 +51,17 @@ class Autoregressive:
     def coefficients(self) -> dict[str, float]:
         """The factor of each term."""
         z = {"z": self.z_loss} if self.z_loss else {}
-        return {"cross_entropy": 1.0} | z | self.auxiliary.coefficients
+        return {self.term: 1.0} | z | self.auxiliary.coefficients | dict.fromkeys(self.measured, 0.0)
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
-        """Nothing is random here."""
-        return batch
+        """The rows as the model is to see them, and what it is to predict."""
+        return self.corrupt(batch, key)
 
     def weights(self, batch: Batch) -> Sums:
         """The number of targets, for every term but those of the layers."""
         count = jnp.sum(batch.weights)
-        return {term: count for term in self.coefficients} | self.auxiliary.weights(batch)
+        found = {term: count for term in self.coefficients} | self.auxiliary.weights(batch)
+        return found | ({"left_out": jnp.sum(batch.extra["pieces"])} if "left_out" in self.measured else {})
 
     def totals(
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
@@ -62,10 +78,17 @@ class Autoregressive:
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
         ) -> Sums:
-            log_p, normalizer = log_probability(scores(hidden), targets, call.layout)
-            sums = {"cross_entropy": -jnp.sum(weights * log_p)}
+            logits = scores(hidden)
+            log_p, normalizer = log_probability(logits, targets, call.layout)
+            sums = {self.term: -jnp.sum(weights * log_p)}
+            if "accuracy" in self.measured:
+                hit = likeliest(logits, targets, call.layout)
+                sums["accuracy"] = jnp.sum(weights * hit)
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 
-        sums = sums_by_chunk(terms, output.hidden, (batch.targets, batch.weights), self.chunks)
+        aligned = (batch.targets, batch.weights)
+        sums = sums_by_chunk(terms, output.hidden, aligned, self.chunks, self.measured)
+        if "left_out" in self.measured:
+            sums["left_out"] = jnp.sum(batch.extra["left_out"])
         sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
         return sums, {f"tap.{name}": value for name, value in output.taps.items()}

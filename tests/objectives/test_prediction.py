@@ -11,8 +11,8 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.models import build as build_model
-from jaxlm.objectives.autoregressive import Autoregressive
 from jaxlm.objectives.build import build
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.quantize.int8 import int8
 from tests.tiny import CALL, GLOBAL, SIZES, close, packed_batch, random_model
 
@@ -39,7 +39,7 @@ def by_hand(model, batch, z_loss):
 def test_chunked_is_whole_and_is_float64(kind, z_loss):
     model, batch = random_model(kind), packed_batch(kind, rows=2)
     whole, chunked = (
-        jax.jit(jax.value_and_grad(lambda m, o=Autoregressive(z_loss, n): loss(o, m, batch)))(model) for n in (1, 5)
+        jax.jit(jax.value_and_grad(lambda m, o=Prediction(z_loss, n): loss(o, m, batch)))(model) for n in (1, 5)
     )
     np.testing.assert_allclose(chunked[0], by_hand(model, batch, z_loss), rtol=1e-6)
     close(chunked[1], whole[1])
@@ -53,7 +53,7 @@ def test_integer_weights_in_the_head_are_no_obstacle():
 
     def run(chunks):
         def of(embedding):
-            return loss(Autoregressive(chunks=chunks), dataclasses.replace(model, embedding=embedding), batch)
+            return loss(Prediction(chunks=chunks), dataclasses.replace(model, embedding=embedding), batch)
 
         return jax.jit(jax.grad(of))(model.embedding)
 
@@ -64,7 +64,7 @@ def test_bfloat16():
     model, batch = random_model(TIED), packed_batch(TIED, rows=2)
     narrow = dataclasses.replace(CALL, precision=config.PRECISIONS["bfloat16"])
     got, wanted = (
-        jax.jit(jax.value_and_grad(lambda m, c=call: loss(Autoregressive(chunks=5), m, batch, c)))(model)
+        jax.jit(jax.value_and_grad(lambda m, c=call: loss(Prediction(chunks=5), m, batch, c)))(model)
         for call in (narrow, CALL)
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(got[1])} == {jnp.dtype("float32")}, "as the parameters"
@@ -84,7 +84,7 @@ def test_logits_never_exist_whole(z_loss):
     batch = jax.eval_shape(lambda: packed_batch(kind, rows=rows, length=length))
 
     def largest(chunks):
-        objective = Autoregressive(z_loss, chunks)
+        objective = Prediction(z_loss, chunks)
         text = jax.jit(jax.grad(lambda m, b: loss(objective, m, b))).lower(model, batch).compile().as_text()
         return max(np.prod([int(d) for d in shape.split(",")]) for shape in LARGEST.findall(text))
 
@@ -94,9 +94,9 @@ def test_logits_never_exist_whole(z_loss):
 
 
 def test_build():
-    assert build(config.Autoregressive(0.5, 3), TIED) == Autoregressive(0.5, 3)
-    path = "jaxlm.objectives.autoregressive:Autoregressive"
-    assert build(config.Custom(path), TIED) is Autoregressive
-    for path in ("", "jaxlm.objectives.nothing:here", "jaxlm.objectives.autoregressive:nothing", "nocolon"):
+    assert build(config.Autoregressive(0.5, 3), TIED) == Prediction(0.5, 3)
+    path = "jaxlm.objectives.prediction:Prediction"
+    assert build(config.Custom(path), TIED) is Prediction
+    for path in ("", "jaxlm.objectives.nothing:here", "jaxlm.objectives.prediction:nothing", "nocolon"):
         with pytest.raises(UsageError, match=r"objective\.path=.*give package\.module:name"):
             build(config.Custom(path), TIED)

@@ -1,0 +1,50 @@
+"""What can be seen to be wrong with an objective, and with the model that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model, Rwkv4
+from jaxlm.config.objective import (
+    Autoregressive,
+    FillInTheMiddle,
+    Infilling,
+    MaskedLm,
+    Objective,
+    PrefixLm,
+    SpanCorruption,
+    Ul2,
+)
+from jaxlm.config.paths import leaves
+
+
+def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
+    """Each with its path and what to do."""
+    yield from _fits(objective, model)
+    for path, leaf in leaves(objective).items():
+        field = path.split(".")[-1]
+        if field == "rate" and not 0 < leaf.value < 1:
+            yield f"objective.{path} is {leaf.value}: expected a share above 0 and below 1"
+        if field == "span" and leaf.value < 1 and (leaf.value or not isinstance(objective, Ul2)):
+            yield f"objective.{path} is {leaf.value}: a span has at least 1 token"
+    if isinstance(objective, MaskedLm) and objective.masked + objective.replaced > 1:
+        both = f"objective.masked is {objective.masked}, objective.replaced {objective.replaced}"
+        yield f"{both}: together they are at most 1"
+
+
+def _fits(objective: Objective, model: Model) -> Iterator[str]:
+    name, kind = type(objective).__name__, type(model).__name__
+    match objective, model:
+        case MaskedLm(), Decoder() | EncoderDecoder():
+            yield f"objective is {name}: a {kind}'s causal mask hides what follows a token; choose model:encoder"
+        case MaskedLm(), Rwkv4():
+            yield f"objective is {name}: a {kind} reads from left to right only; choose model:encoder"
+        case ((Autoregressive() | FillInTheMiddle()), Encoder()):
+            yield f"model is an Encoder: it sees the tokens that {name} asks for; choose model:decoder"
+        case ((Autoregressive() | FillInTheMiddle()), EncoderDecoder()):
+            yield (
+                f"model is an EncoderDecoder: {name} has nothing for its encoder to read; choose model:decoder, or "
+                "objective:span_corruption"
+            )
+        case ((SpanCorruption() | Ul2() | Infilling() | PrefixLm()), (Decoder() | Encoder() | Rwkv4())):
+            yield f"objective is {name}: it has two sides, and a {kind} has one; choose model:encoder_decoder"
