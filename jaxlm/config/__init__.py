@@ -44,7 +44,22 @@ from jaxlm.config.data import (
     WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Normed, Rwkv4, Scaled, Tied, Unchanged, Untied
+from jaxlm.config.model import (
+    Classifier,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Factorized,
+    NoClassifier,
+    NoHead,
+    Normed,
+    Rwkv4,
+    Scaled,
+    Tied,
+    Transformed,
+    Unchanged,
+    Untied,
+)
 from jaxlm.config.objective import Autoregressive, Custom
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
 from jaxlm.config.position import (

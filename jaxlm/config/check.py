@@ -27,6 +27,7 @@ MAY_BE_ZERO = {
     "decay",
     "shared",
     "offset",
+    "types",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {"dropout", "fraction", "final", "max_repetition", "max_symbols", "b1", "b2", "momentum"}

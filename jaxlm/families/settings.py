@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config.block import Balance, Block, Moe, Pattern
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Decoder, Encoder
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -105,7 +105,7 @@ class Settings:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
 
 
-def untrained(model: Decoder) -> Decoder:
+def untrained(model: Decoder | Encoder) -> Decoder | Encoder:
     """The model without what is of its training only: dropout, and what a mixture adds to the loss."""
 
     def plain(block: Block) -> Block:
@@ -123,7 +123,10 @@ def untrained(model: Decoder) -> Decoder:
 
 
 def agreed(
-    read: Callable[[Mapping[str, Any]], Decoder], settings: dict[str, Any], model: Decoder, other: str
+    read: Callable[[Mapping[str, Any]], Decoder | Encoder],
+    settings: dict[str, Any],
+    model: Decoder | Encoder,
+    other: str,
 ) -> dict:
     """The settings, if `read` makes this model of them. Raises UsageError with the text `other`."""
     try:

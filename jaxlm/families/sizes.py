@@ -9,10 +9,11 @@ from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Decoder, Encoder
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
+    bert,
     bloom,
     codegen,
     falcon,
@@ -37,7 +38,8 @@ from jaxlm.families import (
     starcoder2,
 )
 
-FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
+FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]] = {
+    "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),
     "falcon": (falcon.falcon, falcon.SIZES),
@@ -63,7 +65,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
 }
 """Family -> its sizes."""
 
-SIZES: dict[str, Callable[[], Decoder]] = {
+SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
@@ -71,13 +73,14 @@ SIZES: dict[str, Callable[[], Decoder]] = {
     "gpt-j-6b": gptj.gptj_6b,
     "gpt-neox-20b": gpt_neox.gpt_neox_20b,
     "jurassic1-178b": gpt3.jurassic1_178b,
+    "minilm-l6": bert.minilm_l6,
     "mistral-7b": llama.mistral_7b,
     "phi3-mini": phi3.phi3_mini,
     "starcoder-15b": gpt_bigcode.starcoder_15b,
 }
 
 
-def size(name: str) -> Decoder:
+def size(name: str) -> Decoder | Encoder:
     """The model of a name. Raises UsageError that names the nearest."""
     if name not in SIZES:
         found = ", ".join(nearest(name, list(SIZES), 5))

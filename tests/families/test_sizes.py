@@ -12,6 +12,7 @@ from jaxlm.config import NoPosition, TransformerXl
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
+    bert,
     bloom,
     codegen,
     falcon,
@@ -116,6 +117,9 @@ from tests.base import experiment
         (gpt2.gpt2("355m"), 354_823_168),
         (gpt2.gpt2("774m"), 774_030_080),
         (gpt2.gpt2("1.5b"), 1_557_611_200),
+        (bert.bert("base"), 109_514_298),
+        (bert.bert("large"), 335_174_458),
+        (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )
 def test_public_weights(model, count):

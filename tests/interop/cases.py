@@ -36,6 +36,15 @@ GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_
 GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
 GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3, "sliding_window": 7}
 GEMMA3 |= {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24}
+BERT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+BERT |= {"intermediate_size": 40, "max_position_embeddings": 128}
+LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}}
+
+
+def task(kind, name):
+    return {"architectures": [f"{kind}{name}"]}
+
+
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -129,9 +138,22 @@ CASES = {
     "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+    "bert": ("Bert", BERT | task("Bert", "ForMaskedLM")),
+    "bert, pretraining": (
+        "Bert",
+        BERT
+        | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-3, "type_vocab_size": 3, "num_hidden_layers": 1}
+        | task("Bert", "ForPreTraining"),
+    ),
+    "bert, sequences": ("Bert", BERT | LABELS | task("Bert", "ForSequenceClassification")),
+    "bert, tags": ("Bert", BERT | LABELS | {"hidden_act": "relu"} | task("Bert", "ForTokenClassification")),
+    "bert, answers": ("Bert", BERT | task("Bert", "ForQuestionAnswering")),
+    "bert, choices": ("Bert", BERT | task("Bert", "ForMultipleChoice")),
+    "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()
-ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi"}
+ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi", "bert, pretraining"}
+ORDINARY |= {"bert, tags", "bert, hidden states"}
 """One of each, and what is wired otherwise; the others are compared at night."""
 
 
