@@ -74,7 +74,8 @@ def encoder(
 def read(settings: Mapping[str, Any]) -> Encoder:
     """The model of a config.json. Raises Failure for settings that are missing or not known."""
     told = Settings(settings)
-    model = like_bert(told, STEM)
+    activation = told.choose("hidden_act", ACTIVATIONS, "gelu")
+    model = like_bert(told, activation, tasks.read(told, STEM, Transformed(activation), "tanh"))
     told.finish(*DROPOUT, *POOLER, "directionality")
     return model
 
@@ -85,13 +86,12 @@ POOLER = tuple(
 """Settings of some files that nothing has ever read."""
 
 
-def like_bert(told: Settings, stem: str, *, types: int = 2, offset: int = 0) -> Encoder:
-    """What the settings of BERT and its relatives have in common; `types` where they say nothing."""
+def like_bert(told: Settings, activation: Activation, task: Mapping[str, Any], *, offset: int = 0) -> Encoder:
+    """What the settings of BERT and its relatives have in common; `task` is its head and classifier."""
     told.expect("is_decoder", False)
     told.expect("add_cross_attention", False)
     told.expect("position_embedding_type", "absolute")
     told.expect("tie_word_embeddings", True)
-    activation = told.choose("hidden_act", ACTIVATIONS, "gelu")
     return encoder(
         told.take("vocab_size"),
         told.take("num_hidden_layers"),
@@ -99,10 +99,10 @@ def like_bert(told: Settings, stem: str, *, types: int = 2, offset: int = 0) -> 
         told.take("num_attention_heads"),
         told.take("intermediate_size"),
         position=Learned(told.take("max_position_embeddings") - offset, offset),
-        types=told.take("type_vocab_size", types),
+        types=told.take("type_vocab_size", 2),
         activation=activation,
         epsilon=told.take("layer_norm_eps", 1e-12),
-        **tasks.read(told, stem, Transformed(activation), "tanh"),
+        **task,
     )
 
 
@@ -193,9 +193,9 @@ def table(model: Encoder) -> Table:
 
 
 TABLE = table
+NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 ALIASES = (
-    ("LayerNorm.gamma", "LayerNorm.weight"),
-    ("LayerNorm.beta", "LayerNorm.bias"),
+    *NORMS,
     ("cls.seq_relationship.", "classifier."),
     ("classifier.", "qa_outputs."),
 )

@@ -12,6 +12,8 @@ from jaxlm.families import (
     bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -28,6 +30,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     starcoder2,
 )
 from jaxlm.families.table import Table
@@ -53,7 +56,7 @@ DECODERS = (
     qwen3_moe,
     starcoder2,
 )
-ENCODERS = (bert,)
+ENCODERS = (bert, roberta, distilbert, electra)
 ALL = DECODERS + ENCODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and

@@ -16,6 +16,8 @@ from jaxlm.families import (
     bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -35,6 +37,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     starcoder2,
 )
 
@@ -42,6 +45,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),
+    "electra": (electra.electra, electra.SIZES),
     "falcon": (falcon.falcon, falcon.SIZES),
     "gemma": (gemma.gemma, gemma.SIZES),
     "gemma2": (gemma2.gemma2, gemma2.SIZES),
@@ -61,6 +65,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "qwen2": (qwen2.qwen2, qwen2.SIZES),
     "qwen3": (qwen3.qwen3, qwen3.SIZES),
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
+    "roberta": (roberta.roberta, roberta.SIZES),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
 }
 """Family -> its sizes."""
@@ -69,6 +74,7 @@ SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
+    "distilbert-base": distilbert.distilbert_base,
     "falcon-rw-1b": falcon.falcon_rw_1b,
     "gpt-j-6b": gptj.gptj_6b,
     "gpt-neox-20b": gpt_neox.gpt_neox_20b,

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Classifier, Encoder, NoClassifier, NoHead, Transformed
+from jaxlm.config.model import Classifier, Encoder, Head, NoClassifier, NoHead, Transformed
 from jaxlm.families.settings import Settings
 
 MASKED = "ForMaskedLM"
 
 
-def read(told: Settings, stem: str, head: Transformed, hidden: str) -> dict[str, Any]:
+def read(
+    told: Settings,
+    stem: str,
+    head: Transformed,
+    hidden: str,
+    *,
+    without: tuple[str, ...] = (),
+    own: Mapping[str, tuple[Head, NoClassifier | Classifier]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The head and the classifier of an `Encoder`; a masked language model's where nothing is named.
 
     `head` is that of the family's masked language models, `hidden` the activation of its classifiers of documents.
-    Raises Failure for what is not known.
+    The family is `without` some tasks, and has some of its `own`. Raises Failure for what is not known.
     """
     name = (told.take("architectures", None) or [stem + MASKED])[0]
     labels = len(told.take("id2label", None) or range(2))
@@ -28,7 +38,9 @@ def read(told: Settings, stem: str, head: Transformed, hidden: str) -> dict[str,
         "ForMultipleChoice": (NoHead(), Classifier(1, "first", hidden)),
         "ForTokenClassification": (NoHead(), Classifier(labels, "tokens", "none")),
         "ForQuestionAnswering": (NoHead(), Classifier(2, "tokens", "none")),
+        **own,
     }
+    found = {task: parts for task, parts in found.items() if task not in without}
     task = name.removeprefix(stem)
     if not name.startswith(stem) or task not in found:
         known = ", ".join(stem + one for one in found)
@@ -49,12 +61,14 @@ def write(model: Encoder, stem: str, other: str) -> dict[str, Any]:
             task = "ForPreTraining"
         case NoHead(), NoClassifier():
             task = "Model"
-        case NoHead(), Classifier(2, "tokens"):
+        case NoHead(), Classifier(2, "tokens", "none"):
             task = "ForQuestionAnswering"
-        case NoHead(), Classifier(of="tokens"):
+        case NoHead(), Classifier(of="tokens", hidden="none"):
             task = "ForTokenClassification"
         case NoHead(), Classifier(of="first"):
             task = "ForSequenceClassification"
+        case NoHead(), Classifier(1, "tokens"):
+            task = "ForPreTraining"  # ELECTRA's
         case _:
             raise UsageError(other)
     told: dict[str, Any] = {"architectures": [stem + task]}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxlm.config import Precision
-from jaxlm.config.errors import Failure
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Model as Config
 from jaxlm.families.known import family, published, table
 from jaxlm.families.table import Entry, Table
@@ -144,9 +144,12 @@ def save(
 
     Without a `model_type` the family is the first that has such a model. `length` is the longest row it is meant
     for; `tokens` are settings such as `eos_token_id`, `files` go with it. Raises UsageError for a model that no
-    family has, and for a directory that is there already.
+    family has, for tokens that it cannot have, and for a directory that is there already.
     """
     kind, settings = published(config, length, model_type)
+    for name, number in (tokens or {}).items():
+        if settings.get(name, number) != number:
+            raise UsageError(f"{name} is {number} in this tokenizer and {settings[name]} in this model")
     leaves = flatten(model)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:

@@ -15,6 +15,8 @@ from jaxlm.families import (
     bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -34,6 +36,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     sizes,
     starcoder2,
 )
@@ -119,6 +122,12 @@ from tests.base import experiment
         (gpt2.gpt2("1.5b"), 1_557_611_200),
         (bert.bert("base"), 109_514_298),
         (bert.bert("large"), 335_174_458),
+        (roberta.roberta("base"), 124_697_433),
+        (roberta.roberta("large"), 355_412_057),
+        (distilbert.distilbert_base(), 66_985_530),
+        (electra.electra("small"), 13_549_057),
+        (electra.electra("base"), 109_483_009),
+        (electra.electra("large"), 335_142_913),
         (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )

@@ -47,6 +47,10 @@ TOLD = {
     "gpt_neox": NEOX,
     "falcon": FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
     "bert": BERT,
+    "roberta": BERT | {"max_position_embeddings": 66},
+    "distilbert": {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    | {"max_position_embeddings": 64},
+    "electra": BERT | {"embedding_size": 16},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 """model_type -> config.json; a family without one is missed by `test_decoding.py`."""

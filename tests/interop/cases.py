@@ -38,6 +38,10 @@ GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3, "sliding_
 GEMMA3 |= {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24}
 BERT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
 BERT |= {"intermediate_size": 40, "max_position_embeddings": 128}
+ROBERTA = BERT | {"pad_token_id": 0, "max_position_embeddings": 133, "layer_norm_eps": 1e-5}
+DISTIL = {"vocab_size": 71, "dim": 48, "n_layers": 3, "n_heads": 6, "hidden_dim": 40}
+DISTIL |= {"max_position_embeddings": 128}
+ELECTRA = BERT | {"embedding_size": 20}
 LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}}
 
 
@@ -149,11 +153,30 @@ CASES = {
     "bert, tags": ("Bert", BERT | LABELS | {"hidden_act": "relu"} | task("Bert", "ForTokenClassification")),
     "bert, answers": ("Bert", BERT | task("Bert", "ForQuestionAnswering")),
     "bert, choices": ("Bert", BERT | task("Bert", "ForMultipleChoice")),
+    "roberta": ("Roberta", ROBERTA | task("Roberta", "ForMaskedLM")),
+    "roberta, sequences": (
+        "Roberta",
+        ROBERTA | LABELS | {"pad_token_id": 3, "hidden_act": "relu"} | task("Roberta", "ForSequenceClassification"),
+    ),
+    "roberta, answers": ("Roberta", ROBERTA | {"type_vocab_size": 1} | task("Roberta", "ForQuestionAnswering")),
+    "distilbert": ("DistilBert", DISTIL | task("DistilBert", "ForMaskedLM")),
+    "distilbert, sequences": (
+        "DistilBert",
+        DISTIL | LABELS | {"n_heads": 3, "activation": "relu"} | task("DistilBert", "ForSequenceClassification"),
+    ),
+    "distilbert, tags": ("DistilBert", DISTIL | LABELS | task("DistilBert", "ForTokenClassification")),
+    "electra": ("Electra", ELECTRA | task("Electra", "ForMaskedLM")),
+    "electra, replaced": ("Electra", ELECTRA | task("Electra", "ForPreTraining")),
+    "electra, wide": (
+        "Electra",
+        ELECTRA | {"embedding_size": 48, "hidden_act": "relu"} | task("Electra", "ForPreTraining"),
+    ),
+    "electra, sequences": ("Electra", ELECTRA | LABELS | task("Electra", "ForSequenceClassification")),
     "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()
 ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi", "bert, pretraining"}
-ORDINARY |= {"bert, tags", "bert, hidden states"}
+ORDINARY |= {"bert, tags", "bert, hidden states", "electra, replaced"}
 """One of each, and what is wired otherwise; the others are compared at night."""
 
 

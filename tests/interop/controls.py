@@ -51,6 +51,9 @@ def of_encoders(model):
         other = "relu" if kind.head.activation != "relu" else "silu"
         head = dataclasses.replace(kind.head, activation=other)
         found["activation of the head"] = model.replace(config=dataclasses.replace(kind, head=head))
+    if getattr(model, "embedding_projection", None) is not None:
+        narrow = model.embedding_projection
+        found["no bias of narrow tables"] = model.replace(embedding_projection=narrow.replace(bias=None))
     if model.classifier is not None:
         own = model.classifier
         found["no bias of labels"] = model.replace(classifier=own.replace(out=own.out.replace(bias=None)))
@@ -59,7 +62,8 @@ def of_encoders(model):
             wrong = dataclasses.replace(kind, classifier=dataclasses.replace(own.config, of=of))
             found["another vector of a document"] = model.replace(config=wrong)
         if own.dense is not None:
-            wrong = own.replace(config=dataclasses.replace(own.config, hidden="relu"))
+            other = "relu" if own.config.hidden != "relu" else "tanh"
+            wrong = own.replace(config=dataclasses.replace(own.config, hidden=other))
             found["activation of the classifier"] = model.replace(classifier=wrong)
     return found
 

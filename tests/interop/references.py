@@ -52,12 +52,16 @@ def types(vocab: int, most: int) -> np.ndarray:
 def theirs(reference: torch.nn.Module, vocab: int) -> np.ndarray:
     """Logits of transformers; of an encoder all that it returns, flat."""
     with torch.no_grad():
-        if most := getattr(reference.config, "type_vocab_size", 0):
-            inputs = {"input_ids": torch.tensor(ids(vocab)), "token_type_ids": torch.tensor(types(vocab, most))}
-            if type(reference).__name__.endswith("MultipleChoice"):
-                inputs = {name: value[:, None] for name, value in inputs.items()}
-            return _flat(reference(**inputs))
-        return reference(torch.tensor(ids(vocab))).logits.numpy()
+        if type(reference).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+            return reference(torch.tensor(ids(vocab))).logits.numpy()
+        inputs, told = {"input_ids": torch.tensor(ids(vocab))}, reference.config
+        if most := getattr(told, "type_vocab_size", 0):
+            inputs["token_type_ids"] = torch.tensor(types(vocab, most))
+        if told.model_type == "roberta" and told.pad_token_id > 0:  # it would take some of these tokens for padding
+            inputs["position_ids"] = torch.arange(LENGTH)[None].repeat(ROWS, 1) + told.pad_token_id + 1
+        if type(reference).__name__.endswith("MultipleChoice"):
+            inputs = {name: value[:, None] for name, value in inputs.items()}
+        return _flat(reference(**inputs))
 
 
 def _flat(output: transformers.utils.ModelOutput) -> np.ndarray:

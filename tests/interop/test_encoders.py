@@ -107,6 +107,14 @@ def test_settings_that_are_refused(changes, message):
         known.family("bert").read(BERT | changes)
 
 
+def test_positions_after_padding_keep_their_number(published, tmp_path):
+    """RoBERTa's begin after the number of the padding token: another number would move them all."""
+    told, model = loaded(published("roberta")[0])
+    with pytest.raises(UsageError, match="pad_token_id is 1 in this tokenizer and 0 in this model"):
+        exchange.save(told, model, tmp_path / "x", length=128, tokens={"pad_token_id": 1})
+    exchange.save(told, model, tmp_path / "x", length=128, tokens={"pad_token_id": 0})
+
+
 def test_an_encoder_is_no_decoder():
     model = known.family("bert").read(BERT)
     with pytest.raises(UsageError, match="'llama' has no encoders"):
