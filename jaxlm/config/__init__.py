@@ -22,6 +22,7 @@ from jaxlm.config.block import (
     ResPostNorm,
     RMSNorm,
     Sandwich,
+    Shared,
     ZeroCentered,
 )
 from jaxlm.config.data import (

@@ -212,19 +212,35 @@ class Pattern:
     suffix: tuple[Block, ...] = ()
 
 
-def blocks(block: Block | Pattern, layers: int) -> list[Block]:
+@dataclass(frozen=True)
+class Shared:
+    """`period` over and over with the same parameters each time (Lan et al. 2019, arXiv:1909.11942: ALBERT)."""
+
+    period: tuple[Block, ...]
+
+
+Layers = Block | Pattern | Shared
+
+
+def blocks(block: Layers, layers: int) -> list[Block]:
     """The blocks of a stack in order. Raises UsageError if a pattern does not fill it."""
     if isinstance(block, Block):
         return [block] * layers
-    inner = layers - len(block.prefix) - len(block.suffix)
+    prefix, suffix = (block.prefix, block.suffix) if isinstance(block, Pattern) else ((), ())
+    inner = layers - len(prefix) - len(suffix)
     if inner < 0 or inner % max(len(block.period), 1) or (inner and not block.period):
         raise UsageError(
-            f"model.layers is {layers}: prefix {len(block.prefix)}, suffix {len(block.suffix)} "
+            f"model.layers is {layers}: prefix {len(prefix)}, suffix {len(suffix)} "
             f"and whole periods of {len(block.period)} do not fill it"
         )
-    return [*block.prefix, *block.period * (inner // max(len(block.period), 1)), *block.suffix]
+    return [*prefix, *block.period * (inner // max(len(block.period), 1)), *suffix]
 
 
-def ends_normed(block: Block | Pattern, layers: int) -> bool:
+def distinct(block: Layers, layers: int) -> list[Block]:
+    """Those of `blocks` that have parameters of their own."""
+    return list(block.period) if isinstance(block, Shared) else blocks(block, layers)
+
+
+def ends_normed(block: Layers, layers: int) -> bool:
     """Whether a stack ends with a norm of its last layer's, so that the model needs none after it (BERT, BART)."""
     return isinstance(blocks(block, layers)[-1].wiring, PostNorm)

@@ -25,9 +25,11 @@ from jaxlm.config.block import (
     OfModel,
     Parallel,
     ParallelTwoNorms,
+    Pattern,
     Plain,
     Sandwich,
     blocks,
+    distinct,
     ends_normed,
 )
 from jaxlm.config.errors import UsageError
@@ -145,7 +147,7 @@ def _stack(model: Model) -> Counter:
         found["norms"] = (2 * n + 2) * _norm(model.norm, e)
         return found
     for layers, attentions, causal in _sides(model):
-        for one in blocks(model.block, layers):
+        for one in distinct(model.block, layers):
             found["attention"] += attentions * sum(_attention(one.attention, model))
             found["attention"] += _relative(one.attention, model, causal)
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
@@ -218,7 +220,7 @@ def experts(model: Model) -> int:
     """Parameters of experts, which the mesh axis of that name spreads over devices."""
     if isinstance(model, Rwkv4):
         return 0
-    mixtures = [one.mlp for one in every_block(model) if isinstance(one.mlp, Moe)]
+    mixtures = [one.mlp for one in _distinct(model) if isinstance(one.mlp, Moe)]
     return sum(3 * m.experts * model.embed * m.width for m in mixtures)
 
 
@@ -228,7 +230,7 @@ def staged(model: Model) -> int:
     if isinstance(model, Rwkv4):
         return layers - 2 * _norm(model.norm, model.embed)  # one of them after the embedding
     layers -= sum(_last_norm(model, count) for count, _, _ in _sides(model))
-    if isinstance(model.block, Block):
+    if not isinstance(model.block, Pattern):
         return layers
     for _, attentions, causal in _sides(model):
         for one in (*model.block.prefix, *model.block.suffix):
@@ -243,7 +245,7 @@ def active_parameters(model: Model) -> int:
     total = parameters(model)["total"]
     if isinstance(model, Rwkv4):
         return total
-    return total - sum(_unused(one.mlp, model.embed) for one in every_block(model))
+    return total - sum(_unused(one.mlp, model.embed) for one in _distinct(model))
 
 
 def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
@@ -251,6 +253,11 @@ def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
     if isinstance(model, EncoderDecoder):
         return blocks(model.block, model.encoder_layers) + blocks(model.block, model.decoder_layers)
     return blocks(model.block, model.layers)
+
+
+def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
+    """Those of `every_block` that have parameters of their own."""
+    return [one for layers, _, _ in _sides(model) for one in distinct(model.block, layers)]
 
 
 def _keys(length: int, window: int | None, causal: bool) -> float:
@@ -382,6 +389,8 @@ def gathered_bytes(experiment: Experiment, devices: int) -> float:
     found = parameters(model)
     layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
     layers -= experts(model) - experts(model) // mesh["expert"]
+    if not isinstance(model, Rwkv4):
+        layers *= len(every_block(model)) // len(_distinct(model))  # what layers share is gathered for each
     ends = sum(found.get(name, 0) for name in OUTSIDE)
     if isinstance(model.head, Tied | Transformed):
         ends += found["embedding"]

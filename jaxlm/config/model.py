@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxlm.config.block import Activation, Block, LayerNorm, Norm, Pattern, Plain, PostNorm, RMSNorm
+from jaxlm.config.block import Activation, Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
 from jaxlm.config.position import Learned, Position, Rope
 
 # --- token embeddings --------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Decoder:
     embed: int = 512
     """Features of the residual stream."""
     layers: int = 8
-    block: Block | Pattern = Block()
+    block: Layers = Block()
     position: Position = Rope()
     norm: Norm = RMSNorm()
     """Every norm of the model, and the one before the head where the last layer does not end with its own."""
@@ -134,7 +134,7 @@ class Encoder:
     vocab: int = 32_000
     embed: int = 512
     layers: int = 8
-    block: Block | Pattern = Block(mlp=Plain(), wiring=PostNorm())
+    block: Layers = Block(mlp=Plain(), wiring=PostNorm())
     position: Position = Learned()
     norm: Norm = LayerNorm()
     head: Head = Tied()

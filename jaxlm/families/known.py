@@ -9,6 +9,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Decoder, Encoder, Model
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
+    albert,
     bert,
     bloom,
     codegen,
@@ -56,7 +57,7 @@ DECODERS = (
     qwen3_moe,
     starcoder2,
 )
-ENCODERS = (bert, roberta, distilbert, electra)
+ENCODERS = (bert, roberta, distilbert, electra, albert)
 ALL = DECODERS + ENCODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and

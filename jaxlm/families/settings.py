@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlm.config.block import Balance, Block, Moe, Pattern
+from jaxlm.config.block import Balance, Block, Moe, Pattern, Shared
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Decoder, Encoder
 
@@ -117,6 +117,8 @@ def untrained(model: Decoder | Encoder) -> Decoder | Encoder:
     match model.block:
         case Pattern(period, prefix, suffix):
             block = Pattern(*(tuple(map(plain, blocks)) for blocks in (period, prefix, suffix)))
+        case Shared(period):
+            block = Shared(tuple(map(plain, period)))
         case block:
             block = plain(block)
     return dataclasses.replace(model, block=block, dropout=0.0)

@@ -13,6 +13,7 @@ from jaxlm.config.model import Decoder, Encoder
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
+    albert,
     bert,
     bloom,
     codegen,
@@ -42,6 +43,7 @@ from jaxlm.families import (
 )
 
 FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]] = {
+    "albert": (albert.albert, albert.SIZES),
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),

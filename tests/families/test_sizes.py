@@ -12,6 +12,7 @@ from jaxlm.config import NoPosition, TransformerXl
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
+    albert,
     bert,
     bloom,
     codegen,
@@ -128,6 +129,10 @@ from tests.base import experiment
         (electra.electra("small"), 13_549_057),
         (electra.electra("base"), 109_483_009),
         (electra.electra("large"), 335_142_913),
+        (albert.albert("base"), 11_221_680),
+        (albert.albert("large"), 16_795_824),
+        (albert.albert("xlarge"), 54_821_040),
+        (albert.albert("xxlarge"), 206_368_944),
         (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )

@@ -50,6 +50,7 @@ TOLD = {
     "roberta": BERT | {"max_position_embeddings": 66},
     "distilbert": {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
     | {"max_position_embeddings": 64},
+    "albert": BERT | {"embedding_size": 16},
     "electra": BERT | {"embedding_size": 16},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }

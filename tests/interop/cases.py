@@ -172,6 +172,12 @@ CASES = {
         ELECTRA | {"embedding_size": 48, "hidden_act": "relu"} | task("Electra", "ForPreTraining"),
     ),
     "electra, sequences": ("Electra", ELECTRA | LABELS | task("Electra", "ForSequenceClassification")),
+    "albert": ("Albert", ELECTRA | task("Albert", "ForMaskedLM")),
+    "albert, pretraining": (
+        "Albert",
+        ELECTRA | {"embedding_size": 48, "hidden_act": "gelu"} | task("Albert", "ForPreTraining"),
+    ),
+    "albert, choices": ("Albert", ELECTRA | task("Albert", "ForMultipleChoice")),
     "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()

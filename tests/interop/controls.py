@@ -23,10 +23,12 @@ def controls(model):
         case config.Alibi(factor):
             found["slopes"] = position.replace(factor=1.1 * factor)
     found = {name: model.replace(position=wrong) for name, wrong in found.items()}
+    own = "period" if model.blocks.period else "shared"
     for name, change in CHANGES.items():
-        period = tuple(map(change, model.blocks.period))
-        if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
-            found[name] = model.replace(blocks=model.blocks.replace(period=period))
+        layers = getattr(model.blocks, own)
+        wrong = tuple(map(change, layers))
+        if any(new is not old for new, old in zip(wrong, layers, strict=True)):
+            found[name] = model.replace(blocks=model.blocks.replace(**{own: wrong}))
     if model.head is not None and model.head.bias is not None:
         found["no bias of the head"] = model.replace(head=model.head.replace(bias=0 * model.head.bias))
     if getattr(model.config.head, "softcap", None) is not None:

@@ -11,11 +11,11 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
-from jaxlm.layers.contracts import Tokens
+from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.names import flatten
 from jaxlm.models import build
 from jaxlm.models.pooling import pooled
-from tests.tiny import CALL, KINDS, SIZES, random_model
+from tests.tiny import CALL, KINDS, SIZES, close, layout, random_ids, random_model, tokens
 
 KIND = dataclasses.replace(
     KINDS["encoder"],
@@ -167,3 +167,62 @@ def test_a_last_layer_that_ends_with_a_norm_needs_none_after_it(block, normed):
         last = {"norm.scale", "encoder_norm.scale", "decoder.norm.scale"} & names.keys()
         assert bool(last) != normed
         assert sum(math.prod(leaf.shape) for leaf in names.values()) == parameters(kind)["total"]
+
+
+# --- layers that share their parameters --------------------------------------------------------------------
+
+PAIR = (KIND.block, dataclasses.replace(KIND.block, wiring=config.PreNorm(), mlp=config.Gated(24)))
+SHARED = dataclasses.replace(KIND, layers=6, block=config.Shared(PAIR))
+
+
+@jax.jit
+def summed(model, tokens):
+    return jax.value_and_grad(lambda model: jnp.sum(run(model, tokens)[0] ** 2))(model)
+
+
+def test_shared_layers_are_copies_of_one_another():
+    """Values and gradients of a pattern with the same parameters in every repeat: there, gradients add up."""
+    model, tokens = random_model(SHARED), laid(documents(), PACKED)
+    copies = tuple(jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), layer) for layer in model.blocks.shared)
+    kind = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
+    stacked = model.replace(config=kind, blocks=model.blocks.replace(period=copies, shared=()))
+    value, gradients = summed(model, tokens)
+    wanted, apart = summed(stacked, tokens)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), apart.blocks.period)
+    close(gradients.blocks.shared, total)
+    unrolled = dataclasses.replace(CALL, layers="unroll")
+    hidden = [jax.jit(lambda m, call=call: m(tokens, call).hidden)(model) for call in (CALL, unrolled)]
+    np.testing.assert_allclose(*hidden, atol=TOLERANCE)
+
+
+def test_shared_layers_count_once_and_work_every_time():
+    leaves = flatten(jax.eval_shape(lambda: build(SHARED, jax.random.key(0))))
+    assert "blocks.shared.1.mlp.gate.kernel" in leaves
+    assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters(SHARED)["total"]
+    apart = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
+    assert parameters(apart)["attention"] == 3 * parameters(SHARED)["attention"]
+    assert flops_per_token(apart, 16) == flops_per_token(SHARED, 16)
+    with pytest.raises(UsageError, match=r"model.layers.*is 5|model.layers=5"):
+        build(dataclasses.replace(SHARED, layers=5), jax.random.key(0))
+
+
+@pytest.mark.nightly
+def test_a_shared_decoder_decodes():
+    kind = config.Decoder(**SIZES, layers=4, block=config.Shared((KINDS["encoder_decoder"].block,)))
+    model, ids = random_model(kind), random_ids(2, 9)
+    wanted = model.logits(model(tokens(ids), CALL).hidden, CALL)
+    cache, found = model.empty_cache(2, 9, CALL), []
+    for part in (slice(0, 5), slice(5, 9)):
+        output = model(jax.tree.map(lambda x, part=part: x[:, part], tokens(ids)), CALL, cache=cache)
+        found.append(model.logits(output.hidden, CALL))
+        cache = output.cache
+    np.testing.assert_allclose(jnp.concatenate(found, axis=1), wanted, atol=1e-4)
+
+
+def test_a_pipeline_refuses_shared_layers():
+    where = layout(pipeline=2)
+    whole = jax.sharding.PartitionSpec()
+    spread = where.spmd(lambda m: m(laid(documents(), PACKED), Call(where)).hidden, whole, whole)
+    with pytest.raises(UsageError, match="pipeline=2: every stage would need the parameters that all layers share"):
+        spread(random_model(SHARED))
