@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "what a run will come to on chips that are not there",
     "generate": "text from a model",
     "chat": "a conversation with a model",
+    "embed": "how alike texts are to a model",
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",
     "runs": "list, show and compare runs",

@@ -45,7 +45,7 @@ def older(name):
 
 UNUSED = {
     "cls.predictions.decoder.weight": np.zeros((71, 48), np.float32),
-    "bert.embeddings.position_ids": np.zeros((1, 128), np.float32),
+    "bert.embeddings.position_ids": np.zeros((1, 128), np.int64),
 }
 
 
