@@ -1,9 +1,9 @@
 """usage: jaxlm tokenizer train [FILE ...] --kind KIND --out DIR [--vocab N] [--special NAME ...]
                              [--sentinels N] [--cased]
 
-Trains a tokenizer and writes it as models come with it: tokenizer.json, tokenizer_config.json and, where it is
-SentencePiece's, tokenizer.model. What it did to the text is printed. An experiment takes it by
-`tokenizer:tokenizer_json --tokenizer.path DIR` (`tokenizer:sentence_piece_file --tokenizer.path
+Trains a tokenizer and writes it as models come with it: tokenizer.json, tokenizer_config.json and, where it
+is SentencePiece's, tokenizer.model. What it does to the text is printed. An experiment takes it by
+`tokenizer:tokenizer_json --tokenizer.path DIR` (or `tokenizer:sentence_piece_file --tokenizer.path
 DIR/tokenizer.model`), or trains its own: `tokenizer:sentence_piece`, `word_piece`, `whitespace`, `bytes`.
 
   FILE           .txt (a document each) or .jsonl (one a line, field text), or globs; bytes need none

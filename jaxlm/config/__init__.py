@@ -22,6 +22,7 @@ from jaxlm.config.block import (
     ResPostNorm,
     RMSNorm,
     Sandwich,
+    Shared,
     ZeroCentered,
 )
 from jaxlm.config.data import (
@@ -45,7 +46,22 @@ from jaxlm.config.data import (
     WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Normed, Rwkv4, Scaled, Tied, Unchanged, Untied
+from jaxlm.config.model import (
+    Classifier,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Factorized,
+    NoClassifier,
+    NoHead,
+    Normed,
+    Rwkv4,
+    Scaled,
+    Tied,
+    Transformed,
+    Unchanged,
+    Untied,
+)
 from jaxlm.config.objective import (
     Autoregressive,
     Custom,

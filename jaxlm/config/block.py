@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxlm.config.errors import UsageError
 from jaxlm.config.position import Rope
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Gated:
     """down(activation(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202)."""
 
     width: int = 1376
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    activation: Activation = "silu"
     bias: Literal["none", "all"] = "none"
 
 
@@ -92,7 +95,7 @@ class Plain:
     """down(activation(up(x))) (Vaswani et al. 2017)."""
 
     width: int = 2048
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "gelu_tanh"
+    activation: Activation = "gelu_tanh"
     bias: Literal["none", "all"] = "none"
 
 
@@ -142,7 +145,7 @@ class Moe:
     """Experts of one token."""
     width: int = 1408
     """Hidden features of one expert."""
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    activation: Activation = "silu"
     scores: Literal["softmax", "sigmoid"] = "softmax"
     """Probabilities of the experts from the router's logits; sigmoid judges each by itself (DeepSeek-V3)."""
     weights: Literal["renormalized", "scores"] = "renormalized"
@@ -207,3 +210,37 @@ class Pattern:
     period: tuple[Block, ...]
     prefix: tuple[Block, ...] = ()
     suffix: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """`period` over and over with the same parameters each time (Lan et al. 2019, arXiv:1909.11942: ALBERT)."""
+
+    period: tuple[Block, ...]
+
+
+Layers = Block | Pattern | Shared
+
+
+def blocks(block: Layers, layers: int) -> list[Block]:
+    """The blocks of a stack in order. Raises UsageError if a pattern does not fill it."""
+    if isinstance(block, Block):
+        return [block] * layers
+    prefix, suffix = (block.prefix, block.suffix) if isinstance(block, Pattern) else ((), ())
+    inner = layers - len(prefix) - len(suffix)
+    if inner < 0 or inner % max(len(block.period), 1) or (inner and not block.period):
+        raise UsageError(
+            f"model.layers is {layers}: prefix {len(prefix)}, suffix {len(suffix)} "
+            f"and whole periods of {len(block.period)} do not fill it"
+        )
+    return [*prefix, *block.period * (inner // max(len(block.period), 1)), *suffix]
+
+
+def distinct(block: Layers, layers: int) -> list[Block]:
+    """Those of `blocks` that have parameters of their own."""
+    return list(block.period) if isinstance(block, Shared) else blocks(block, layers)
+
+
+def ends_normed(block: Layers, layers: int) -> bool:
+    """Whether a stack ends with a norm of its last layer's, so that the model needs none after it (BERT, BART)."""
+    return isinstance(blocks(block, layers)[-1].wiring, PostNorm)

@@ -31,6 +31,7 @@ MAY_BE_ZERO = {
     "sentinels",
     "copies",
     "target_length",
+    "types",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {

@@ -28,10 +28,26 @@ from jaxlm.config.block import (
     Pattern,
     Plain,
     Sandwich,
+    blocks,
+    distinct,
+    ends_normed,
 )
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model, Normed, Rwkv4, Untied
+from jaxlm.config.model import (
+    Classifier,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Factorized,
+    Model,
+    NoHead,
+    Normed,
+    Rwkv4,
+    Tied,
+    Transformed,
+    Untied,
+)
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.position import Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
@@ -39,19 +55,6 @@ from jaxlm.config.remat import kept
 
 TRAINING = 3
 """Forward passes that a training step is worth."""
-
-
-def blocks(block: Block | Pattern, layers: int) -> list[Block]:
-    """The blocks of a stack in order. Raises UsageError if a pattern does not fill it."""
-    if isinstance(block, Block):
-        return [block] * layers
-    inner = layers - len(block.prefix) - len(block.suffix)
-    if inner < 0 or inner % max(len(block.period), 1) or (inner and not block.period):
-        raise UsageError(
-            f"model.layers is {layers}: prefix {len(block.prefix)}, suffix {len(block.suffix)} "
-            f"and whole periods of {len(block.period)} do not fill it"
-        )
-    return [*block.prefix, *block.period * (inner // max(len(block.period), 1)), *block.suffix]
 
 
 def _attention(a: Attention, model: Model) -> tuple[int, int]:
@@ -144,34 +147,72 @@ def _stack(model: Model) -> Counter:
         found["norms"] = (2 * n + 2) * _norm(model.norm, e)
         return found
     for layers, attentions, causal in _sides(model):
-        for one in blocks(model.block, layers):
+        for one in distinct(model.block, layers):
             found["attention"] += attentions * sum(_attention(one.attention, model))
             found["attention"] += _relative(one.attention, model, causal)
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
             found["norms"] += _norms(one, attentions) * _norm(model.norm, model.embed)
-        found["norms"] += _norm(model.norm, model.embed)
+        found["norms"] += _last_norm(model, layers)
     return found
+
+
+def _last_norm(model: Decoder | Encoder | EncoderDecoder, layers: int) -> int:
+    """Parameters of the norm after so many layers."""
+    return 0 if ends_normed(model.block, layers) else _norm(model.norm, model.embed)
+
+
+def _features(model: Model) -> int:
+    """Features of the tables of tokens and positions."""
+    return model.features if isinstance(model, Encoder) else model.embed
+
+
+def _head(model: Model) -> int:
+    """Parameters of the head's own."""
+    features = _features(model)
+    match model.head:
+        case Untied(bias=bias):
+            return model.vocab * (model.embed + (bias == "all"))
+        case Transformed(bias=bias):
+            dense = model.embed * features + (features if bias == "all" else 0)
+            return dense + _norm(model.norm, features) + model.vocab
+        case _:
+            return 0
+
+
+def _classifier(kind: Classifier, embed: int) -> int:
+    """Parameters of the matrix to the labels, and of the dense layer before it."""
+    return (embed + 1) * (kind.labels + (0 if kind.hidden == "none" else embed))
 
 
 def parameters(model: Model) -> dict[str, int]:
     """Parameters by component, and their `total`.
 
-    A stack has one norm more than its blocks, or two. A tied head has no parameters of its own.
+    A stack has one norm more than its blocks, or two, or none. A tied head has no parameters of its own.
     """
-    found = {"embedding": model.vocab * model.embed}
+    features = _features(model)
+    found = {"embedding": model.vocab * features}
     match None if isinstance(model, Rwkv4) else model.position:
         case Learned(length, offset):
-            found["positions"] = (length + offset) * model.embed
+            found["positions"] = (length + offset) * features
         case RelativeBias(buckets):
             heads = {
                 one.attention.heads for one in every_block(model) if isinstance(one.attention.position, OfModel)
             }
             found["positions"] = len(_sides(model)) * buckets * max(heads, default=0)
     found |= _stack(model)
-    if isinstance(model, Decoder) and isinstance(model.embedding, Normed):
-        found["norms"] += _norm(model.norm, model.embed)
-    if isinstance(model.head, Untied):
-        found["head"] = model.vocab * (model.embed + (model.head.bias == "all"))
+    if isinstance(model, Decoder | Encoder):
+        match model.embedding:
+            case Normed():
+                found["norms"] += _norm(model.norm, model.embed)
+            case Factorized():
+                found["norms"] += _norm(model.norm, features)
+                found["embedding projection"] = (features + 1) * model.embed
+        if isinstance(model.classifier, Classifier):
+            found["classifier"] = _classifier(model.classifier, model.embed)
+    if isinstance(model, Encoder) and model.types:
+        found["types"] = model.types * features
+    if head := _head(model):
+        found["head"] = head
     return found | {"total": sum(found.values())}
 
 
@@ -179,18 +220,17 @@ def experts(model: Model) -> int:
     """Parameters of experts, which the mesh axis of that name spreads over devices."""
     if isinstance(model, Rwkv4):
         return 0
-    mixtures = [one.mlp for one in every_block(model) if isinstance(one.mlp, Moe)]
+    mixtures = [one.mlp for one in _distinct(model) if isinstance(one.mlp, Moe)]
     return sum(3 * m.experts * model.embed * m.width for m in mixtures)
 
 
 def staged(model: Model) -> int:
     """Parameters of the layers that the stages of a pipeline share: not of those around a pattern's repeats."""
-    layers = sum(_stack(model).values()) - (1 if not isinstance(model, EncoderDecoder) else 2) * _norm(
-        model.norm, model.embed
-    )
+    layers = sum(_stack(model).values())
     if isinstance(model, Rwkv4):
-        return layers - _norm(model.norm, model.embed)  # one more after the embedding
-    if isinstance(model.block, Block):
+        return layers - 2 * _norm(model.norm, model.embed)  # one of them after the embedding
+    layers -= sum(_last_norm(model, count) for count, _, _ in _sides(model))
+    if not isinstance(model.block, Pattern):
         return layers
     for _, attentions, causal in _sides(model):
         for one in (*model.block.prefix, *model.block.suffix):
@@ -205,7 +245,7 @@ def active_parameters(model: Model) -> int:
     total = parameters(model)["total"]
     if isinstance(model, Rwkv4):
         return total
-    return total - sum(_unused(one.mlp, model.embed) for one in every_block(model))
+    return total - sum(_unused(one.mlp, model.embed) for one in _distinct(model))
 
 
 def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
@@ -213,6 +253,11 @@ def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
     if isinstance(model, EncoderDecoder):
         return blocks(model.block, model.encoder_layers) + blocks(model.block, model.decoder_layers)
     return blocks(model.block, model.layers)
+
+
+def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
+    """Those of `every_block` that have parameters of their own."""
+    return [one for layers, _, _ in _sides(model) for one in distinct(model.block, layers)]
 
 
 def _keys(length: int, window: int | None, causal: bool) -> float:
@@ -229,9 +274,9 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
     The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. Sinusoids of distances
     are projected once for all rows and do not count either; what queries do with distances is attention. An
     encoder-decoder's token is one target with a source token beside it. Of a mixture of experts those count that a
-    token chooses: what a capacity leaves empty or drops is not.
+    token chooses: what a capacity leaves empty or drops is not. A classifier of documents does not count.
     """
-    found = {"projections": 0.0, "attention": 0.0, "head": 2.0 * model.vocab * model.embed}
+    found = {"projections": 0.0, "attention": 0.0, "head": _head_flops(model)}
     if isinstance(model, Rwkv4):
         found["projections"] = 2.0 * model.layers * (5 * model.embed**2 + 2 * model.embed * model.width)
     else:
@@ -244,12 +289,28 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
                 own = _keys(length, a.window, causal)
                 keys = own + (attentions - 1) * length
                 found["attention"] += 2 * (2 * keys + sum(_distances(a, model, causal, own))) * a.heads * a.head
+        if isinstance(model, Encoder) and isinstance(model.embedding, Factorized):
+            found["projections"] += 2 * model.features * model.embed
     forward = sum(found.values())
     return found | {"forward": forward, "training": TRAINING * forward}
 
 
+def _head_flops(model: Model) -> float:
+    """Operations of a token's logits."""
+    features = _features(model)
+    match model.head:
+        case NoHead():
+            return 0.0
+        case Transformed():
+            return 2.0 * features * (model.embed + model.vocab)
+        case _:
+            return 2.0 * model.vocab * model.embed
+
+
 # --- memory ------------------------------------------------------------------------------------------------
 
+OUTSIDE = ("embedding", "embedding projection", "positions", "types", "head", "classifier")
+"""Components that are no layers'."""
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -286,7 +347,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     count += own // stages - staged(model)
     moment = count * BYTES[p.optimizer]
     outside = parameters(model)
-    vectors = sum(outside.get(one, 0) for one in ("embedding", "positions", "head", "norms"))
+    vectors = sum(outside.get(one, 0) for one in (*OUTSIDE, "norms"))
     match experiment.optimizer:
         case AdamW():
             state = moment + count * 4
@@ -309,7 +370,9 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
         "optimizer": state // shards,
         "average": count * 4 // shards if experiment.train.ema is not None else 0,
         "activations": tokens * (saved + stream) // mesh["tensor"] * BYTES[p.compute],
-        "logits": 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
+        "logits": 0
+        if isinstance(model.head, NoHead)
+        else 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
     }
     return found | {"total": sum(found.values())}
 
@@ -326,7 +389,11 @@ def gathered_bytes(experiment: Experiment, devices: int) -> float:
     found = parameters(model)
     layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
     layers -= experts(model) - experts(model) // mesh["expert"]
-    ends = found["embedding"] + found.get("positions", 0) + found.get("head", found["embedding"])
+    if not isinstance(model, Rwkv4):
+        layers *= len(every_block(model)) // len(_distinct(model))  # what layers share is gathered for each
+    ends = sum(found.get(name, 0) for name in OUTSIDE)
+    if isinstance(model.head, Tied | Transformed):
+        ends += found["embedding"]
     width = BYTES[PRECISIONS[experiment.precision].compute]
     whole = width * (2 * layers + ends) / mesh["tensor"]
     return experiment.where.micro_batches * whole * (shards - 1) / shards

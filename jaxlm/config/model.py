@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxlm.config.block import Block, LayerNorm, Norm, Pattern, Plain, PostNorm, RMSNorm
+from jaxlm.config.block import Activation, Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
 from jaxlm.config.position import Learned, Position, Rope
 
 # --- token embeddings --------------------------------------------------------------------------------------
@@ -28,6 +28,16 @@ class Scaled:
 @dataclass(frozen=True)
 class Normed:
     """Normalized by the model's kind of norm, after positions are added (BLOOM, arXiv:2211.05100, section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Factorized:
+    """Tables of fewer features, summed and normalized as `Normed`, then projected to the stream's.
+
+    ALBERT (Lan et al. 2019, arXiv:1909.11942, section 3.1) and ELECTRA (Clark et al. 2020, arXiv:2003.10555).
+    """
+
+    features: int = 128
 
 
 Embedding = Unchanged | Scaled | Normed
@@ -50,7 +60,47 @@ class Untied:
     bias: Literal["none", "all"] = "none"
 
 
-Head = Tied | Untied
+@dataclass(frozen=True)
+class Transformed:
+    """Logits by the token embedding's transpose of norm(activation(dense(x))), and a bias for each token (BERT).
+
+    The dense layer has as many outputs as the embedding has features, the norm is of the model's kind.
+    """
+
+    activation: Activation = "gelu"
+    bias: Literal["vocab", "all"] = "all"
+    """What has a bias: the logits only, or the dense layer too."""
+
+
+@dataclass(frozen=True)
+class NoHead:
+    """Hidden states are all there is: a sentence encoder, or one whose only scores are its classifier's."""
+
+
+Head = Tied | Untied | Transformed | NoHead
+
+# --- classifiers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoClassifier:
+    """Nothing is classified."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Scores of labels by a matrix with a bias, of activation(dense(x)) (Devlin et al. 2018, section 3 and 4).
+
+    Next sentence and classification of sequences take the first token's x, tags every token's; answers are spans
+    of tokens with two labels, start and end; of multiple choice every choice is a sequence with one label.
+    """
+
+    labels: int = 2
+    of: Literal["first", "mean", "last", "tokens"] = "first"
+    """Of a document, its first or last token, the mean of its tokens, or each token: see `models.pooling`."""
+    hidden: Literal["none", "tanh", "gelu", "relu"] = "tanh"
+    """The activation of a dense layer as wide as the stream; none is no such layer."""
+
 
 # --- models ------------------------------------------------------------------------------------------------
 
@@ -64,15 +114,17 @@ class Decoder:
     embed: int = 512
     """Features of the residual stream."""
     layers: int = 8
-    block: Block | Pattern = Block()
+    block: Layers = Block()
     position: Position = Rope()
     norm: Norm = RMSNorm()
-    """Every norm of the model, and the one before the head."""
+    """Every norm of the model, and the one before the head where the last layer does not end with its own."""
     head: Head = Tied()
     dropout: float = 0.0
     """Probability of zeroing a feature of the embedding and of each residual branch in training."""
     embedding: Embedding = Unchanged()
     """What becomes of token vectors on their way into the first layer."""
+    classifier: NoClassifier | Classifier = NoClassifier()
+    """What scores labels, beside the head or in place of it."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +134,22 @@ class Encoder:
     vocab: int = 32_000
     embed: int = 512
     layers: int = 8
-    block: Block | Pattern = Block(mlp=Plain(), wiring=PostNorm())
+    block: Layers = Block(mlp=Plain(), wiring=PostNorm())
     position: Position = Learned()
     norm: Norm = LayerNorm()
     head: Head = Tied()
     dropout: float = 0.0
+    embedding: Unchanged | Normed | Factorized = Unchanged()
+    """What becomes of the sum of tokens', positions' and types' vectors on its way into the first layer."""
+    types: int = 0
+    """Rows of the table of token types, such as BERT's two for sentences A and B; 0 is no table."""
+    classifier: NoClassifier | Classifier = NoClassifier()
+    """What scores labels, beside the head or in place of it."""
+
+    @property
+    def features(self) -> int:
+        """Features of the tables of tokens, positions and types."""
+        return self.embedding.features if isinstance(self.embedding, Factorized) else self.embed
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,15 @@ from types import ModuleType
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder, Model
+from jaxlm.config.model import Decoder, Encoder, Model
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
+    albert,
+    bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -27,11 +31,12 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     starcoder2,
 )
 from jaxlm.families.table import Table
 
-ALL = (
+DECODERS = (
     llama,
     qwen2,
     phi3,
@@ -52,8 +57,12 @@ ALL = (
     qwen3_moe,
     starcoder2,
 )
+ENCODERS = (bert, roberta, distilbert, electra, albert)
+ALL = DECODERS + ENCODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
-"""Each has `read`, `write`, `TABLE` (or one for each kind of wiring), `DERIVED` and `OMITTED`."""
+"""Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and
+`OMITTED`, and some have `ALIASES`.
+"""
 
 
 def family(model_type: str) -> ModuleType:
@@ -64,9 +73,22 @@ def family(model_type: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def table(kind: ModuleType, model: Decoder) -> Table:
+def table(kind: ModuleType, model: Decoder | Encoder) -> Table:
     """How a family names the tensors of a model that it has."""
+    if callable(kind.TABLE):
+        return kind.TABLE(model)
     return kind.TABLE[type(model.block.wiring)] if isinstance(kind.TABLE, dict) else kind.TABLE
+
+
+def families(model: Model) -> tuple[ModuleType, ...]:
+    """Those of this kind of model. Raises UsageError where there are none."""
+    match model:
+        case Decoder():
+            return DECODERS
+        case Encoder():
+            return ENCODERS
+        case _:
+            raise UsageError(f"{type(model).__name__}: of all models only decoders and encoders are exchanged yet")
 
 
 def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:
@@ -74,10 +96,12 @@ def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleTy
 
     `length` is the longest row it is meant for. Raises UsageError that says what each of them lacks.
     """
-    if not isinstance(model, Decoder):
-        raise UsageError(f"{type(model).__name__}: of all models only decoders are exchanged yet")
-    reasons = []
-    for one in (family(model_type),) if model_type else ALL:
+    own, reasons = families(model), []
+    if model_type:
+        if (asked := family(model_type)) not in own:
+            raise UsageError(f"model_type {model_type!r} has no {type(model).__name__.lower()}s")
+        own = (asked,)
+    for one in own:
         try:
             return one, one.write(model, length)
         except UsageError as error:

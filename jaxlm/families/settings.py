@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlm.config.block import Balance, Block, Moe, Pattern
+from jaxlm.config.block import Balance, Block, Moe, Pattern, Shared
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Decoder, Encoder
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -105,7 +105,7 @@ class Settings:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
 
 
-def untrained(model: Decoder) -> Decoder:
+def untrained(model: Decoder | Encoder) -> Decoder | Encoder:
     """The model without what is of its training only: dropout, and what a mixture adds to the loss."""
 
     def plain(block: Block) -> Block:
@@ -117,13 +117,18 @@ def untrained(model: Decoder) -> Decoder:
     match model.block:
         case Pattern(period, prefix, suffix):
             block = Pattern(*(tuple(map(plain, blocks)) for blocks in (period, prefix, suffix)))
+        case Shared(period):
+            block = Shared(tuple(map(plain, period)))
         case block:
             block = plain(block)
     return dataclasses.replace(model, block=block, dropout=0.0)
 
 
 def agreed(
-    read: Callable[[Mapping[str, Any]], Decoder], settings: dict[str, Any], model: Decoder, other: str
+    read: Callable[[Mapping[str, Any]], Decoder | Encoder],
+    settings: dict[str, Any],
+    model: Decoder | Encoder,
+    other: str,
 ) -> dict:
     """The settings, if `read` makes this model of them. Raises UsageError with the text `other`."""
     try:

@@ -9,12 +9,16 @@ from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Decoder, Encoder
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
+    albert,
+    bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -34,12 +38,16 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     starcoder2,
 )
 
-FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
+FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]] = {
+    "albert": (albert.albert, albert.SIZES),
+    "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),
+    "electra": (electra.electra, electra.SIZES),
     "falcon": (falcon.falcon, falcon.SIZES),
     "gemma": (gemma.gemma, gemma.SIZES),
     "gemma2": (gemma2.gemma2, gemma2.SIZES),
@@ -59,25 +67,28 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
     "qwen2": (qwen2.qwen2, qwen2.SIZES),
     "qwen3": (qwen3.qwen3, qwen3.SIZES),
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
+    "roberta": (roberta.roberta, roberta.SIZES),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
 }
 """Family -> its sizes."""
 
-SIZES: dict[str, Callable[[], Decoder]] = {
+SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
+    "distilbert-base": distilbert.distilbert_base,
     "falcon-rw-1b": falcon.falcon_rw_1b,
     "gpt-j-6b": gptj.gptj_6b,
     "gpt-neox-20b": gpt_neox.gpt_neox_20b,
     "jurassic1-178b": gpt3.jurassic1_178b,
+    "minilm-l6": bert.minilm_l6,
     "mistral-7b": llama.mistral_7b,
     "phi3-mini": phi3.phi3_mini,
     "starcoder-15b": gpt_bigcode.starcoder_15b,
 }
 
 
-def size(name: str) -> Decoder:
+def size(name: str) -> Decoder | Encoder:
     """The model of a name. Raises UsageError that names the nearest."""
     if name not in SIZES:
         found = ", ".join(nearest(name, list(SIZES), 5))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxlm.config import Precision
-from jaxlm.config.errors import Failure
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Model as Config
 from jaxlm.families.known import family, published, table
 from jaxlm.families.table import Entry, Table
@@ -144,9 +144,12 @@ def save(
 
     Without a `model_type` the family is the first that has such a model. `length` is the longest row it is meant
     for; `tokens` are settings such as `eos_token_id`, `files` go with it. Raises UsageError for a model that no
-    family has, and for a directory that is there already.
+    family has, for tokens that it cannot have, and for a directory that is there already.
     """
     kind, settings = published(config, length, model_type)
+    for name, number in (tokens or {}).items():
+        if settings.get(name, number) != number:
+            raise UsageError(f"{name} is {number} in this tokenizer and {settings[name]} in this model")
     leaves = flatten(model)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
@@ -193,13 +196,21 @@ def _checked(
     """Their names for the tensors of a directory, as the file has them. Raises Failure that lists what differs."""
     wanted = {one.name: rearrange.their_shape(one.entry, _shapes(one, leaves)) for one in held}
     left_out = kind.OMITTED if not any(name.startswith(kind.OMITTED) for name in tensors.shapes) else ""
-    whole = {name if name in wanted else left_out + name: name for name in tensors.shapes}
+    whole = {_own_name(name, left_out, kind, wanted): name for name in tensors.shapes}
     derived = re.compile("|".join(kind.DERIVED))
     given = {name: tensors.shapes[own] for name, own in whole.items()}
     given = {name: shape for name, shape in given.items() if name in wanted or not derived.fullmatch(name)}
     if problems := differences(wanted, given):
         raise Failure(f"{directory} does not fit its config.json:\n{listed(problems, len(problems))}")
     return {name: whole[name] for name in wanted}
+
+
+def _own_name(name: str, left_out: str, kind: ModuleType, wanted: Mapping[str, Any]) -> str:
+    """The wanted name that a file's stands for; where there is none, the name in full."""
+    names = [name, left_out + name]
+    for old, new in getattr(kind, "ALIASES", ()):
+        names += [one.replace(old, new) for one in names]
+    return next((one for one in names if one in wanted), left_out + name)
 
 
 def _settings(directory: Path) -> dict[str, Any]:

@@ -9,7 +9,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config import Experiment, Gpt2Files, Mesh, SentencePieceFile, TokenizerJson, Train, WordPieceFile
+from jaxlm.config import (
+    Experiment,
+    Gpt2Files,
+    Learned,
+    Mesh,
+    SentencePieceFile,
+    TokenizerJson,
+    Train,
+    WordPieceFile,
+)
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.interop import exchange
@@ -47,6 +56,8 @@ def bring(path: Path, run_dir: str | None = None) -> str:
     if tokenizer.vocab > config.vocab:
         raise UsageError(f"{path}: the tokenizer has {tokenizer.vocab} tokens, the embedding {config.vocab} rows")
     length = source.settings.get("max_position_embeddings") or source.settings.get("n_positions") or LENGTH
+    if isinstance(config.position, Learned):
+        length = config.position.length  # some of the rows that settings count are no positions
     name = re.sub(r"[^a-z0-9]+", "-", (path.stem if path.is_file() else path.name).lower()).strip("-")
     experiment = Experiment(
         name=name or "model",

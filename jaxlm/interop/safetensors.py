@@ -22,6 +22,8 @@ SHARD = 5 * 10**9
 """Bytes of a file."""
 DTYPES = ("F64", "F32", "F16", "BF16")
 """Formats of weights."""
+NUMBERS = "I64"
+"""The format of what is no weight and follows from the config, such as the positions in older files of encoders."""
 
 
 class Tensors:
@@ -41,6 +43,7 @@ class Tensors:
             if name not in held[file]:
                 raise Failure(f"{directory / file} does not hold {name}, which {INDEX} says it does")
         parts = {name: files[file].get_slice(name) for name, file in self._of.items()}
+        parts = {name: part for name, part in parts.items() if part.get_dtype() != NUMBERS}
         for name, part in parts.items():
             if part.get_dtype() not in DTYPES:
                 file = directory / self._of[name]

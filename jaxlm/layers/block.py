@@ -212,3 +212,12 @@ def _initial_mlp(kind: config.block.Mlp, embed: int, init: Initial, scale: float
             return initial_moe(kind, embed, init, scale)
         case _:
             return initial_mlp(kind, embed, init, scale)
+
+
+def initial_last_norm(
+    model: config.Decoder | config.Encoder | config.EncoderDecoder, layers: int, init: Initial
+) -> Norm | None:
+    """The norm after a stack of so many layers; None where the last layer ends with its own."""
+    if config.block.ends_normed(model.block, layers):
+        return None
+    return initial_norm(model.norm, model.embed, init.dtype)

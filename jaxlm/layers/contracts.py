@@ -25,6 +25,8 @@ class Tokens:
     segments: Int[Array, "row pos"]
     positions: Int[Array, "row pos"]
     adapters: Int[Array, "row"] | None = None
+    types: Int[Array, "row pos"] | None = None
+    """Rows of an encoder's table of token types, such as the sentence of a pair; None is all 0."""
 
     def by_row(self) -> Tokens:
         """Every array begins with the rows: see `layers.stack.Context`."""

@@ -193,11 +193,13 @@ def initial_position(
             return Learned(init.dense("table", (rows, embed), ("positions", "embed"), std=0.02), kind.offset)
 
 
-def heads_of(block: config.Block | config.Pattern) -> int | None:
+def heads_of(block: config.block.Layers) -> int | None:
     """Heads of every layer that has the model's positions; None where they differ."""
     match block:
         case config.Pattern(period, prefix, suffix):
             kinds = [one.attention for one in (*prefix, *period, *suffix)]
+        case config.Shared(period):
+            kinds = [one.attention for one in period]
         case config.Block():
             kinds = [block.attention]
     found = {kind.heads for kind in kinds if isinstance(kind.position, config.OfModel)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, sides, trailing
 from jaxlm.parallel.layout import Axes
+
+Tree = TypeVar("Tree")
 
 
 @runtime_checkable
@@ -89,8 +91,10 @@ def product(x: Float[Array, "..."], kernel: Array, axes: Axes, spec: str, call: 
     return call.layout.reduce(y, contracted, y.ndim - len(outputs) - 1)
 
 
-def gathered(weight: Weight, call: Call) -> Weight:
-    """The weight whole on every device and in the compute format, to be used with `call.layout.gathered()`.
+def gathered(weight: Tree, call: Call) -> Tree:
+    """A weight, or a module of some, whole on every device, matrices in the compute format.
+
+    To be used with `call.layout.gathered()`.
 
     For what is used over and over in one step, such as the head: one gather, and one sum of gradients.
     """

@@ -1,8 +1,8 @@
 """A stack of layers: `prefix`, then `period` repeated, then `suffix`.
 
-Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. Scanned, unrolled
-and pipelined stacks compute the same. In a pipeline stages share the repeats, and each runs prefix and suffix for
-rows of its own.
+Parameters of the period are stacked over its repeats: one layer is compiled and scanned over. What is `shared` in
+place of a period has the same parameters in every repeat. Scanned, unrolled and pipelined stacks compute the same.
+In a pipeline stages share the repeats, and each runs prefix and suffix for rows of its own.
 """
 
 from __future__ import annotations
@@ -64,16 +64,20 @@ class Stack:
     period: tuple[Layer, ...]
     suffix: tuple[Layer, ...]
     repeats: int = struct.field(pytree_node=False)
+    shared: tuple[Layer, ...] = ()
 
     @property
     def depth(self) -> int:
         """Number of layers."""
-        return len(self.prefix) + self.repeats * len(self.period) + len(self.suffix)
+        return len(self.prefix) + self.repeats * len(self.period + self.shared) + len(self.suffix)
 
     @property
     def crosses(self) -> bool:
         """Whether any layer attends to a memory."""
-        return any(getattr(layer, "cross", None) is not None for layer in self.prefix + self.period + self.suffix)
+        return any(
+            getattr(layer, "cross", None) is not None
+            for layer in self.prefix + self.period + self.shared + self.suffix
+        )
 
     def layers(self) -> list[Layer]:
         """Every layer by itself, in order."""
@@ -82,11 +86,15 @@ class Stack:
             for repeat in range(self.repeats)
             for layer in self.period
         ]
-        return [*self.prefix, *middle, *self.suffix]
+        return [*self.prefix, *middle, *self.shared * self.repeats, *self.suffix]
 
     def places(self) -> list[tuple[str, int | None]]:
-        """Where each layer's parameters are, in order: (path within the stack, place where they are stacked)."""
+        """Where each layer's parameters are, in order: (path within the stack, place where they are stacked).
+
+        Those of several layers once.
+        """
         middle = [(f"period.{i}", repeat) for repeat in range(self.repeats) for i in range(len(self.period))]
+        middle += [(f"shared.{i}", None) for i in range(len(self.shared))]
         prefix = [(f"prefix.{i}", None) for i in range(len(self.prefix))]
         return [*prefix, *middle, *((f"suffix.{i}", None) for i in range(len(self.suffix)))]
 
@@ -112,6 +120,10 @@ class Stack:
             raise UsageError(
                 f"where.mesh.pipeline={stages}: stages return no activations (taps {', '.join(call.taps)}) and "
                 "keep no caches; use where.every.telemetry=0, and decode on another mesh"
+            )
+        if stages > 1 and self.shared:
+            raise UsageError(
+                f"where.mesh.pipeline={stages}: every stage would need the parameters that all layers share; use 1"
             )
         pipelined = stages > 1 and self.repeats > 0
         if not pipelined and (caches is not None or call.layers == "unroll"):
@@ -147,12 +159,12 @@ class Stack:
         def body(x: Hidden, scanned: tuple) -> tuple[Hidden, tuple[Report, ...]]:
             layers, start = scanned
             reports = []
-            for offset, layer in enumerate(layers):
+            for offset, layer in enumerate(layers + self.shared):
                 x, _, report = _run(layer, x, context, call, None, at(key, start + offset))
                 reports.append(report)
             return x, tuple(reports)
 
-        starts = first + len(self.period) * jnp.arange(self.repeats)
+        starts = first + len(self.period + self.shared) * jnp.arange(self.repeats)
         x, stacked = jax.lax.scan(body, x, (self.period, starts))
         repeats = [jax.tree.map(lambda leaf, r=repeat: leaf[r], stacked) for repeat in range(self.repeats)]
         return x, [report for repeat in repeats for report in repeat]
@@ -213,7 +225,7 @@ def _run(
 
 
 def initial_stack(
-    kind: config.Block | config.Pattern | config.Rwkv4,
+    kind: config.block.Layers | config.Rwkv4,
     layers: int,
     build: Callable[[Any, Initial], Layer],
     init: Initial,
@@ -225,6 +237,8 @@ def initial_stack(
     match kind:
         case config.Pattern(period, prefix, suffix):
             pass
+        case config.Shared(period):
+            prefix, suffix = (), ()
         case _:
             prefix, period, suffix = (), (kind,), ()
     middle = layers - len(prefix) - len(suffix)
@@ -237,6 +251,10 @@ def initial_stack(
 
     def one(kind: Any, index: Array | int) -> Layer:
         return build(kind, init.number(index))
+
+    if isinstance(kind, config.Shared):
+        shared = tuple(one(kind, index) for index, kind in enumerate(period))
+        return Stack((), (), (), repeats, shared)
 
     def stacked(kind: Any, offset: int) -> Layer:
         indices = len(prefix) + offset + step * jnp.arange(repeats)

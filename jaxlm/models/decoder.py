@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.block import Context, initial_block
+from jaxlm.layers.block import Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
@@ -28,10 +28,11 @@ class Decoder:
     embedding: Weight
     position: Position
     blocks: Stack
-    norm: Norm
-    head: Weight | None
+    norm: Norm | None
+    head: heads.Head
     config: config.Decoder = struct.field(pytree_node=False)
     embedding_norm: Norm | None = None
+    classifier: heads.Classifier | None = None
 
     def __call__(
         self,
@@ -57,7 +58,8 @@ class Decoder:
         x, layers, report = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
         encoder = Report() if memory is None else Report(terms=memory.terms)
-        return Output(self.norm(x), cache, Report.join([encoder, report]).terms, report.taps)
+        x = x if self.norm is None else self.norm(x)
+        return Output(x, cache, Report.join([encoder, report]).terms, report.taps)
 
     def _embedded(self, inputs: Tokens, call: Call) -> Float[Array, "row pos embed"]:
         x = look_up(self.embedding, inputs.ids, call)
@@ -79,6 +81,10 @@ class Decoder:
         """Scores of the next token."""
         return self.scorer(call)(hidden)
 
+    def classify(self, features: Float[Array, "... embed"], call: Call) -> Float[Array, "... labels"]:
+        """Scores of labels, of what `models.pooling` makes of hidden states; see `heads.classified`."""
+        return heads.classified(self.classifier, features, call)
+
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
         """A cache for `length` tokens a row, in the compute format."""
         layers = (layer.empty_cache(rows, length, call.precision.compute) for layer in self.blocks.layers())
@@ -97,8 +103,9 @@ def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False
         embedding=heads.initial_embedding(model.vocab, model.embed, init),
         position=initial_position(model.position, model.embed, init.at("position"), heads_of(model.block)),
         blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
-        norm=initial_norm(model.norm, model.embed, init.dtype),
-        head=heads.initial_head(model.head, model.vocab, model.embed, init),
+        norm=initial_last_norm(model, model.layers, init),
+        head=heads.initial_head(model.head, model.vocab, model.embed, init, norm=model.norm),
         config=model,
         embedding_norm=initial_norm(model.norm, model.embed, init.dtype) if normed else None,
+        classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),
     )

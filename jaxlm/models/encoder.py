@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.block import Context, initial_block
+from jaxlm.layers.block import Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm, initial_norm
 from jaxlm.layers.positions import Position, heads_of, initial_position
-from jaxlm.layers.projection import Weight, look_up
+from jaxlm.layers.projection import Weight, look_up, project
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
 from jaxlm.models import heads
@@ -21,14 +22,18 @@ from jaxlm.models import heads
 
 @struct.dataclass
 class Encoder:
-    """Token embedding, bidirectional blocks, norm, head."""
+    """Embedding of tokens, positions and types, bidirectional blocks, norm, head, classifier."""
 
     embedding: Weight
     position: Position
     blocks: Stack
-    norm: Norm
-    head: Weight | None
+    norm: Norm | None
+    head: heads.Head
     config: config.Encoder = struct.field(pytree_node=False)
+    types: Weight | None = None
+    embedding_norm: Norm | None = None
+    embedding_projection: Weight | None = None
+    classifier: heads.Classifier | None = None
 
     def __call__(
         self,
@@ -42,12 +47,21 @@ class Encoder:
         """Hidden states after the last norm; an encoder has no cache and no memory."""
         if cache is not None or memory is not None:
             raise UsageError("an encoder sees its whole input at once: it takes neither a cache nor a memory")
+        x = call.layout.constrain(self._embedded(inputs, call, key), ("row", "pos", "features"))
+        x, _, report = self.blocks(x, Context.of(inputs, self.position, call), call, key=at(key, "blocks"))
+        return Output(x if self.norm is None else self.norm(x), terms=report.terms, taps=report.taps)
+
+    def _embedded(self, inputs: Tokens, call: Call, key: RowKeys | None) -> Float[Array, "row pos embed"]:
         x = look_up(self.embedding, inputs.ids, call)
         x = self.position.embed(x, inputs.positions, call)
+        if self.types is not None:
+            types = jnp.zeros_like(inputs.ids) if inputs.types is None else inputs.types
+            x = x + look_up(self.types, types, call)
+        x = x if self.embedding_norm is None else self.embedding_norm(x)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
-        x = call.layout.constrain(x, ("row", "pos", "features"))
-        x, _, report = self.blocks(x, Context.of(inputs, self.position, call), call, key=at(key, "blocks"))
-        return Output(self.norm(x), terms=report.terms, taps=report.taps)
+        if self.embedding_projection is None:
+            return x
+        return project(self.embedding_projection, x, "rpf,fe->rpe", call, key=key, adapters=inputs.adapters)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """The hidden states as a memory for another model's cross-attention."""
@@ -61,6 +75,10 @@ class Encoder:
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the token in place."""
         return self.scorer(call)(hidden)
+
+    def classify(self, features: Float[Array, "... embed"], call: Call) -> Float[Array, "... labels"]:
+        """Scores of labels, of what `models.pooling` makes of hidden states; see `heads.classified`."""
+        return heads.classified(self.classifier, features, call)
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
         """An encoder does not generate: raises UsageError."""
@@ -76,11 +94,20 @@ def initial_encoder(model: config.Encoder, init: Initial) -> Encoder:
     def block(kind: config.Block, init: Initial):
         return initial_block(kind, model, init, causal=False, cross=False, scale=scale)
 
+    features, kind = model.features, model.embedding
+    types = ((model.types, features), ("types", "embed"))
+    inward = ((features, model.embed), ("embed", "embed"))
     return Encoder(
-        embedding=heads.initial_embedding(model.vocab, model.embed, init),
-        position=initial_position(model.position, model.embed, init.at("position"), heads_of(model.block)),
+        embedding=heads.initial_embedding(model.vocab, features, init),
+        position=initial_position(model.position, features, init.at("position"), heads_of(model.block)),
         blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
-        norm=initial_norm(model.norm, model.embed, init.dtype),
-        head=heads.initial_head(model.head, model.vocab, model.embed, init),
+        norm=initial_last_norm(model, model.layers, init),
+        head=heads.initial_head(model.head, model.vocab, model.embed, init, features=features, norm=model.norm),
         config=model,
+        types=init.dense("types", *types, std=0.02) if model.types else None,
+        embedding_norm=None if kind == config.Unchanged() else initial_norm(model.norm, features, init.dtype),
+        embedding_projection=(
+            init.dense("embedding_projection", *inward, bias=True) if isinstance(kind, config.Factorized) else None
+        ),
+        classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),
     )

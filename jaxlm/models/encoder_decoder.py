@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.block import Context, initial_block
+from jaxlm.layers.block import Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
-from jaxlm.layers.norms import Norm, initial_norm
+from jaxlm.layers.norms import Norm
 from jaxlm.layers.positions import Position, heads_of, initial_position
 from jaxlm.layers.projection import look_up
 from jaxlm.layers.random import at, dropout
@@ -28,7 +28,7 @@ class EncoderDecoder:
     """
 
     encoder: Stack
-    encoder_norm: Norm
+    encoder_norm: Norm | None
     decoder: Decoder
     encoder_position: Position | None = None
 
@@ -55,7 +55,8 @@ class EncoderDecoder:
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context.of(source, position, call)
         x, _, report = self.encoder(x, context, call, key=at(key, "encoder"))
-        return Memory(self.encoder_norm(x), source.segments, source.positions, report.terms)
+        x = x if self.encoder_norm is None else self.encoder_norm(x)
+        return Memory(x, source.segments, source.positions, report.terms)
 
     def scorer(self, call: Call) -> heads.Scorer:
         """Hidden states -> scores; see `heads.scorer`."""
@@ -89,7 +90,7 @@ def initial_encoder_decoder(model: config.EncoderDecoder, init: Initial) -> Enco
 
     return EncoderDecoder(
         encoder=initial_stack(model.block, model.encoder_layers, block, init.at("encoder")),
-        encoder_norm=initial_norm(model.norm, model.embed, init.dtype),
+        encoder_norm=initial_last_norm(model, model.encoder_layers, init),
         decoder=initial_decoder(half, init.at("decoder"), cross=True),
         encoder_position=_initial_position(model, init.at("encoder_position")),
     )

@@ -35,6 +35,8 @@ TABLE: tuple[tuple[str, Axes], ...] = (
     # parameters
     ("embed", ()),
     ("positions", ()),
+    ("types", ()),
+    ("labels", ()),
     ("heads", ("tensor",)),
     ("kv_heads", ("tensor",)),
     ("head", ()),

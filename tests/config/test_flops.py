@@ -17,6 +17,7 @@ from jaxlm.config import (
     Mesh,
     Moe,
     NoPosition,
+    Normed,
     Pattern,
     Plain,
     PostNorm,
@@ -43,7 +44,15 @@ GPT2 = Decoder(
 LLAMA2 = Decoder(32000, 4096, 32, Block(heads(32, 128), Gated(11008)), head=Untied())
 MISTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Gated(14336)), head=Untied())
 T5 = EncoderDecoder(32128, 512, block=Block(heads(8), Plain(2048, "relu")), position=NoPosition())
-BERT = Encoder(30522, 768, 12, Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()), Learned(512))
+BERT = Encoder(
+    30522,
+    768,
+    12,
+    Block(heads(12, bias="all"), Plain(3072, "gelu", "all"), PostNorm()),
+    Learned(512),
+    embedding=Normed(),
+    types=2,
+)
 RWKV = Rwkv4(50277, 768, 12, 3072)
 MIXTRAL = Decoder(32000, 4096, 32, Block(heads(32, 128, kv_heads=8), Moe(8, 2, 14336)), head=Untied())
 QWEN3 = Decoder(
@@ -68,7 +77,7 @@ DEEPSEEK = Decoder(
         (LLAMA2, 6_738_415_616),
         (MISTRAL, 7_241_732_096),
         (T5, 60_506_624 - 2 * 32 * 8),  # without its two tables of relative biases
-        (BERT, 109_482_240 - 2 * 768 - 768 * 769),  # without segment embedding and pooler
+        (BERT, 109_482_240 - 768 * 769),  # without pooler
         (RWKV, 169_342_464),
         (MIXTRAL, 46_702_792_704),
         (QWEN3, 30_532_122_624),

@@ -28,6 +28,10 @@ KINDS = {
             wiring=config.PostNorm(),
         ),
         position=config.Learned(length=16),
+        head=config.Transformed(),
+        embedding=config.Factorized(8),
+        types=2,
+        classifier=config.Classifier(),
     ),
     "encoder_decoder": config.EncoderDecoder(**SMALL, encoder_layers=2, decoder_layers=2, block=BLOCK),
     "mixture": config.Decoder(
@@ -43,7 +47,9 @@ KINDS = {
 POSITIONS = {
     "relative_bias": dataclasses.replace(KINDS["encoder_decoder"], position=config.RelativeBias(buckets=8)),
     "shaw": dataclasses.replace(KINDS["decoder"], position=config.Shaw(clip=3)),
-    "transformer_xl": dataclasses.replace(KINDS["encoder"], position=config.TransformerXl()),
+    "transformer_xl": config.Encoder(
+        **SMALL, layers=2, block=KINDS["encoder"].block, position=config.TransformerXl()
+    ),
 }
 """Those with parameters of their own in attention."""
 GENERATES = ("decoder", "encoder_decoder", "mixture", "recurrent")

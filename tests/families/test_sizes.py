@@ -12,8 +12,12 @@ from jaxlm.config import NoPosition, TransformerXl
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
+    albert,
+    bert,
     bloom,
     codegen,
+    distilbert,
+    electra,
     falcon,
     gemma,
     gemma2,
@@ -33,6 +37,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     sizes,
     starcoder2,
 )
@@ -116,6 +121,19 @@ from tests.base import experiment
         (gpt2.gpt2("355m"), 354_823_168),
         (gpt2.gpt2("774m"), 774_030_080),
         (gpt2.gpt2("1.5b"), 1_557_611_200),
+        (bert.bert("base"), 109_514_298),
+        (bert.bert("large"), 335_174_458),
+        (roberta.roberta("base"), 124_697_433),
+        (roberta.roberta("large"), 355_412_057),
+        (distilbert.distilbert_base(), 66_985_530),
+        (electra.electra("small"), 13_549_057),
+        (electra.electra("base"), 109_483_009),
+        (electra.electra("large"), 335_142_913),
+        (albert.albert("base"), 11_221_680),
+        (albert.albert("large"), 16_795_824),
+        (albert.albert("xlarge"), 54_821_040),
+        (albert.albert("xxlarge"), 206_368_944),
+        (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )
 def test_public_weights(model, count):

@@ -20,6 +20,8 @@ OPT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attenti
 NEOX = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 NEOX |= {"intermediate_size": 48, "hidden_act": "gelu"}
 FALCON = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+BERT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+BERT |= {"intermediate_size": 48, "max_position_embeddings": 64}
 GEMMA = LLAMA | {"tie_word_embeddings": True}
 TOLD = {
     "llama": LLAMA,
@@ -44,17 +46,26 @@ TOLD = {
     "opt": OPT | {"max_position_embeddings": 64},
     "gpt_neox": NEOX,
     "falcon": FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "bert": BERT,
+    "roberta": BERT | {"max_position_embeddings": 66},
+    "distilbert": {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    | {"max_position_embeddings": 64},
+    "albert": BERT | {"embedding_size": 16},
+    "electra": BERT | {"embedding_size": 16},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 """model_type -> config.json; a family without one is missed by `test_decoding.py`."""
 
 
-def kind(model_type: str) -> config.Decoder:
+def kind(model_type: str) -> config.Decoder | config.Encoder:
     """The tiny model of a family."""
     return known.family(model_type).read(TOLD[model_type] | {"model_type": model_type})
 
 
-def windows(model: config.Decoder) -> set[int | None]:
+ENCODERS = tuple(name for name in TOLD if isinstance(kind(name), config.Encoder))
+
+
+def windows(model: config.Decoder | config.Encoder) -> set[int | None]:
     """Windows of a model's layers."""
     blocks = model.block.period if isinstance(model.block, config.Pattern) else (model.block,)
     return {block.attention.window for block in blocks}

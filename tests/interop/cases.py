@@ -36,6 +36,19 @@ GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_
 GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
 GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3, "sliding_window": 7}
 GEMMA3 |= {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24}
+BERT = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+BERT |= {"intermediate_size": 40, "max_position_embeddings": 128}
+ROBERTA = BERT | {"pad_token_id": 0, "max_position_embeddings": 133, "layer_norm_eps": 1e-5}
+DISTIL = {"vocab_size": 71, "dim": 48, "n_layers": 3, "n_heads": 6, "hidden_dim": 40}
+DISTIL |= {"max_position_embeddings": 128}
+ELECTRA = BERT | {"embedding_size": 20}
+LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}}
+
+
+def task(kind, name):
+    return {"architectures": [f"{kind}{name}"]}
+
+
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -129,9 +142,47 @@ CASES = {
     "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
+    "bert": ("Bert", BERT | task("Bert", "ForMaskedLM")),
+    "bert, pretraining": (
+        "Bert",
+        BERT
+        | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-3, "type_vocab_size": 3, "num_hidden_layers": 1}
+        | task("Bert", "ForPreTraining"),
+    ),
+    "bert, sequences": ("Bert", BERT | LABELS | task("Bert", "ForSequenceClassification")),
+    "bert, tags": ("Bert", BERT | LABELS | {"hidden_act": "relu"} | task("Bert", "ForTokenClassification")),
+    "bert, answers": ("Bert", BERT | task("Bert", "ForQuestionAnswering")),
+    "bert, choices": ("Bert", BERT | task("Bert", "ForMultipleChoice")),
+    "roberta": ("Roberta", ROBERTA | task("Roberta", "ForMaskedLM")),
+    "roberta, sequences": (
+        "Roberta",
+        ROBERTA | LABELS | {"pad_token_id": 3, "hidden_act": "relu"} | task("Roberta", "ForSequenceClassification"),
+    ),
+    "roberta, answers": ("Roberta", ROBERTA | {"type_vocab_size": 1} | task("Roberta", "ForQuestionAnswering")),
+    "distilbert": ("DistilBert", DISTIL | task("DistilBert", "ForMaskedLM")),
+    "distilbert, sequences": (
+        "DistilBert",
+        DISTIL | LABELS | {"n_heads": 3, "activation": "relu"} | task("DistilBert", "ForSequenceClassification"),
+    ),
+    "distilbert, tags": ("DistilBert", DISTIL | LABELS | task("DistilBert", "ForTokenClassification")),
+    "electra": ("Electra", ELECTRA | task("Electra", "ForMaskedLM")),
+    "electra, replaced": ("Electra", ELECTRA | task("Electra", "ForPreTraining")),
+    "electra, wide": (
+        "Electra",
+        ELECTRA | {"embedding_size": 48, "hidden_act": "relu"} | task("Electra", "ForPreTraining"),
+    ),
+    "electra, sequences": ("Electra", ELECTRA | LABELS | task("Electra", "ForSequenceClassification")),
+    "albert": ("Albert", ELECTRA | task("Albert", "ForMaskedLM")),
+    "albert, pretraining": (
+        "Albert",
+        ELECTRA | {"embedding_size": 48, "hidden_act": "gelu"} | task("Albert", "ForPreTraining"),
+    ),
+    "albert, choices": ("Albert", ELECTRA | task("Albert", "ForMultipleChoice")),
+    "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()
-ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi"}
+ORDINARY = {*ORDINARY, "gpt-neox, sequential", "falcon, grouped", "falcon, alibi", "bert, pretraining"}
+ORDINARY |= {"bert, tags", "bert, hidden states", "electra, replaced"}
 """One of each, and what is wired otherwise; the others are compared at night."""
 
 

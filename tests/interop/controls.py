@@ -23,13 +23,15 @@ def controls(model):
         case config.Alibi(factor):
             found["slopes"] = position.replace(factor=1.1 * factor)
     found = {name: model.replace(position=wrong) for name, wrong in found.items()}
+    own = "period" if model.blocks.period else "shared"
     for name, change in CHANGES.items():
-        period = tuple(map(change, model.blocks.period))
-        if any(new is not old for new, old in zip(period, model.blocks.period, strict=True)):
-            found[name] = model.replace(blocks=model.blocks.replace(period=period))
+        layers = getattr(model.blocks, own)
+        wrong = tuple(map(change, layers))
+        if any(new is not old for new, old in zip(wrong, layers, strict=True)):
+            found[name] = model.replace(blocks=model.blocks.replace(**{own: wrong}))
     if model.head is not None and model.head.bias is not None:
-        found["no bias of the head"] = model.replace(head=model.head.replace(bias=None))
-    if model.config.head.softcap is not None:
+        found["no bias of the head"] = model.replace(head=model.head.replace(bias=0 * model.head.bias))
+    if getattr(model.config.head, "softcap", None) is not None:
         found["no cap of the head"] = model.replace(config=dataclasses.replace(model.config, head=config.Tied()))
     if model.config.embedding == config.Scaled():
         unscaled = dataclasses.replace(model.config, embedding=config.Unchanged())
@@ -38,6 +40,33 @@ def controls(model):
         found["scales from one"] = model.replace(norm=RMSNorm(model.norm.scale, config.RMSNorm()))
     if model.embedding_norm is not None:
         found["no norm of tokens"] = model.replace(embedding_norm=None)
+    return found | {name: wrong for name, wrong in of_encoders(model).items() if wrong is not None}
+
+
+def of_encoders(model):
+    """What may be wrong with an encoder's own parts, and None where it has no such part."""
+    types, kind = getattr(model, "types", None), model.config
+    found = {}
+    if types is not None and len(types.kernel) > 1:
+        found["types"] = model.replace(types=types.replace(kernel=jnp.roll(types.kernel, 1, axis=0)))
+    if isinstance(kind.head, config.Transformed):
+        other = "relu" if kind.head.activation != "relu" else "silu"
+        head = dataclasses.replace(kind.head, activation=other)
+        found["activation of the head"] = model.replace(config=dataclasses.replace(kind, head=head))
+    if getattr(model, "embedding_projection", None) is not None:
+        narrow = model.embedding_projection
+        found["no bias of narrow tables"] = model.replace(embedding_projection=narrow.replace(bias=None))
+    if model.classifier is not None:
+        own = model.classifier
+        found["no bias of labels"] = model.replace(classifier=own.replace(out=own.out.replace(bias=None)))
+        of = "first" if own.config.of == "tokens" else "mean"
+        if own.config.of != "tokens":
+            wrong = dataclasses.replace(kind, classifier=dataclasses.replace(own.config, of=of))
+            found["another vector of a document"] = model.replace(config=wrong)
+        if own.dense is not None:
+            other = "relu" if own.config.hidden != "relu" else "tanh"
+            wrong = own.replace(config=dataclasses.replace(own.config, hidden=other))
+            found["activation of the classifier"] = model.replace(classifier=wrong)
     return found
 
 
@@ -69,6 +98,8 @@ def wired_otherwise(block):
             return block.replace(wiring=config.ParallelTwoNorms())
         case config.ResPostNorm() | config.Sandwich():
             return block.replace(wiring=config.PreNorm())
+        case config.PostNorm():
+            return block.replace(wiring=config.ResPostNorm())
         case config.Parallel():
             return block.replace(wiring=config.PreNorm(), mlp_norm=block.attention_norm)
     raise AssertionError(f"no control of {block.wiring}")
