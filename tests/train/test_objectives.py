@@ -1,0 +1,99 @@
+"""Every objective on a mesh and in micro-batches, with dropout, is what it is on one device; its step lowers."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm import config
+from jaxlm.config.objective import columns
+from jaxlm.data import rows as row_data
+from jaxlm.layers.names import flatten
+from jaxlm.parallel.layout import Layout
+from jaxlm.planning import cudnn
+from jaxlm.planning.aot import abstract_batch
+from jaxlm.train import feed
+from jaxlm.train.setup import initial_state, make_setup
+from jaxlm.train.step import make_step
+from tests.tiny import close
+from tests.train.test_lowering import CUSTOM
+from tests.train.test_meshes import compiled, documents
+from tests.train.tiny import experiment
+
+SPECIAL = ("<mask>", "[R]", "[X]", "[S]", "<fim_prefix>", "<fim_middle>", "<fim_suffix>")
+BLOCK = config.Block(config.Attention(heads=2, kv_heads=2, head=8), config.Gated(width=24))
+SIZES = {"vocab": 288, "embed": 16, "dropout": 0.1}
+ENCODER = config.Encoder(**SIZES, layers=2, block=BLOCK, position=config.Rope())
+TWO_SIDED = config.EncoderDecoder(**SIZES, encoder_layers=1, decoder_layers=1, block=BLOCK)
+DECODER = config.Decoder(**SIZES, layers=2, block=BLOCK)
+KINDS = {
+    "masked_lm": (config.MaskedLm(), ENCODER),
+    "whole_words": (config.MaskedLm(unit="word"), ENCODER),
+    "drawn_once": (config.MaskedLm(copies=2), ENCODER),
+    "span_corruption": (config.SpanCorruption(sentinels=8, target_length=16), TWO_SIDED),
+    "prefix_lm": (config.PrefixLm(), TWO_SIDED),
+    "ul2": (config.Ul2(sentinels=8), TWO_SIDED),
+    "infilling": (config.Infilling(), TWO_SIDED),
+    "fill_in_the_middle": (config.FillInTheMiddle(), DECODER),
+}
+ONE, SPREAD = (config.Mesh(), 1, 1), (config.Mesh(fsdp=2, tensor=2), 8, 2)
+"""Mesh, devices, micro-batches: data 2, fsdp 2 and tensor 2 are the eight."""
+ORDINARY = ("whole_words", "span_corruption")
+BEGINS = np.arange(288) % 3 == 0
+STEPS = 3
+
+
+def some(ordinary):
+    return [pytest.param(name, marks=() if name in ordinary else pytest.mark.nightly) for name in KINDS]
+
+
+def tree(name: str, mesh: config.Mesh, micro: int = 1, length: int = 32) -> config.Experiment:
+    objective, model = KINDS[name]
+    return dataclasses.replace(
+        experiment(),
+        model=model,
+        tokenizer=config.Bytes(SPECIAL, 8),
+        objective=objective,
+        train=config.Train(batch=16, length=length),
+        where=config.Where(mesh=mesh, micro_batches=micro),
+    )
+
+
+def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
+    """(Losses of some steps, gradients of the first)."""
+    setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
+    wanted = columns(KINDS[name][0])
+    more = {"copies": wanted.copies} | ({"begins": BEGINS} if wanted.words else {})
+    rows = row_data.training(documents(), config.Stream(), batch=16, length=32, seed=0, **more)
+    step = compiled(setup, micro_batches=micro, observe=lambda _, gradients, __: flatten(gradients))
+    state, losses, first = initial_state(setup), [], None
+    for index in range(STEPS):
+        state, metrics = step(state, feed.global_batch(rows, setup.call.layout, index))
+        metrics = jax.device_get(metrics)
+        losses.append(float(metrics["loss"]))
+        first = first or {leaf: metrics[leaf] for leaf in flatten(state.model)}
+    return losses, first
+
+
+@pytest.mark.parametrize("name", some(ORDINARY))
+def test_meshes_and_micro_batches_agree(name):
+    losses, gradients = trained(name, *ONE)
+    others, spread = trained(name, *SPREAD)
+    np.testing.assert_allclose(others, losses, rtol=2e-6)
+    close(spread, gradients)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_step_lowers(name, platform, monkeypatch):
+    monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
+    wanted = dataclasses.replace(tree(name, SPREAD[0], length=256), precision="bfloat16")
+    setup = make_setup(wanted)
+    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(one) for one in CUSTOM]
+    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
+    with cudnn.assumed():
+        found = export(setup.abstract, abstract_batch(wanted, setup.call.layout))
+    assert found.platforms == (platform,)
