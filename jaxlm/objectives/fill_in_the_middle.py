@@ -14,7 +14,7 @@ from jaxlm.objectives.pieces import Pieces, within, write
 
 TOKENS = ("<fim_prefix>", "<fim_middle>", "<fim_suffix>")
 ROOM = 8
-"""A row grows by one for every so many of its tokens: three are needed for a piece, and pieces beyond stay whole."""
+"""A row grows by one for every so many of its tokens: a piece needs three, and pieces beyond stay as they are."""
 
 
 @dataclass(frozen=True)
