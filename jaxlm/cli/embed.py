@@ -4,7 +4,7 @@ How alike texts are to a model: the cosine of the vectors of each pair, the most
 
   MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   --text TEXT          one of the texts, two or more
-  --pool mean          a text's vector: the mean of its tokens' last hidden states, or its first or last token's
+  --pool mean          of its tokens' last hidden states, the first or the last
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from jaxlm.config.block import (
     LayerNorm,
     Moe,
     NoNorm,
+    NormedInput,
     OfModel,
     Parallel,
     ParallelTwoNorms,
@@ -23,6 +24,7 @@ from jaxlm.config.block import (
     RMSNorm,
     Sandwich,
     Shared,
+    Unbiased,
     ZeroCentered,
 )
 from jaxlm.config.data import (

@@ -22,6 +22,7 @@ from jaxlm.config.block import (
     Mlp,
     Moe,
     Norm,
+    NormedInput,
     OfModel,
     Parallel,
     ParallelTwoNorms,
@@ -131,6 +132,8 @@ def _norms(block: Block, attentions: int) -> int:
     match block.wiring:
         case Parallel():
             return 1
+        case NormedInput():
+            return attentions
         case Sandwich():
             return 2 * (attentions + 1)
         case _:
@@ -261,11 +264,9 @@ def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
 
 
 def _keys(length: int, window: int | None, causal: bool) -> float:
-    """Mean number of keys that a query of a full row sees; half of them are masked when causal."""
-    if not causal:
-        return float(length)
+    """Mean number of keys that a query of a full row sees: in the window before it, and unless causal after it."""
     span = min(window or length, length)
-    return span - span * span / (2 * length)
+    return (1 if causal else 2) * (span - span * span / (2 * length))
 
 
 def flops_per_token(model: Model, length: int) -> dict[str, float]:

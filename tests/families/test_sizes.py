@@ -30,6 +30,7 @@ from jaxlm.families import (
     gptj,
     llama,
     mixtral,
+    modernbert,
     olmo2,
     opt,
     palm,
@@ -133,6 +134,8 @@ from tests.base import experiment
         (albert.albert("large"), 16_795_824),
         (albert.albert("xlarge"), 54_821_040),
         (albert.albert("xxlarge"), 206_368_944),
+        (modernbert.modernbert("base"), 149_655_232),
+        (modernbert.modernbert("large"), 395_881_664),
         (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )

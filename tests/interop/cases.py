@@ -42,6 +42,8 @@ ROBERTA = BERT | {"pad_token_id": 0, "max_position_embeddings": 133, "layer_norm
 DISTIL = {"vocab_size": 71, "dim": 48, "n_layers": 3, "n_heads": 6, "hidden_dim": 40}
 DISTIL |= {"max_position_embeddings": 128}
 ELECTRA = BERT | {"embedding_size": 20}
+MODERN = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 6}
+MODERN |= {"intermediate_size": 40, "max_position_embeddings": 128, "local_attention": 14, "pad_token_id": 0}
 LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}}
 
 
@@ -178,6 +180,18 @@ CASES = {
         ELECTRA | {"embedding_size": 48, "hidden_act": "gelu"} | task("Albert", "ForPreTraining"),
     ),
     "albert, choices": ("Albert", ELECTRA | task("Albert", "ForMultipleChoice")),
+    "modernbert": ("ModernBert", MODERN | task("ModernBert", "ForMaskedLM")),
+    "modernbert, biases": (
+        "ModernBert",
+        MODERN
+        | {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True, "norm_eps": 1e-3}
+        | {"num_hidden_layers": 4, "global_attn_every_n_layers": 2, "hidden_activation": "silu"}
+        | task("ModernBert", "ForMaskedLM"),
+    ),
+    "modernbert, hidden states": (
+        "ModernBert",
+        MODERN | {"num_hidden_layers": 3} | task("ModernBert", "Model"),
+    ),
     "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()

@@ -129,6 +129,20 @@ def test_operations_of_narrow_tables_and_their_head():
     assert count["both"]["projections"] - count["plain"]["projections"] == 2 * 8 * embed
 
 
+def test_keys_of_a_window_lie_on_both_sides():
+    """Against counting, of which the closed form takes as much on the diagonal as next to it."""
+
+    def attention(window, length=512):
+        block = config.Block(config.Attention(1, 1, 8, window=window))
+        return flops_per_token(config.Encoder(**SIZES, layers=1, block=block), length)["attention"] / (2 * 2 * 8)
+
+    places = np.arange(512)
+    for window in (65, 100):
+        seen = np.abs(places[:, None] - places) < window
+        assert attention(window) == pytest.approx(seen.sum() / 512, rel=0.01)
+    assert attention(None) == attention(512) == 512
+
+
 def test_what_a_model_lacks_is_told():
     with pytest.raises(UsageError, match="no_head"):
         random_model(SENTENCES).scorer(CALL)
