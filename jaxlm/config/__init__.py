@@ -67,6 +67,7 @@ from jaxlm.config.objective import Autoregressive, Custom
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
 from jaxlm.config.position import (
     Alibi,
+    Disentangled,
     DynamicNtk,
     Interpolated,
     Learned,

@@ -50,7 +50,7 @@ from jaxlm.config.model import (
     Untied,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
-from jaxlm.config.position import Learned, RelativeBias, Shaw, TransformerXl
+from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.config.remat import kept
 
@@ -96,6 +96,8 @@ def _distances(a: Attention, model: Model, causal: bool, keys: float | None) -> 
             return count, count if which == "keys_and_values" else 0
         case TransformerXl():
             return keys or 0, 0
+        case Disentangled(buckets):
+            return 4 * buckets, 0  # a query meets as many, and a key
     return 0, 0
 
 
@@ -197,12 +199,16 @@ def parameters(model: Model) -> dict[str, int]:
     match None if isinstance(model, Rwkv4) else model.position:
         case Learned(length, offset):
             found["positions"] = (length + offset) * features
+        case Disentangled(buckets):
+            found["positions"] = 2 * buckets * model.embed
         case RelativeBias(buckets):
             heads = {
                 one.attention.heads for one in every_block(model) if isinstance(one.attention.position, OfModel)
             }
             found["positions"] = len(_sides(model)) * buckets * max(heads, default=0)
     found |= _stack(model)
+    if not isinstance(model, Rwkv4) and getattr(model.position, "vectors", "") == "normed":
+        found["norms"] += _norm(model.norm, model.embed)
     if isinstance(model, Decoder | Encoder):
         match model.embedding:
             case Normed():

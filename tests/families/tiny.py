@@ -53,6 +53,9 @@ TOLD = {
     "distilbert": {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
     | {"max_position_embeddings": 64},
     "modernbert": MODERN,
+    "deberta-v2": BERT
+    | {"relative_attention": True, "share_att_key": True, "position_biased_input": False, "pos_att_type": "p2c|c2p"}
+    | {"position_buckets": 4, "norm_rel_ebd": "layer_norm"},
     "albert": BERT | {"embedding_size": 16},
     "electra": BERT | {"embedding_size": 16},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},

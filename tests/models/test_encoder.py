@@ -11,11 +11,12 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
-from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.contracts import Tokens
 from jaxlm.layers.names import flatten
+from jaxlm.layers.positions import log_bucket_of
 from jaxlm.models import build
 from jaxlm.models.pooling import pooled
-from tests.tiny import CALL, KINDS, SIZES, close, layout, random_ids, random_model, tokens
+from tests.tiny import CALL, KINDS, SIZES, random_model
 
 KIND = dataclasses.replace(
     KINDS["encoder"],
@@ -62,10 +63,15 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("of", ["first", "mean", "last", "tokens"])
-def test_a_document_is_itself_however_it_lies(of):
-    kind = dataclasses.replace(KIND, classifier=dataclasses.replace(KIND.classifier, of=of))
-    model = random_model(KIND).replace(config=kind)
+DISENTANGLED = dataclasses.replace(KIND, position=config.Disentangled(4, 6), embedding=config.Normed())
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"), [(KIND, "first"), (KIND, "mean"), (KIND, "last"), (KIND, "tokens"), (DISENTANGLED, "mean")]
+)
+def test_a_document_is_itself_however_it_lies(kind, of):
+    wanted = dataclasses.replace(kind, classifier=dataclasses.replace(kind.classifier, of=of))
+    model = random_model(kind).replace(config=wanted)
     found = {}
     for number, one in enumerate(documents(), start=1):
         alone = [1] * len(one[0]) + [0] * (17 - len(one[0]))
@@ -76,7 +82,8 @@ def test_a_document_is_itself_however_it_lies(of):
             for got, wanted in zip(row, alone, strict=True):
                 here = np.asarray(got)[0, np.array(segments) == number]
                 assert np.abs(here - wanted).max() <= TOLERANCE * max(1, wanted.std())
-    joined = laid(documents(), PACKED).replace(segments=jnp.ones((1, 12), jnp.int32))
+    one = jnp.ones((1, 12), jnp.int32)
+    joined = laid(documents(), PACKED).replace(segments=one, positions=jnp.cumsum(one, axis=1) - 1)
     assert np.abs(np.asarray(run(model, joined)[0])[0, :7] - found[1][0]).max() > 100 * TOLERANCE
 
 
@@ -105,7 +112,7 @@ def test_types_matter_and_none_is_the_first():
     assert np.abs(found - zero).max() > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("kind", [KIND, NARROW, SENTENCES])
+@pytest.mark.parametrize("kind", [KIND, NARROW, SENTENCES, DISENTANGLED])
 def test_parameters_are_as_counted(kind):
     leaves = flatten(jax.eval_shape(lambda: build(kind, jax.random.key(0))))
     assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters(kind)["total"]
@@ -136,107 +143,38 @@ def test_keys_of_a_window_lie_on_both_sides():
         block = config.Block(config.Attention(1, 1, 8, window=window))
         return flops_per_token(config.Encoder(**SIZES, layers=1, block=block), length)["attention"] / (2 * 2 * 8)
 
-    places = np.arange(512)
-    for window in (65, 100):
-        seen = np.abs(places[:, None] - places) < window
-        assert attention(window) == pytest.approx(seen.sum() / 512, rel=0.01)
-    assert attention(None) == attention(512) == 512
+    # The middle is 4; single ones up to 2, then ceil(log(d / 2) / log(5 / 2)) + 2, cut to the table's 8 rows.
+    places = {0: 4, 1: 5, 2: 6, 3: 7, 4: 7, 5: 7, 6: 8}
+    scores = np.zeros((4, 20, 20))
+    for i in range(20):
+        for j in range(20):
+            here = places[min(abs(i - j), 6)]
+            here = min(here, 7) if i >= j else 8 - here
+            scores[:, i, j] = np.sum(q[i] * k[j] + q[i] * by_query[here] + k[j] * by_key[here], -1) * 24**-0.5
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    wanted = np.einsum("hij,jhd,hde->ie", weights, v, layer.out.kernel) + layer.out.bias
+    assert np.abs(got[0] - wanted).max() <= TOLERANCE * max(1, wanted.std())
 
 
-def test_what_a_model_lacks_is_told():
-    with pytest.raises(UsageError, match="no_head"):
-        random_model(SENTENCES).scorer(CALL)
-    with pytest.raises(UsageError, match="scores no labels"):
-        random_model(KINDS["encoder"]).classify(jnp.zeros((1, 16)), CALL)
-    with pytest.raises(UsageError, match="scores no labels"):
-        random_model(KINDS["decoder"]).classify(jnp.zeros((1, 16)), CALL)
+def test_disentangled_attention_is_for_encoders():
+    for kind in (
+        config.Decoder(**SIZES, layers=1, position=config.Disentangled()),
+        config.Encoder(**SIZES, layers=1, block=KINDS["encoder_decoder"].block, position=config.Disentangled()),
+    ):
+        with pytest.raises(UsageError, match="it is for encoders with as many keys as queries, not for heads="):
+            build(kind, jax.random.key(0))
+    with pytest.raises(UsageError, match=r"position\.buckets=4, distance=3: half of at least 4 buckets"):
+        build(dataclasses.replace(DISENTANGLED, position=config.Disentangled(4, 3)), jax.random.key(0))
 
 
-def test_a_decoder_scores_labels_too():
-    kind = dataclasses.replace(KINDS["decoder"], classifier=config.Classifier(3, "last", "none"))
-    model = random_model(kind)
-    assert model.classify(jnp.ones((2, 16)), CALL).shape == (2, 3)
-    assert parameters(kind)["classifier"] == 17 * 3
+@pytest.mark.parametrize(("buckets", "distance"), [(256, 512), (16, 128), (12, 40)])
+def test_buckets_are_those_of_the_released_code(buckets, distance):
+    pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-
-@pytest.mark.parametrize(
-    ("block", "normed"),
-    [
-        (config.Block(wiring=config.PostNorm()), True),
-        (config.Block(), False),
-        (config.Pattern((config.Block(wiring=config.PostNorm()),), suffix=(config.Block(),)), False),
-        (config.Pattern((config.Block(),), suffix=(config.Block(wiring=config.PostNorm()),)), True),
-        (config.Pattern((config.Block(), config.Block(wiring=config.PostNorm()))), True),
-    ],
-)
-def test_a_last_layer_that_ends_with_a_norm_needs_none_after_it(block, normed):
-    sizes = SIZES | {"layers": 4}
-    if isinstance(block, config.Pattern) and block.suffix:
-        sizes["layers"] = 3
-    kinds = [config.Decoder(**sizes, block=block), config.Encoder(**sizes, block=block)]
-    if isinstance(block, config.Block):
-        kinds.append(config.EncoderDecoder(**SIZES, encoder_layers=2, decoder_layers=1, block=block))
-    for kind in kinds:
-        names = flatten(jax.eval_shape(lambda kind=kind: build(kind, jax.random.key(0))))
-        last = {"norm.scale", "encoder_norm.scale", "decoder.norm.scale"} & names.keys()
-        assert bool(last) != normed
-        assert sum(math.prod(leaf.shape) for leaf in names.values()) == parameters(kind)["total"]
-
-
-# --- layers that share their parameters --------------------------------------------------------------------
-
-PAIR = (KIND.block, dataclasses.replace(KIND.block, wiring=config.PreNorm(), mlp=config.Gated(24)))
-SHARED = dataclasses.replace(KIND, layers=6, block=config.Shared(PAIR))
-
-
-@jax.jit
-def summed(model, tokens):
-    return jax.value_and_grad(lambda model: jnp.sum(run(model, tokens)[0] ** 2))(model)
-
-
-def test_shared_layers_are_copies_of_one_another():
-    """Values and gradients of a pattern with the same parameters in every repeat: there, gradients add up."""
-    model, tokens = random_model(SHARED), laid(documents(), PACKED)
-    copies = tuple(jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), layer) for layer in model.blocks.shared)
-    kind = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
-    stacked = model.replace(config=kind, blocks=model.blocks.replace(period=copies, shared=()))
-    value, gradients = summed(model, tokens)
-    wanted, apart = summed(stacked, tokens)
-    np.testing.assert_allclose(value, wanted, rtol=1e-6)
-    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), apart.blocks.period)
-    close(gradients.blocks.shared, total)
-    unrolled = dataclasses.replace(CALL, layers="unroll")
-    hidden = [jax.jit(lambda m, call=call: m(tokens, call).hidden)(model) for call in (CALL, unrolled)]
-    np.testing.assert_allclose(*hidden, atol=TOLERANCE)
-
-
-def test_shared_layers_count_once_and_work_every_time():
-    leaves = flatten(jax.eval_shape(lambda: build(SHARED, jax.random.key(0))))
-    assert "blocks.shared.1.mlp.gate.kernel" in leaves
-    assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters(SHARED)["total"]
-    apart = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
-    assert parameters(apart)["attention"] == 3 * parameters(SHARED)["attention"]
-    assert flops_per_token(apart, 16) == flops_per_token(SHARED, 16)
-    with pytest.raises(UsageError, match=r"model.layers.*is 5|model.layers=5"):
-        build(dataclasses.replace(SHARED, layers=5), jax.random.key(0))
-
-
-@pytest.mark.nightly
-def test_a_shared_decoder_decodes():
-    kind = config.Decoder(**SIZES, layers=4, block=config.Shared((KINDS["encoder_decoder"].block,)))
-    model, ids = random_model(kind), random_ids(2, 9)
-    wanted = model.logits(model(tokens(ids), CALL).hidden, CALL)
-    cache, found = model.empty_cache(2, 9, CALL), []
-    for part in (slice(0, 5), slice(5, 9)):
-        output = model(jax.tree.map(lambda x, part=part: x[:, part], tokens(ids)), CALL, cache=cache)
-        found.append(model.logits(output.hidden, CALL))
-        cache = output.cache
-    np.testing.assert_allclose(jnp.concatenate(found, axis=1), wanted, atol=1e-4)
-
-
-def test_a_pipeline_refuses_shared_layers():
-    where = layout(pipeline=2)
-    whole = jax.sharding.PartitionSpec()
-    spread = where.spmd(lambda m: m(laid(documents(), PACKED), Call(where)).hidden, whole, whole)
-    with pytest.raises(UsageError, match="pipeline=2: every stage would need the parameters that all layers share"):
-        spread(random_model(SHARED))
+    apart = np.arange(-600, 601)
+    theirs = make_log_bucket_position(torch.tensor(apart), buckets, distance).long()
+    wanted = torch.clamp(theirs + buckets, 0, 2 * buckets - 1).numpy()
+    np.testing.assert_array_equal(log_bucket_of(apart, config.Disentangled(buckets, distance)), wanted)
