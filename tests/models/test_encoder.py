@@ -11,12 +11,12 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
-from jaxlm.layers.contracts import Tokens
+from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.names import flatten
 from jaxlm.layers.positions import log_bucket_of
 from jaxlm.models import build
 from jaxlm.models.pooling import pooled
-from tests.tiny import CALL, KINDS, SIZES, random_model
+from tests.tiny import CALL, KINDS, SIZES, close, layout, random_ids, random_model, tokens
 
 KIND = dataclasses.replace(
     KINDS["encoder"],
@@ -143,6 +143,131 @@ def test_keys_of_a_window_lie_on_both_sides():
         block = config.Block(config.Attention(1, 1, 8, window=window))
         return flops_per_token(config.Encoder(**SIZES, layers=1, block=block), length)["attention"] / (2 * 2 * 8)
 
+    places = np.arange(512)
+    for window in (65, 100):
+        seen = np.abs(places[:, None] - places) < window
+        assert attention(window) == pytest.approx(seen.sum() / 512, rel=0.01)
+    assert attention(None) == attention(512) == 512
+
+
+def test_what_a_model_lacks_is_told():
+    with pytest.raises(UsageError, match="no_head"):
+        random_model(SENTENCES).scorer(CALL)
+    with pytest.raises(UsageError, match="scores no labels"):
+        random_model(KINDS["encoder"]).classify(jnp.zeros((1, 16)), CALL)
+    with pytest.raises(UsageError, match="scores no labels"):
+        random_model(KINDS["decoder"]).classify(jnp.zeros((1, 16)), CALL)
+
+
+def test_a_decoder_scores_labels_too():
+    kind = dataclasses.replace(KINDS["decoder"], classifier=config.Classifier(3, "last", "none"))
+    model = random_model(kind)
+    assert model.classify(jnp.ones((2, 16)), CALL).shape == (2, 3)
+    assert parameters(kind)["classifier"] == 17 * 3
+
+
+@pytest.mark.parametrize(
+    ("block", "normed"),
+    [
+        (config.Block(wiring=config.PostNorm()), True),
+        (config.Block(), False),
+        (config.Pattern((config.Block(wiring=config.PostNorm()),), suffix=(config.Block(),)), False),
+        (config.Pattern((config.Block(),), suffix=(config.Block(wiring=config.PostNorm()),)), True),
+        (config.Pattern((config.Block(), config.Block(wiring=config.PostNorm()))), True),
+    ],
+)
+def test_a_last_layer_that_ends_with_a_norm_needs_none_after_it(block, normed):
+    sizes = SIZES | {"layers": 4}
+    if isinstance(block, config.Pattern) and block.suffix:
+        sizes["layers"] = 3
+    kinds = [config.Decoder(**sizes, block=block), config.Encoder(**sizes, block=block)]
+    if isinstance(block, config.Block):
+        kinds.append(config.EncoderDecoder(**SIZES, encoder_layers=2, decoder_layers=1, block=block))
+    for kind in kinds:
+        names = flatten(jax.eval_shape(lambda kind=kind: build(kind, jax.random.key(0))))
+        last = {"norm.scale", "encoder_norm.scale", "decoder.norm.scale"} & names.keys()
+        assert bool(last) != normed
+        assert sum(math.prod(leaf.shape) for leaf in names.values()) == parameters(kind)["total"]
+
+
+# --- layers that share their parameters --------------------------------------------------------------------
+
+PAIR = (KIND.block, dataclasses.replace(KIND.block, wiring=config.PreNorm(), mlp=config.Gated(24)))
+SHARED = dataclasses.replace(KIND, layers=6, block=config.Shared(PAIR))
+
+
+@jax.jit
+def summed(model, tokens):
+    return jax.value_and_grad(lambda model: jnp.sum(run(model, tokens)[0] ** 2))(model)
+
+
+def test_shared_layers_are_copies_of_one_another():
+    """Values and gradients of a pattern with the same parameters in every repeat: there, gradients add up."""
+    model, tokens = random_model(SHARED), laid(documents(), PACKED)
+    copies = tuple(jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), layer) for layer in model.blocks.shared)
+    kind = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
+    stacked = model.replace(config=kind, blocks=model.blocks.replace(period=copies, shared=()))
+    value, gradients = summed(model, tokens)
+    wanted, apart = summed(stacked, tokens)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), apart.blocks.period)
+    close(gradients.blocks.shared, total)
+    unrolled = dataclasses.replace(CALL, layers="unroll")
+    hidden = [jax.jit(lambda m, call=call: m(tokens, call).hidden)(model) for call in (CALL, unrolled)]
+    np.testing.assert_allclose(*hidden, atol=TOLERANCE)
+
+
+def test_shared_layers_count_once_and_work_every_time():
+    leaves = flatten(jax.eval_shape(lambda: build(SHARED, jax.random.key(0))))
+    assert "blocks.shared.1.mlp.gate.kernel" in leaves
+    assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters(SHARED)["total"]
+    apart = dataclasses.replace(SHARED, block=config.Pattern(PAIR))
+    assert parameters(apart)["attention"] == 3 * parameters(SHARED)["attention"]
+    assert flops_per_token(apart, 16) == flops_per_token(SHARED, 16)
+    with pytest.raises(UsageError, match=r"model.layers.*is 5|model.layers=5"):
+        build(dataclasses.replace(SHARED, layers=5), jax.random.key(0))
+
+
+@pytest.mark.nightly
+def test_a_shared_decoder_decodes():
+    kind = config.Decoder(**SIZES, layers=4, block=config.Shared((KINDS["encoder_decoder"].block,)))
+    model, ids = random_model(kind), random_ids(2, 9)
+    wanted = model.logits(model(tokens(ids), CALL).hidden, CALL)
+    cache, found = model.empty_cache(2, 9, CALL), []
+    for part in (slice(0, 5), slice(5, 9)):
+        output = model(jax.tree.map(lambda x, part=part: x[:, part], tokens(ids)), CALL, cache=cache)
+        found.append(model.logits(output.hidden, CALL))
+        cache = output.cache
+    np.testing.assert_allclose(jnp.concatenate(found, axis=1), wanted, atol=1e-4)
+
+
+def test_a_pipeline_refuses_shared_layers():
+    where = layout(pipeline=2)
+    whole = jax.sharding.PartitionSpec()
+    spread = where.spmd(lambda m: m(laid(documents(), PACKED), Call(where)).hidden, whole, whole)
+    with pytest.raises(UsageError, match="pipeline=2: every stage would need the parameters that all layers share"):
+        spread(random_model(SHARED))
+
+
+# --- disentangled attention --------------------------------------------------------------------------------
+
+
+def test_scores_are_products_of_three_kinds():
+    """One layer's attention against loops (arXiv:2006.03654, equations 2 to 4), far beyond the buckets."""
+    kind = config.Encoder(
+        **SIZES,
+        layers=1,
+        block=config.Block(config.Attention(4, 4, 8, bias="all", scale=24**-0.5)),
+        position=config.Disentangled(4, 6, "plain"),
+    )
+    model, rng = random_model(kind), np.random.default_rng(0)
+    layer, x = model.blocks.layers()[0].attention, rng.standard_normal((1, 20, 16)).astype(np.float32)
+    row = tokens(np.ones((1, 20), int))
+    got, _ = layer(jnp.asarray(x), row, model.position, CALL, causal=False)
+    layer, x, model = jax.tree.map(np.asarray, (layer, x, model))
+    q, k, v = (np.einsum("pe,ehd->phd", x[0], w.kernel) + w.bias for w in (layer.query, layer.key, layer.value))
+    table = np.asarray(model.position.table.kernel)
+    by_query, by_key = (np.einsum("te,ehd->thd", table, w.kernel) + w.bias for w in (layer.key, layer.query))
     # The middle is 4; single ones up to 2, then ceil(log(d / 2) / log(5 / 2)) + 2, cut to the table's 8 rows.
     places = {0: 4, 1: 5, 2: 6, 3: 7, 4: 7, 5: 7, 6: 8}
     scores = np.zeros((4, 20, 20))
