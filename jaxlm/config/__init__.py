@@ -12,6 +12,7 @@ from jaxlm.config.block import (
     LayerNorm,
     Moe,
     NoNorm,
+    NormedInput,
     OfModel,
     Parallel,
     ParallelTwoNorms,
@@ -23,6 +24,7 @@ from jaxlm.config.block import (
     RMSNorm,
     Sandwich,
     Shared,
+    Unbiased,
     ZeroCentered,
 )
 from jaxlm.config.data import (
@@ -76,6 +78,7 @@ from jaxlm.config.objective import (
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
 from jaxlm.config.position import (
     Alibi,
+    Disentangled,
     DynamicNtk,
     Interpolated,
     Learned,

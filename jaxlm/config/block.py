@@ -32,7 +32,14 @@ class LayerNorm:
     epsilon: float = 1e-5
 
 
-Norm = RMSNorm | LayerNorm | ZeroCentered
+@dataclass(frozen=True)
+class Unbiased:
+    """(x - mean) / std * scale (ModernBERT, arXiv:2412.13663, section 2.1.1)."""
+
+    epsilon: float = 1e-5
+
+
+Norm = RMSNorm | LayerNorm | ZeroCentered | Unbiased
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,11 @@ class PreNorm:
 
 
 @dataclass(frozen=True)
+class NormedInput:
+    """x + attention(x), then x + mlp(norm(x)): the first layer after a normalized embedding (ModernBERT)."""
+
+
+@dataclass(frozen=True)
 class PostNorm:
     """norm(x + f(x)) (Vaswani et al. 2017)."""
 
@@ -191,7 +203,7 @@ class ParallelTwoNorms:
     """x + attention(norm(x)) + mlp(norm(x)), two norms (Black et al. 2022, arXiv:2204.06745: GPT-NeoX)."""
 
 
-Wiring = PreNorm | PostNorm | ResPostNorm | Sandwich | Parallel | ParallelTwoNorms
+Wiring = PreNorm | NormedInput | PostNorm | ResPostNorm | Sandwich | Parallel | ParallelTwoNorms
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from jaxlm.config.block import (
     Mlp,
     Moe,
     Norm,
+    NormedInput,
     OfModel,
     Parallel,
     ParallelTwoNorms,
@@ -49,7 +50,7 @@ from jaxlm.config.model import (
     Untied,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
-from jaxlm.config.position import Learned, RelativeBias, Shaw, TransformerXl
+from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.config.remat import kept
 
@@ -95,6 +96,8 @@ def _distances(a: Attention, model: Model, causal: bool, keys: float | None) -> 
             return count, count if which == "keys_and_values" else 0
         case TransformerXl():
             return keys or 0, 0
+        case Disentangled(buckets):
+            return 4 * buckets, 0  # a query meets as many, and a key
     return 0, 0
 
 
@@ -131,6 +134,8 @@ def _norms(block: Block, attentions: int) -> int:
     match block.wiring:
         case Parallel():
             return 1
+        case NormedInput():
+            return attentions
         case Sandwich():
             return 2 * (attentions + 1)
         case _:
@@ -194,12 +199,16 @@ def parameters(model: Model) -> dict[str, int]:
     match None if isinstance(model, Rwkv4) else model.position:
         case Learned(length, offset):
             found["positions"] = (length + offset) * features
+        case Disentangled(buckets):
+            found["positions"] = 2 * buckets * model.embed
         case RelativeBias(buckets):
             heads = {
                 one.attention.heads for one in every_block(model) if isinstance(one.attention.position, OfModel)
             }
             found["positions"] = len(_sides(model)) * buckets * max(heads, default=0)
     found |= _stack(model)
+    if not isinstance(model, Rwkv4) and getattr(model.position, "vectors", "") == "normed":
+        found["norms"] += _norm(model.norm, model.embed)
     if isinstance(model, Decoder | Encoder):
         match model.embedding:
             case Normed():
@@ -261,11 +270,9 @@ def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
 
 
 def _keys(length: int, window: int | None, causal: bool) -> float:
-    """Mean number of keys that a query of a full row sees; half of them are masked when causal."""
-    if not causal:
-        return float(length)
+    """Mean number of keys that a query of a full row sees: in the window before it, and unless causal after it."""
     span = min(window or length, length)
-    return span - span * span / (2 * length)
+    return (1 if causal else 2) * (span - span * span / (2 * length))
 
 
 def flops_per_token(model: Model, length: int) -> dict[str, float]:

@@ -150,8 +150,25 @@ class TransformerXl:
 
 
 @dataclass(frozen=True)
+class Disentangled:
+    """Queries also meet vectors of distances, and keys meet them (He et al. 2020, arXiv:2006.03654, equation 4).
+
+    All layers share the table; each projects it as it projects its tokens to queries and keys (section 3.1 of
+    DeBERTa-v3, arXiv:2111.09543). In an encoder's self-attention only; scores are products of three kinds, so that
+    the paper divides them by sqrt(3 head): `Attention.scale`.
+    """
+
+    buckets: int = 256
+    """Of each side: half are single distances, the others grow geometrically."""
+    distance: int = 512
+    """Distances from here on share the last bucket of their side."""
+    vectors: Literal["plain", "normed"] = "normed"
+    """Whether the model's kind of norm makes the table's rows alike before they are projected."""
+
+
+@dataclass(frozen=True)
 class NoPosition:
     """No position information beyond the causal mask (Kazemnejad et al. 2023, arXiv:2305.19466)."""
 
 
-Position = Rope | Sinusoidal | Learned | Alibi | RelativeBias | Shaw | TransformerXl | NoPosition
+Position = Rope | Sinusoidal | Learned | Alibi | RelativeBias | Shaw | TransformerXl | Disentangled | NoPosition

@@ -13,6 +13,7 @@ from jaxlm.families import (
     bert,
     bloom,
     codegen,
+    deberta,
     distilbert,
     electra,
     falcon,
@@ -25,6 +26,7 @@ from jaxlm.families import (
     gptj,
     llama,
     mixtral,
+    modernbert,
     olmo2,
     opt,
     phi3,
@@ -57,7 +59,7 @@ DECODERS = (
     qwen3_moe,
     starcoder2,
 )
-ENCODERS = (bert, roberta, distilbert, electra, albert)
+ENCODERS = (bert, roberta, distilbert, electra, albert, modernbert, deberta)
 ALL = DECODERS + ENCODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and

@@ -148,7 +148,7 @@ def save(
     """
     kind, settings = published(config, length, model_type)
     for name, number in (tokens or {}).items():
-        if settings.get(name, number) != number:
+        if settings.get(name) not in (None, number):
             raise UsageError(f"{name} is {number} in this tokenizer and {settings[name]} in this model")
     leaves = flatten(model)
 

@@ -69,7 +69,7 @@ class Block:
     """Attention and MLP with their norms; `cross` in an encoder-decoder's decoder, `*_post_norm` in a sandwich."""
 
     attention: Attention
-    attention_norm: Norm
+    attention_norm: Norm | None
     mlp: Mlp | Moe
     mlp_norm: Norm | None
     cross: Attention | None
@@ -144,13 +144,13 @@ class Block:
 
 
 def residual(
-    wiring: config.block.Wiring, x: Hidden, norms: tuple[Norm, Norm | None], branch: Branch, call: Call
+    wiring: config.block.Wiring, x: Hidden, norms: tuple[Norm | None, Norm | None], branch: Branch, call: Call
 ) -> Hidden:
     """Add a branch to the residual stream; the second norm is a sandwich's, after the branch."""
     barrier, (norm, post_norm) = call.layout.barrier, norms
     match wiring:
-        case config.PreNorm():
-            return x + barrier(branch(norm(x)))
+        case config.PreNorm() | config.NormedInput():
+            return x + barrier(branch(x if norm is None else norm(x)))
         case config.PostNorm():
             return norm(x + barrier(branch(x)))
         case config.ResPostNorm():
@@ -192,7 +192,7 @@ def initial_block(
     position = initial_relative(model.position, kind.attention, model.embed, causal, own.at("position"))
     return Block(
         attention=initial_attention(*attend, own, scale, position),
-        attention_norm=norm(),
+        attention_norm=norm(not isinstance(wiring, config.NormedInput)),
         mlp=_initial_mlp(kind.mlp, model.embed, init.at("mlp"), scale),
         mlp_norm=norm(not isinstance(wiring, config.Parallel)),
         cross=initial_attention(*attend, init.at("cross"), scale) if cross else None,

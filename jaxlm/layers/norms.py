@@ -71,7 +71,26 @@ class LayerNorm:
         return {"scale": FEATURES, "bias": FEATURES}
 
 
-Norm = RMSNorm | LayerNorm | ZeroCentered
+@struct.dataclass
+class Unbiased:
+    """(x - mean(x)) / std(x) * scale."""
+
+    scale: Float[Array, "embed"]
+    config: config.Unbiased = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
+        """Normalize; the result has x's dtype."""
+        x32 = x.astype(jnp.float32)
+        centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        inverse = lax.rsqrt(jnp.mean(jnp.square(centered), axis=-1, keepdims=True) + self.config.epsilon)
+        return (centered * inverse * trailing(self.scale, x32)).astype(x.dtype)
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf."""
+        return {"scale": FEATURES}
+
+
+Norm = RMSNorm | LayerNorm | ZeroCentered | Unbiased
 
 
 def initial_norm(kind: config.block.Norm, features: int, dtype: str) -> Norm:
@@ -81,5 +100,7 @@ def initial_norm(kind: config.block.Norm, features: int, dtype: str) -> Norm:
             return RMSNorm(jnp.ones(features, dtype), kind)
         case config.ZeroCentered():
             return ZeroCentered(jnp.zeros(features, dtype), kind)
+        case config.Unbiased():
+            return Unbiased(jnp.ones(features, dtype), kind)
         case config.LayerNorm():
             return LayerNorm(jnp.ones(features, dtype), jnp.zeros(features, dtype), kind)

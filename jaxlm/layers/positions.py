@@ -22,6 +22,7 @@ from jaxlm.layers.attention.distances import distances, spread
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.initial import Initial
+from jaxlm.layers.norms import Norm, initial_norm
 from jaxlm.layers.projection import Weight, look_up
 
 Heads = Float[Array, "row pos heads head"]
@@ -44,6 +45,10 @@ class NoPosition:
 
     def bias(self, mask: Mask, heads: int, call: Call) -> Float[Array, "_ own_heads query key"] | None:
         """Added to the scaled scores of a device's own heads of all `heads`, for each row or all; or None."""
+        return None
+
+    def vectors(self, call: Call) -> Float[Array, "vector embed"] | None:
+        """Vectors of distances that every layer projects as it does its tokens, or None."""
         return None
 
 
@@ -159,16 +164,52 @@ def bucket_of(
     return after + np.where(distance < single, distance, grown)
 
 
-Position = NoPosition | Rope | Sinusoidal | Alibi | Learned | RelativeBias
+@struct.dataclass
+class Disentangled(NoPosition):
+    """A trained vector for each bucket of distances, normalized or not; all layers share the table."""
+
+    table: Weight
+    norm: Norm | None
+    config: config.Disentangled = struct.field(pytree_node=False)
+
+    def vectors(self, call: Call) -> Float[Array, "vector embed"]:
+        """From the bucket of the keys that follow furthest to that of the furthest before."""
+        with jax.named_scope("position"):
+            x = look_up(self.table, jnp.arange(2 * self.config.buckets), call)
+            return x if self.norm is None else self.norm(x)
+
+    def buckets(self, mask: Mask) -> Int[np.ndarray, "distance"]:
+        """Places in the table of all distances, in the order of `distances`."""
+        return log_bucket_of(distances(mask), self.config)
+
+
+def log_bucket_of(distance: Int[np.ndarray, "distance"], kind: config.Disentangled) -> Int[np.ndarray, "distance"]:
+    """DeBERTa's buckets of distances from a key to its query: single ones up to half, then logarithmic.
+
+    In float32 and in the order of the released code: a distance at a bucket's edge must fall on the same side.
+    """
+    half, last = kind.buckets // 2, 2 * kind.buckets - 1
+    far = np.maximum(np.abs(distance), half).astype(np.float32)
+    reach = np.log(np.float32((kind.distance - 1) / half))
+    grown = np.ceil(np.log(far / np.float32(half)) / reach * np.float32(half - 1)) + half
+    found = np.where(np.abs(distance) <= half, distance, np.sign(distance) * grown)
+    return np.clip(found.astype(int) + kind.buckets, 0, last)
+
+
+Position = NoPosition | Rope | Sinusoidal | Alibi | Learned | RelativeBias | Disentangled
 
 
 def initial_position(
-    kind: config.position.Position, embed: int, init: Initial, heads: int | None = None
+    kind: config.position.Position,
+    embed: int,
+    init: Initial,
+    heads: int | None = None,
+    norm: config.block.Norm = config.LayerNorm(),
 ) -> Position:
     """The position encoding of a model; a table starts with standard deviation 0.02.
 
-    `heads` are those of every layer that takes it, or None where layers differ. Raises UsageError for a table of
-    heads then, and for buckets that are too few.
+    `heads` are those of every layer that takes it, or None where layers differ; `norm` is the model's kind. Raises
+    UsageError for a table of heads then, and for buckets that are too few.
     """
     match kind:
         case config.NoPosition() | config.Shaw() | config.TransformerXl():
@@ -182,6 +223,14 @@ def initial_position(
                     "distances, and the others reach further"
                 )
             return RelativeBias(init.dense("table", (buckets, heads), ("positions", "heads"), std=0.02), kind)
+        case config.Disentangled(buckets, distance, rows):
+            if buckets < 4 or distance <= buckets // 2 + 1:
+                raise UsageError(
+                    f"model.position.buckets={buckets}, distance={distance}: half of at least 4 buckets are single "
+                    "distances, and the others reach further"
+                )
+            table = init.dense("table", (2 * buckets, embed), ("positions", "embed"), std=0.02)
+            return Disentangled(table, initial_norm(norm, embed, init.dtype) if rows == "normed" else None, kind)
         case config.Rope():
             return Rope(kind)
         case config.Sinusoidal():

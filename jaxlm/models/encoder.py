@@ -99,7 +99,7 @@ def initial_encoder(model: config.Encoder, init: Initial) -> Encoder:
     inward = ((features, model.embed), ("embed", "embed"))
     return Encoder(
         embedding=heads.initial_embedding(model.vocab, features, init),
-        position=initial_position(model.position, features, init.at("position"), heads_of(model.block)),
+        position=initial_position(model.position, features, init.at("position"), heads_of(model.block), model.norm),
         blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
         norm=initial_last_norm(model, model.layers, init),
         head=heads.initial_head(model.head, model.vocab, model.embed, init, features=features, norm=model.norm),

@@ -78,4 +78,4 @@ def test_wrong_types_are_listed(tmp_path):
         "precision",
         "samples.prompts",
     ]
-    assert lines[3].endswith("expected rms_norm or layer_norm or zero_centered")
+    assert lines[3].endswith("expected rms_norm or layer_norm or zero_centered or unbiased")

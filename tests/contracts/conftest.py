@@ -50,8 +50,14 @@ POSITIONS = {
     "transformer_xl": config.Encoder(
         **SMALL, layers=2, block=KINDS["encoder"].block, position=config.TransformerXl()
     ),
+    "disentangled": config.Encoder(
+        **SMALL,
+        layers=2,
+        block=config.Block(config.Attention(4, 4, 4), config.Plain(24)),
+        position=config.Disentangled(buckets=4, distance=8),
+    ),
 }
-"""Those with parameters of their own in attention."""
+"""Those with parameters of their own in attention, or of which all layers share some."""
 GENERATES = ("decoder", "encoder_decoder", "mixture", "recurrent")
 
 

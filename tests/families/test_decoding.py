@@ -26,7 +26,7 @@ FAMILIES = [
 def test_every_family_is_here():
     assert TOLD.keys() == known.FAMILIES.keys()
     windowed = {name for name in TOLD if windows(kind(name)) != {None}}
-    assert windowed == {"mistral", "mixtral", "phi3", "gemma2", "gemma3_text", "starcoder2"}
+    assert windowed == {"mistral", "mixtral", "phi3", "gemma2", "gemma3_text", "starcoder2", "modernbert"}
     assert {window for name in windowed for window in windows(kind(name))} == {None, WINDOW}
 
 

@@ -16,6 +16,7 @@ from jaxlm.families import (
     bert,
     bloom,
     codegen,
+    deberta,
     distilbert,
     electra,
     falcon,
@@ -30,6 +31,7 @@ from jaxlm.families import (
     gptj,
     llama,
     mixtral,
+    modernbert,
     olmo2,
     opt,
     palm,
@@ -133,6 +135,12 @@ from tests.base import experiment
         (albert.albert("large"), 16_795_824),
         (albert.albert("xlarge"), 54_821_040),
         (albert.albert("xxlarge"), 206_368_944),
+        (modernbert.modernbert("base"), 149_655_232),
+        (modernbert.modernbert("large"), 395_881_664),
+        (deberta.deberta_v3("xsmall"), 70_958_820),
+        (deberta.deberta_v3("small"), 142_024_548),
+        (deberta.deberta_v3("base"), 184_551_780),
+        (deberta.deberta_v3("large"), 435_191_908),
         (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )

@@ -22,6 +22,8 @@ NEOX |= {"intermediate_size": 48, "hidden_act": "gelu"}
 FALCON = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 BERT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 BERT |= {"intermediate_size": 48, "max_position_embeddings": 64}
+MODERN = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
+MODERN |= {"intermediate_size": 48, "local_attention": 2 * (WINDOW - 1)}
 GEMMA = LLAMA | {"tie_word_embeddings": True}
 TOLD = {
     "llama": LLAMA,
@@ -50,6 +52,10 @@ TOLD = {
     "roberta": BERT | {"max_position_embeddings": 66},
     "distilbert": {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
     | {"max_position_embeddings": 64},
+    "modernbert": MODERN,
+    "deberta-v2": BERT
+    | {"relative_attention": True, "share_att_key": True, "position_biased_input": False, "pos_att_type": "p2c|c2p"}
+    | {"position_buckets": 4, "norm_rel_ebd": "layer_norm"},
     "albert": BERT | {"embedding_size": 16},
     "electra": BERT | {"embedding_size": 16},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -67,5 +73,5 @@ ENCODERS = tuple(name for name in TOLD if isinstance(kind(name), config.Encoder)
 
 def windows(model: config.Decoder | config.Encoder) -> set[int | None]:
     """Windows of a model's layers."""
-    blocks = model.block.period if isinstance(model.block, config.Pattern) else (model.block,)
+    blocks = getattr(model.block, "period", (model.block,))
     return {block.attention.window for block in blocks}

@@ -42,6 +42,10 @@ ROBERTA = BERT | {"pad_token_id": 0, "max_position_embeddings": 133, "layer_norm
 DISTIL = {"vocab_size": 71, "dim": 48, "n_layers": 3, "n_heads": 6, "hidden_dim": 40}
 DISTIL |= {"max_position_embeddings": 128}
 ELECTRA = BERT | {"embedding_size": 20}
+MODERN = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 6}
+MODERN |= {"intermediate_size": 40, "max_position_embeddings": 128, "local_attention": 14, "pad_token_id": 0}
+DEBERTA = BERT | {"relative_attention": True, "share_att_key": True, "position_biased_input": False}
+DEBERTA |= {"position_buckets": 16, "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p", "type_vocab_size": 0}
 LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}}
 
 
@@ -178,6 +182,27 @@ CASES = {
         ELECTRA | {"embedding_size": 48, "hidden_act": "gelu"} | task("Albert", "ForPreTraining"),
     ),
     "albert, choices": ("Albert", ELECTRA | task("Albert", "ForMultipleChoice")),
+    "modernbert": ("ModernBert", MODERN | task("ModernBert", "ForMaskedLM")),
+    "modernbert, biases": (
+        "ModernBert",
+        MODERN
+        | {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True, "norm_eps": 1e-3}
+        | {"num_hidden_layers": 4, "global_attn_every_n_layers": 2, "hidden_activation": "silu"}
+        | task("ModernBert", "ForMaskedLM"),
+    ),
+    "modernbert, hidden states": (
+        "ModernBert",
+        MODERN | {"num_hidden_layers": 3} | task("ModernBert", "Model"),
+    ),
+    "deberta": ("DebertaV2", DEBERTA | task("DebertaV2", "ForMaskedLM")),
+    "deberta, types": (
+        "DebertaV2",
+        DEBERTA
+        | {"norm_rel_ebd": "none", "type_vocab_size": 2, "position_buckets": 12, "max_relative_positions": 40}
+        | {"num_hidden_layers": 1, "hidden_act": "relu"}
+        | task("DebertaV2", "ForMaskedLM"),
+    ),
+    "deberta, sequences": ("DebertaV2", DEBERTA | LABELS | task("DebertaV2", "ForSequenceClassification")),
     "bert, hidden states": ("Bert", BERT | {"num_attention_heads": 3} | task("Bert", "Model")),
 }
 ORDINARY = {kind: case for case, (kind, _) in reversed(CASES.items())}.values()

@@ -20,6 +20,11 @@ def controls(model):
         case config.Learned():
             kernel = jnp.roll(position.table.kernel, 1, axis=0)
             found["table"] = position.replace(table=position.table.replace(kernel=kernel))
+        case config.Disentangled(_, distance):
+            further = dataclasses.replace(position.config, distance=distance + 20)
+            found["reach of buckets"] = position.replace(config=further)
+            kernel = position.table.kernel[::-1]
+            found["side of distances"] = position.replace(table=position.table.replace(kernel=kernel))
         case config.Alibi(factor):
             found["slopes"] = position.replace(factor=1.1 * factor)
     found = {name: model.replace(position=wrong) for name, wrong in found.items()}

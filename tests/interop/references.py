@@ -36,7 +36,8 @@ def write(case: str, directory: Path) -> torch.nn.Module:
 
 def without_pooler(architecture: str) -> dict[str, bool]:
     """How an encoder's hidden states are had alone."""
-    return {"add_pooling_layer": False} if architecture.endswith("Model") and "LMHead" not in architecture else {}
+    pools = ("BertModel", "RobertaModel", "AlbertModel")
+    return {"add_pooling_layer": False} if architecture in pools else {}
 
 
 def ids(vocab: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.families import known
 from jaxlm.interop import exchange
 from jaxlm.parallel.layout import single_device
-from tests.interop.cases import BERT
+from tests.interop.cases import BERT, DEBERTA
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -91,6 +91,21 @@ def test_what_is_missing_or_unknown_is_named(changed):
     directory = changed("bert", {}, **{"bert.encoder.layer.3.output.dense.bias": np.zeros(48, np.float32)})
     with pytest.raises(Failure, match=r"unexpected bert\.encoder\.layer\.3\.output\.dense\.bias"):
         loaded(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv_kernel_size": 3}, "a convolution beside the first layer is not known"),
+        ({"share_att_key": False}, "share_att_key is False, and only True"),
+        ({"pos_att_type": ["c2p"]}, r"pos_att_type is \['c2p'\], and only"),
+        ({"position_biased_input": True}, "position_biased_input is True, and only False"),
+        ({"norm_rel_ebd": "batch"}, "norm_rel_ebd is 'batch', and only 'none' or 'layer_norm'"),
+    ],
+)
+def test_attention_that_is_refused(changes, message):
+    with pytest.raises(Failure, match=message):
+        known.family("deberta-v2").read(DEBERTA | changes)
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,10 @@ def test_every_family_has_a_row():
     """Of as many configurations as are compared, within the tolerance, its controls without."""
     found = rows(README.read_text())
     assert found.keys() == known.FAMILIES.keys()
-    # What transformers calls a class is a model_type without its underscores.
+    # What transformers calls a class is a model_type without its underscores and dashes.
     compared = Counter(kind.lower() for kind, _ in CASES.values())
     for name, (configurations, _, difference, control, reload) in found.items():
-        assert int(configurations) == compared[name.removesuffix("_text").replace("_", "")] > 1, name
+        assert int(configurations) == compared[re.sub("[_-]", "", name.removesuffix("_text"))] > 1, name
         assert float(difference) <= TOLERANCE < APART < float(control.split()[0]), name
         assert reload == "bitwise", name
 

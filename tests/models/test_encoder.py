@@ -13,6 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.names import flatten
+from jaxlm.layers.positions import log_bucket_of
 from jaxlm.models import build
 from jaxlm.models.pooling import pooled
 from tests.tiny import CALL, KINDS, SIZES, close, layout, random_ids, random_model, tokens
@@ -62,10 +63,15 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("of", ["first", "mean", "last", "tokens"])
-def test_a_document_is_itself_however_it_lies(of):
-    kind = dataclasses.replace(KIND, classifier=dataclasses.replace(KIND.classifier, of=of))
-    model = random_model(KIND).replace(config=kind)
+DISENTANGLED = dataclasses.replace(KIND, position=config.Disentangled(4, 6), embedding=config.Normed())
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"), [(KIND, "first"), (KIND, "mean"), (KIND, "last"), (KIND, "tokens"), (DISENTANGLED, "mean")]
+)
+def test_a_document_is_itself_however_it_lies(kind, of):
+    wanted = dataclasses.replace(kind, classifier=dataclasses.replace(kind.classifier, of=of))
+    model = random_model(kind).replace(config=wanted)
     found = {}
     for number, one in enumerate(documents(), start=1):
         alone = [1] * len(one[0]) + [0] * (17 - len(one[0]))
@@ -76,7 +82,8 @@ def test_a_document_is_itself_however_it_lies(of):
             for got, wanted in zip(row, alone, strict=True):
                 here = np.asarray(got)[0, np.array(segments) == number]
                 assert np.abs(here - wanted).max() <= TOLERANCE * max(1, wanted.std())
-    joined = laid(documents(), PACKED).replace(segments=jnp.ones((1, 12), jnp.int32))
+    one = jnp.ones((1, 12), jnp.int32)
+    joined = laid(documents(), PACKED).replace(segments=one, positions=jnp.cumsum(one, axis=1) - 1)
     assert np.abs(np.asarray(run(model, joined)[0])[0, :7] - found[1][0]).max() > 100 * TOLERANCE
 
 
@@ -105,7 +112,7 @@ def test_types_matter_and_none_is_the_first():
     assert np.abs(found - zero).max() > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("kind", [KIND, NARROW, SENTENCES])
+@pytest.mark.parametrize("kind", [KIND, NARROW, SENTENCES, DISENTANGLED])
 def test_parameters_are_as_counted(kind):
     leaves = flatten(jax.eval_shape(lambda: build(kind, jax.random.key(0))))
     assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters(kind)["total"]
@@ -127,6 +134,20 @@ def test_operations_of_narrow_tables_and_their_head():
     assert count["both"]["head"] == 2 * 8 * (vocab + embed)
     assert count["none"]["head"] == 0
     assert count["both"]["projections"] - count["plain"]["projections"] == 2 * 8 * embed
+
+
+def test_keys_of_a_window_lie_on_both_sides():
+    """Against counting, of which the closed form takes as much on the diagonal as next to it."""
+
+    def attention(window, length=512):
+        block = config.Block(config.Attention(1, 1, 8, window=window))
+        return flops_per_token(config.Encoder(**SIZES, layers=1, block=block), length)["attention"] / (2 * 2 * 8)
+
+    places = np.arange(512)
+    for window in (65, 100):
+        seen = np.abs(places[:, None] - places) < window
+        assert attention(window) == pytest.approx(seen.sum() / 512, rel=0.01)
+    assert attention(None) == attention(512) == 512
 
 
 def test_what_a_model_lacks_is_told():
@@ -226,3 +247,59 @@ def test_a_pipeline_refuses_shared_layers():
     spread = where.spmd(lambda m: m(laid(documents(), PACKED), Call(where)).hidden, whole, whole)
     with pytest.raises(UsageError, match="pipeline=2: every stage would need the parameters that all layers share"):
         spread(random_model(SHARED))
+
+
+# --- disentangled attention --------------------------------------------------------------------------------
+
+
+def test_scores_are_products_of_three_kinds():
+    """One layer's attention against loops (arXiv:2006.03654, equations 2 to 4), far beyond the buckets."""
+    kind = config.Encoder(
+        **SIZES,
+        layers=1,
+        block=config.Block(config.Attention(4, 4, 8, bias="all", scale=24**-0.5)),
+        position=config.Disentangled(4, 6, "plain"),
+    )
+    model, rng = random_model(kind), np.random.default_rng(0)
+    layer, x = model.blocks.layers()[0].attention, rng.standard_normal((1, 20, 16)).astype(np.float32)
+    row = tokens(np.ones((1, 20), int))
+    got, _ = layer(jnp.asarray(x), row, model.position, CALL, causal=False)
+    layer, x, model = jax.tree.map(np.asarray, (layer, x, model))
+    q, k, v = (np.einsum("pe,ehd->phd", x[0], w.kernel) + w.bias for w in (layer.query, layer.key, layer.value))
+    table = np.asarray(model.position.table.kernel)
+    by_query, by_key = (np.einsum("te,ehd->thd", table, w.kernel) + w.bias for w in (layer.key, layer.query))
+    # The middle is 4; single ones up to 2, then ceil(log(d / 2) / log(5 / 2)) + 2, cut to the table's 8 rows.
+    places = {0: 4, 1: 5, 2: 6, 3: 7, 4: 7, 5: 7, 6: 8}
+    scores = np.zeros((4, 20, 20))
+    for i in range(20):
+        for j in range(20):
+            here = places[min(abs(i - j), 6)]
+            here = min(here, 7) if i >= j else 8 - here
+            scores[:, i, j] = np.sum(q[i] * k[j] + q[i] * by_query[here] + k[j] * by_key[here], -1) * 24**-0.5
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    wanted = np.einsum("hij,jhd,hde->ie", weights, v, layer.out.kernel) + layer.out.bias
+    assert np.abs(got[0] - wanted).max() <= TOLERANCE * max(1, wanted.std())
+
+
+def test_disentangled_attention_is_for_encoders():
+    for kind in (
+        config.Decoder(**SIZES, layers=1, position=config.Disentangled()),
+        config.Encoder(**SIZES, layers=1, block=KINDS["encoder_decoder"].block, position=config.Disentangled()),
+    ):
+        with pytest.raises(UsageError, match="it is for encoders with as many keys as queries, not for heads="):
+            build(kind, jax.random.key(0))
+    with pytest.raises(UsageError, match=r"position\.buckets=4, distance=3: half of at least 4 buckets"):
+        build(dataclasses.replace(DISENTANGLED, position=config.Disentangled(4, 3)), jax.random.key(0))
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(256, 512), (16, 128), (12, 40)])
+def test_buckets_are_those_of_the_released_code(buckets, distance):
+    pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    apart = np.arange(-600, 601)
+    theirs = make_log_bucket_position(torch.tensor(apart), buckets, distance).long()
+    wanted = torch.clamp(theirs + buckets, 0, 2 * buckets - 1).numpy()
+    np.testing.assert_array_equal(log_bucket_of(apart, config.Disentangled(buckets, distance)), wanted)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention import blocks, chunked, cudnn, ring, splash, xla
-from jaxlm.layers.attention.distances import Content
+from jaxlm.layers.attention.distances import Content, Disentangled
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import Layout
@@ -30,7 +30,7 @@ def refusals(
     mask: Mask,
     bias: Array | None,
     softcap: float | None,
-    content: Content | None = None,
+    content: Content | Disentangled | None = None,
 ) -> dict[str, str]:
     """Each backend, the fastest first, with why it does not take this attention, or nothing."""
     spread = layout.shards("pos") > 1
@@ -72,7 +72,7 @@ def backend(
     mask: Mask,
     bias: Array | None,
     softcap: float | None,
-    content: Content | None = None,
+    content: Content | Disentangled | None = None,
 ) -> str:
     """The backend of this name; "auto" is the fastest that takes this attention. Raises UsageError."""
     found = refusals(layout, q, k, mask, bias, softcap, content)
@@ -97,7 +97,7 @@ def attend(
     *,
     mask: Mask,
     bias: Float[Array, "#row heads query key"] | None = None,
-    content: Content | None = None,
+    content: Content | Disentangled | None = None,
     softcap: float | None = None,
     scale: float | None = None,
     call: Call,

@@ -6,6 +6,7 @@ keys, and no vector is made for a pair (Dai et al. 2019, arXiv:1901.02860, appen
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -91,6 +92,47 @@ class Content:
 
     def _by_key(self, x: Float[Array, "row heads query vector"], mask: Mask) -> Float[Array, "row heads query key"]:
         return spread(x if self.clip is None else _extended(x, self.clip, mask), mask)
+
+
+@struct.dataclass
+class Disentangled:
+    """Vectors of buckets of distances, as queries meet them and as keys do (arXiv:2006.03654, equation 4).
+
+    Both are [2 * buckets, heads, head], from the bucket of the keys that follow furthest to that of the furthest
+    before; `buckets` says where each of `distances` is.
+    """
+
+    queries: Float[Array, "row query heads head"]
+    keys: Float[Array, "row key heads head"]
+    by_queries: Float[Array, "vector heads head"]
+    by_keys: Float[Array, "vector heads head"]
+    buckets: Int[np.ndarray, "distance"] = struct.field(pytree_node=False)
+    values: None = struct.field(pytree_node=False, default=None)
+
+    def scores(self, mask: Mask, scale: float) -> Float[Array, "row heads query key"]:
+        """Scaled products of queries with vectors of distances, and of keys with them, float32."""
+        across = dataclasses.replace(
+            mask,
+            q_positions=mask.k_positions,
+            k_positions=mask.q_positions,
+            q_segments=mask.k_segments,
+            k_segments=mask.q_segments,
+        )
+        content = _met(self.queries, self.by_queries, self.buckets, scale)
+        # A key's distances are counted from the other side.
+        position = _met(self.keys, self.by_keys, self.buckets[::-1], scale)
+        return spread(content, mask) + jnp.swapaxes(spread(position, across), 2, 3)
+
+
+def _met(
+    x: Float[Array, "row pos heads head"],
+    vectors: Float[Array, "vector heads head"],
+    buckets: Int[np.ndarray, "distance"],
+    scale: float,
+) -> Float[Array, "row heads pos distance"]:
+    """Products with the vectors, laid out by distance."""
+    found = einsum32("rqhd,thd->rhqt", x * jnp.asarray(scale, x.dtype), vectors)
+    return jnp.take(found, jnp.asarray(buckets), axis=3)
 
 
 def _extended(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
 from jaxlm.layers.attention.call import attend
-from jaxlm.layers.attention.distances import Content
+from jaxlm.layers.attention.distances import Content, Disentangled
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.norms import HeadNorm, initial_head_norm, normed
 from jaxlm.layers.attention.relative import Relative
@@ -74,7 +75,21 @@ class Attention:
         bias, content = position.bias(mask, self.config.heads, call), None
         if self.position is not None:
             q, content = self.position(q, mask, call)
+        elif (vectors := position.vectors(call)) is not None:
+            content = self._disentangled(q, k, vectors, position.buckets(mask), call)
         return self._mix(q, seen, mask, call, bias=bias, content=content, **more), cache
+
+    def _disentangled(
+        self,
+        q: Float[Array, "row joined heads head"],
+        k: Float[Array, "row joined heads head"],
+        vectors: Float[Array, "vector embed"],
+        buckets: Int[np.ndarray, "distance"],
+        call: Call,
+    ) -> Disentangled:
+        """Vectors of distances as this layer's queries and keys: once for all rows, so without their adapters."""
+        queries, keys = (project(one, vectors[None], "rpe,ehd->rphd", call)[0] for one in (self.query, self.key))
+        return Disentangled(q, k, keys, queries, buckets)
 
     def cross(
         self,
@@ -113,7 +128,7 @@ class Attention:
         call: Call,
         *,
         bias: Array | None = None,
-        content: Content | None = None,
+        content: Content | Disentangled | None = None,
         key: RowKeys | None,
         adapters: Array | None,
     ) -> Hidden:

@@ -80,13 +80,20 @@ def initial_relative(
     """What a model's positions, or this layer's own, have in a layer's attention; None for most.
 
     Vectors of distances start with standard deviation 0.02, biases at zero. Raises UsageError for sinusoids of odd
-    features.
+    features, and for disentangled attention where it is not defined.
     """
     match position if isinstance(kind.position, config.OfModel) else kind.position:
         case config.Shaw(clip, which):
             table = (vectors(clip, causal), kind.head), ("positions", "head")
             values = init.dense("values", *table, std=0.02) if which == "keys_and_values" else None
             return Shaw(init.dense("keys", *table, std=0.02), values, clip)
+        case config.Disentangled():
+            if causal or kind.heads != kind.kv_heads:
+                raise UsageError(
+                    f"disentangled: it is for encoders with as many keys as queries, not for heads={kind.heads}, "
+                    f"kv_heads={kind.kv_heads}" + (" of a decoder" if causal else "")
+                )
+            return None
         case config.TransformerXl():
             if embed % 2:
                 raise UsageError(f"transformer_xl: sinusoids fill pairs of features: model.embed={embed} is odd")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.layers.attention.distances import Content
+from jaxlm.layers.attention.distances import Content, Disentangled
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.products import einsum32
 from jaxlm.layers.remat import named
@@ -27,7 +27,7 @@ def attend(
     bias: Float[Array, "#row heads query key"] | None,
     softcap: float | None,
     scale: float,
-    content: Content | None = None,
+    content: Content | Disentangled | None = None,
 ) -> Float[Array, "row query heads head"]:
     """softmax(cap(scale q k^T) + bias) v with the softmax in float32 (Vaswani et al. 2017, equation 1)."""
     rows, length, heads, head = q.shape
