@@ -53,6 +53,10 @@ KINDS = {
         **SIZES, encoder_layers=2, decoder_layers=2, block=config.Block(HEADS, config.Plain(32, "relu"))
     ),
     "rwkv4": config.Rwkv4(**SIZES, layers=2, width=32),
+    "rwkv6": config.Rwkv6(**SIZES, layers=2, head_size=4, width=32, mix_rank=3, decay_rank=5),
+    "rwkv7": config.Rwkv7(
+        **SIZES, layers=3, head_size=4, width=32, decay_rank=5, rate_rank=6, value_rank=3, gate_rank=7
+    ),
 }
 CALL = Call(single_device())
 

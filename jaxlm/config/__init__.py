@@ -44,7 +44,7 @@ from jaxlm.config.data import (
     WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Normed, Rwkv4, Scaled, Tied, Unchanged, Untied
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Normed, Scaled, Tied, Unchanged, Untied
 from jaxlm.config.objective import Autoregressive, Custom
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
 from jaxlm.config.position import (
@@ -63,3 +63,4 @@ from jaxlm.config.position import (
     Yarn,
 )
 from jaxlm.config.precision import PRECISIONS, Precision
+from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7

@@ -9,10 +9,11 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.model import Encoder, EncoderDecoder, Rwkv4
+from jaxlm.config.model import Encoder, EncoderDecoder
 from jaxlm.config.objective import Autoregressive
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
+from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
 from jaxlm.config.remat import kept
 
 MAY_BE_ZERO = {
@@ -66,13 +67,18 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
             yield str(error)
     if where.micro_batches > 0 and train.batch % where.micro_batches:
         yield (f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it")
-    learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
+    learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
     if isinstance(model, Encoder) and isinstance(experiment.objective, Autoregressive):
         yield "model is an Encoder: it sees the tokens that Autoregressive asks for; choose model:decoder"
     if isinstance(model, EncoderDecoder):
         yield "model is an EncoderDecoder: documents have nothing for its encoder to read; choose model:decoder"
+    if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
+        try:
+            head_count(model)
+        except UsageError as error:
+            yield str(error)
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"

@@ -7,10 +7,12 @@ from these (`layers`, `models`) do so by one `match` each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxlm.config.block import Block, LayerNorm, Norm, Pattern, Plain, PostNorm, RMSNorm
+from jaxlm.config.head import Head, Tied
+from jaxlm.config.head import Untied as Untied
 from jaxlm.config.position import Learned, Position, Rope
+from jaxlm.config.recurrent import Recurrent
 
 # --- token embeddings --------------------------------------------------------------------------------------
 
@@ -31,26 +33,6 @@ class Normed:
 
 
 Embedding = Unchanged | Scaled | Normed
-
-# --- output heads ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tied:
-    """Logits by the token embedding's transpose (Press and Wolf 2017, arXiv:1608.05859)."""
-
-    softcap: float | None = None
-
-
-@dataclass(frozen=True)
-class Untied:
-    """Logits by a matrix of their own."""
-
-    softcap: float | None = None
-    bias: Literal["none", "all"] = "none"
-
-
-Head = Tied | Untied
 
 # --- models ------------------------------------------------------------------------------------------------
 
@@ -104,18 +86,4 @@ class EncoderDecoder:
     dropout: float = 0.0
 
 
-@dataclass(frozen=True)
-class Rwkv4:
-    """A recurrent language model with linear attention (Peng et al. 2023, arXiv:2305.13048)."""
-
-    vocab: int = 32_000
-    embed: int = 512
-    layers: int = 8
-    width: int = 2048
-    """Features of the channel mix's hidden layer."""
-    norm: LayerNorm = LayerNorm()
-    head: Head = Untied()
-    dropout: float = 0.0
-
-
-Model = Decoder | Encoder | EncoderDecoder | Rwkv4
+Model = Decoder | Encoder | EncoderDecoder | Recurrent

@@ -8,7 +8,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import parameters
-from jaxlm.layers.axes import shardings
+from jaxlm.layers.axes import fitted, shardings
 from jaxlm.layers.names import flatten
 from jaxlm.models.build import build, build_sharded
 from tests.tiny import CALL, GLOBAL, KINDS, LOCAL, SIZES, layout, random_model
@@ -87,7 +87,7 @@ def test_a_norm_over_all_heads_is_an_rms_norm():
 @pytest.mark.parametrize("name", KINDS)
 def test_every_leaf_has_a_place(name):
     model = jax.eval_shape(lambda: build(KINDS[name], KEY))
-    places = flatten(shardings(model, layout(fsdp=2, tensor=2)))
+    places = flatten(shardings(model, fitted(layout(fsdp=2, tensor=2), model)))
     assert places.keys() == flatten(model).keys()
     matrices = [key for key in places if key.endswith(".kernel") and "position" not in key]
     assert all("fsdp" in str(places[key].spec) for key in matrices), "every matrix is stored in shards"
