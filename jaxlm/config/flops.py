@@ -225,7 +225,10 @@ def staged(model: Model) -> int:
         model.norm, model.embed
     )
     if isinstance(model, Recurrent):
-        return layers - _norm(model.norm, model.embed)  # one more after the embedding
+        layers -= _norm(model.norm, model.embed)  # one more after the embedding
+        first = 1 if isinstance(model, Rwkv7) else 0  # which is not stacked with the others
+        alone = sum(_stack(dataclasses.replace(model, layers=1)).values()) - 2 * _norm(model.norm, model.embed)
+        return layers - first * alone
     if isinstance(model.block, Block):
         return layers
     for _, attentions, causal in _sides(model):

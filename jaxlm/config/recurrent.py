@@ -78,6 +78,10 @@ class Rwkv7:
     """Rank of what they add to the first layer's share in the values of the others."""
     gate_rank: int = 128
     """Rank of the gates."""
+    removal: float = 1.0
+    """Times what a token takes out of the state; with 2 a state can change its sign and back, which tracking states
+    in one layer needs (Grazzi et al. 2024, arXiv:2411.12537).
+    """
     norm: LayerNorm = LayerNorm()
     head: Head = Untied()
     dropout: float = 0.0

@@ -27,6 +27,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    rwkv,
     starcoder2,
 )
 from jaxlm.families.table import Table
@@ -51,6 +52,7 @@ ALL = (
     olmo2,
     qwen3_moe,
     starcoder2,
+    rwkv,
 )
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring), `DERIVED` and `OMITTED`."""
@@ -64,9 +66,14 @@ def family(model_type: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def table(kind: ModuleType, model: Decoder) -> Table:
+def table(kind: ModuleType, model: Model) -> Table:
     """How a family names the tensors of a model that it has."""
     return kind.TABLE[type(model.block.wiring)] if isinstance(kind.TABLE, dict) else kind.TABLE
+
+
+def having(model: Model) -> tuple[ModuleType, ...]:
+    """The families whose models are of this kind: decoders, unless they say otherwise."""
+    return tuple(one for one in ALL if isinstance(model, getattr(one, "MODEL", Decoder)))
 
 
 def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:
@@ -74,10 +81,14 @@ def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleTy
 
     `length` is the longest row it is meant for. Raises UsageError that says what each of them lacks.
     """
-    if not isinstance(model, Decoder):
-        raise UsageError(f"{type(model).__name__}: of all models only decoders are exchanged yet")
+    kinds = having(model)
+    if not kinds:
+        raise UsageError(f"{type(model).__name__}: of all models only decoders and RWKV-4 are exchanged yet")
+    asked = (family(model_type),) if model_type else kinds
+    if asked[0] not in kinds:
+        raise UsageError(f"{type(model).__name__} is no model of the family {model_type!r}")
     reasons = []
-    for one in (family(model_type),) if model_type else ALL:
+    for one in asked:
         try:
             return one, one.write(model, length)
         except UsageError as error:

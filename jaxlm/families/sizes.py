@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder
+from jaxlm.config.model import Model
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
@@ -34,6 +34,7 @@ from jaxlm.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    rwkv,
     starcoder2,
 )
 
@@ -59,11 +60,15 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder], Mapping[str, Any]]] = {
     "qwen2": (qwen2.qwen2, qwen2.SIZES),
     "qwen3": (qwen3.qwen3, qwen3.SIZES),
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
+    "rwkv4": (rwkv.rwkv4, rwkv.SIZES4),
+    "rwkv5": (rwkv.rwkv5, rwkv.SIZES5),
+    "rwkv6": (rwkv.rwkv6, rwkv.SIZES6),
+    "rwkv7": (rwkv.rwkv7, rwkv.SIZES7),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
 }
 """Family -> its sizes."""
 
-SIZES: dict[str, Callable[[], Decoder]] = {
+SIZES: dict[str, Callable[[], Model]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
@@ -77,7 +82,7 @@ SIZES: dict[str, Callable[[], Decoder]] = {
 }
 
 
-def size(name: str) -> Decoder:
+def size(name: str) -> Model:
     """The model of a name. Raises UsageError that names the nearest."""
     if name not in SIZES:
         found = ", ".join(nearest(name, list(SIZES), 5))

@@ -25,8 +25,8 @@ ONE, SPREAD = (Mesh(), 1), (Mesh(fsdp=2, tensor=2), 8)
 """Mesh and devices: data 2, fsdp 2 and tensor 2 are the eight."""
 BATCH, LENGTH = 8, 16
 KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
-WITHOUT = {"tpu": ("bloom",), "cuda": ("bloom", "gemma2")}
-"""Kernels of attention take no bias of the scores, and cuDNN's no soft cap."""
+WITHOUT = {"tpu": ("bloom", "rwkv"), "cuda": ("bloom", "gemma2", "rwkv")}
+"""Kernels of attention take no bias of the scores, and cuDNN's no soft cap; RWKV has no attention."""
 ORDINARY = ("gpt_bigcode", "bloom")
 """With parts that no other test spreads over devices: a lone key and value head, ALiBi."""
 

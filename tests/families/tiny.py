@@ -44,6 +44,7 @@ TOLD = {
     "opt": OPT | {"max_position_embeddings": 64},
     "gpt_neox": NEOX,
     "falcon": FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "rwkv": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 """model_type -> config.json; a family without one is missed by `test_decoding.py`."""
@@ -56,5 +57,7 @@ def kind(model_type: str) -> config.Decoder:
 
 def windows(model: config.Decoder) -> set[int | None]:
     """Windows of a model's layers."""
+    if isinstance(model, config.Rwkv4):
+        return {None}
     blocks = model.block.period if isinstance(model.block, config.Pattern) else (model.block,)
     return {block.attention.window for block in blocks}

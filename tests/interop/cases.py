@@ -36,6 +36,7 @@ GEMMA2 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_
 GEMMA2 |= {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 24}
 GEMMA3 = LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3, "sliding_window": 7}
 GEMMA3 |= {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24}
+RWKV = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "context_length": 128, "rescale_every": 0}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -127,6 +128,8 @@ CASES = {
     "falcon, alibi, one head": ("Falcon", SEQUENTIAL | {"activation": "gelu_pytorch_tanh", "bias": False}),
     "bloom": ("Bloom", BLOOM),
     "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
+    "rwkv": ("Rwkv", RWKV),
+    "rwkv, tied, narrow": ("Rwkv", RWKV | {"tie_word_embeddings": True, "intermediate_size": 40}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
 }

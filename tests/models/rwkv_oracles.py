@@ -17,11 +17,11 @@ def normed(x, scale, bias, epsilon):
 class Layer:
     """The leaves of one layer, matrices of heads as ones of features, and its past."""
 
-    def __init__(self, flat, path, at, heads):
+    def __init__(self, flat, path, at, heads, removal):
         leaves = {n.removeprefix(path): np.asarray(x, np.float64) for n, x in flat.items() if n.startswith(path)}
         self.leaves = leaves if at is None else {name: leaf[at] for name, leaf in leaves.items()}
         self.embed = len(self["time_norm.scale"])
-        self.heads, self.size = heads, self.embed // heads
+        self.heads, self.size, self.removal = heads, self.embed // heads, removal
         self.time = self.channel = np.zeros(self.embed)
         self.states = [np.zeros((self.size, self.size)) for _ in range(heads)]
 
@@ -117,7 +117,7 @@ def goose_time(layer, x, first):
             layer.own(one, head) for one in (r, replacement, v, decay, rate, removal, layer["time.bonus"])
         )
         zh = zh / np.linalg.norm(zh)
-        transition = np.diag(wh) - np.outer(zh, ah * zh)
+        transition = np.diag(wh) - layer.removal * np.outer(zh, ah * zh)
         layer.states[head] = layer.states[head] @ transition + np.outer(vh, kh)
         read.append(layer.states[head] @ rh)
         bonus.append(np.sum(rh * rho * kh) * vh)
@@ -153,10 +153,10 @@ def goose_channel(layer, x):
 MIXES = {5: (eagle_time, eagle_channel), 6: (finch_time, finch_channel), 7: (goose_time, goose_channel)}
 
 
-def logits(version, flat, places, heads, ids):
+def logits(version, flat, places, heads, ids, removal=1.0):
     """Scores of the tokens of one document; `places` are (path, index) of each layer's leaves."""
     time_mix, channel_mix = MIXES[version]
-    layers = [Layer(flat, f"blocks.{path}.", at, heads) for path, at in places]
+    layers = [Layer(flat, f"blocks.{path}.", at, heads, removal) for path, at in places]
     top = {name: np.asarray(leaf, np.float64) for name, leaf in flat.items() if not name.startswith("blocks")}
     found = []
     for token in ids:

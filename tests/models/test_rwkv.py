@@ -83,6 +83,15 @@ def test_every_part_is_noticed(version):
         assert error > 100, f"{part}: {error:.0f}"
 
 
+def test_twice_the_removal():
+    """A state that changes its sign."""
+    model = random_model(dataclasses.replace(KINDS[7], removal=2.0), SEED)
+    ids = random_ids(1, LENGTH)
+    wanted = rwkv_oracles.logits(7, flatten(model), model.blocks.places(), 4, ids[0], removal=2.0)
+    assert distance(compiled("chunked")(model, tokens(ids))[0], wanted) < 1
+    assert distance(oracle(7, 0, LENGTH), wanted) > 100
+
+
 @pytest.mark.parametrize("version", KINDS)
 def test_documents_within_a_chunk(version):
     """Three documents and padding in one row, each as it is alone."""

@@ -23,7 +23,7 @@ def wkv6(
     state: State,
     form: Form,
 ) -> tuple[Features, State]:
-    """Section 4.1 and 4.2: y_t = r_t (S + diag(u) k_t v_t), then S <- diag(w_t) S + k_t v_t, all in float32.
+    """y_t = r_t (S + diag(u) k_t v_t), then S <- diag(w_t) S + k_t v_t, all in float32.
 
     `decay` is log w_t <= 0, `bonus` u. The state S is emptied where `starts` (a document's first token) and kept
     where `padding`, whose y_t mean nothing.

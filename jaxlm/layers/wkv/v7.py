@@ -24,11 +24,12 @@ def wkv7(
     state: State,
     form: Form,
 ) -> tuple[Features, State]:
-    """Equations 16 and 17, transposed: S <- (diag(w_t) - (a_t * z_t) z_t^T) S + k_t v_t^T, then y_t = r_t S.
+    """S <- (diag(w_t) - (a_t * z_t) z_t^T) S + k_t v_t^T, then y_t = r_t S.
 
-    `decay` is log w_t <= 0, `removal` the key of length 1 whose value is taken out (z_t, kappa hat in the paper),
-    `rate` how much of it (a_t, between 0 and 1). All in float32. The state S is emptied where `starts` (a
-    document's first token) and kept where `padding`, whose y_t mean nothing.
+    The paper's state is this one transposed. `decay` is log w_t <= 0, `removal` the key of length 1 whose value is
+    taken out (z_t, kappa hat in the paper), `rate` how much of it (a_t, from 0 to 1, or to 2: then the value comes
+    back with its sign changed). All in float32. The state S is emptied where `starts` (a document's first token)
+    and kept where `padding`, whose y_t mean nothing.
     """
     with jax.named_scope("wkv"):
         receptance, key, value, decay, removal, rate = (

@@ -90,7 +90,7 @@ class Shift:
 
 @struct.dataclass
 class Lerp:
-    """The same, by the share of the token before (arXiv:2404.05892, equation 3)."""
+    """The same, by the share of the token before (arXiv:2404.05892)."""
 
     mix: Float[Array, "embed"]
 
@@ -165,7 +165,7 @@ def sigmoid_gate(receptance: Weight, x: Joined, call: Call) -> Hidden:
 
 @struct.dataclass
 class ChannelMix:
-    """A position-wise layer with a gate, both of shifted tokens (arXiv:2404.05892, section 4.1.3)."""
+    """A position-wise layer with a gate, both of shifted tokens (RWKV-4 to 6)."""
 
     key_shift: Shift | Lerp
     receptance_shift: Shift | Lerp

@@ -49,7 +49,7 @@ class Rates:
 
 @struct.dataclass
 class Mixing:
-    """What RWKV-5 and 6 have in common: section 4.1.2 from the projections on."""
+    """What RWKV-5 and 6 have in common: from the projections on."""
 
     key: Weight
     value: Weight
@@ -100,7 +100,7 @@ class EagleTimeMix:
     def __call__(
         self, x: Joined, before: Joined, values: None, neighbors: Neighbors, state: State, call: Call
     ) -> tuple[Hidden, State, None]:
-        """Section 4.1.2."""
+        """The mix and the new state; `values` are of RWKV-7 only."""
         inputs = {
             "key": self.key_shift(x, before),
             "value": self.value_shift(x, before),
@@ -114,7 +114,7 @@ class EagleTimeMix:
 
 @struct.dataclass
 class Blend:
-    """A share of the token before that the tokens themselves add to (equation 14)."""
+    """A share of the token before that the tokens themselves add to."""
 
     mix: Float[Array, "embed"]
     wide: Weight
@@ -131,7 +131,7 @@ class Blend:
 
 @struct.dataclass
 class Shifts:
-    """The token shifts of RWKV-6, which depend on the tokens (section 4.2.1)."""
+    """The token shifts of RWKV-6, which depend on the tokens ("ddlerp")."""
 
     common: Lerp
     narrow: Weight
@@ -167,7 +167,7 @@ class FinchTimeMix:
     def __call__(
         self, x: Joined, before: Joined, values: None, neighbors: Neighbors, state: State, call: Call
     ) -> tuple[Hidden, State, None]:
-        """Section 4.2.2."""
+        """The mix and the new state; `values` are of RWKV-7 only."""
         inputs = self.shifts(x, before, call)
         decay = -jnp.exp(self.decay(inputs["decay"], call, jnp.tanh))
         return *self.mixing(inputs, decay, self.bonus, neighbors, state, call), None

@@ -35,12 +35,12 @@ from jaxlm.models.rwkv.v5 import FROM_HEADS, TO_HEADS, State
 from jaxlm.parallel.layout import Axes
 
 FASTEST = -exp(-0.5)
-"""Log of the least that is kept of a feature of the state at a token, 0.545 (equation 10)."""
+"""Log of the least that is kept of a feature of the state at a token, 0.545."""
 
 
 @struct.dataclass
 class TimeMix:
-    """Section 4.1; the first layer has no `residual`: its values are those that the others mix with their own."""
+    """The first layer has no `residual`: its values are those that the others mix with their own."""
 
     receptance_shift: Lerp
     decay_shift: Lerp
@@ -64,6 +64,7 @@ class TimeMix:
     norm: HeadNorm
     out: Weight
     head_size: int = struct.field(pytree_node=False)
+    strength: float = struct.field(pytree_node=False)
 
     @property
     def heads(self) -> tuple[int, int]:
@@ -88,6 +89,7 @@ class TimeMix:
         removal = _unit(k * of_heads(self.removal, k))
         k = k * (1 + (rate - 1) * of_heads(self.relaxation, k))
         starts, padding = neighbors.starts, neighbors.padding
+        rate = self.strength * rate
         mixed, state = wkv7(r, k, v, split(decay, size), removal, rate, starts, padding, state, call.recurrence)
         own = jnp.sum(r.astype(jnp.float32) * k * of_heads(self.bonus, k), axis=-1, keepdims=True)
         mixed = self.norm(mixed) + own * v.astype(jnp.float32)
@@ -106,7 +108,7 @@ def _unit(x: Heads) -> Heads:
 
 @struct.dataclass
 class ChannelMix:
-    """A position-wise layer of shifted tokens (section 4.2)."""
+    """A position-wise layer of shifted tokens, without a gate."""
 
     shift: Lerp
     up: Weight
@@ -181,4 +183,5 @@ def _time_mix(model: config.Rwkv7, depth: initial.Depth, init: Initial, later: b
         norm=initial.head_norm(e, depth, init),
         out=initial.from_heads("out", (count, size, e), init),
         head_size=size,
+        strength=model.removal,
     )
