@@ -107,6 +107,40 @@ def test_documents_within_a_chunk(version):
         begin += length
 
 
+@functools.cache
+def decoding(kind):
+    """Logits and cache of more tokens, in the form that their number asks for."""
+    model = random_model(kind, SEED)
+
+    def run(inputs, cache):
+        output = model(inputs, CALL, cache=cache)
+        return model.logits(output.hidden, CALL), output.cache
+
+    return model, jax.jit(run)
+
+
+@pytest.mark.parametrize("version", [4, pytest.param(6, marks=pytest.mark.nightly), 7])
+def test_padding_anywhere_is_passed_over(version):
+    """A prompt padded on the left, in chunks; then some with padding in front, between and alone; then a token."""
+    kind = KINDS.get(version, config.Rwkv4(VOCAB, 32, 3, 48))
+    model, run = decoding(kind)
+    calls = ([0] * 20 + [1] * 40, [0, 0, 1, 0, 1, 1], [0, 0], [1])
+    ids = random_ids(1, 44)
+    wanted = np.asarray(compiled("scan")(model, tokens(ids)))[0]
+    cache, got, read = model.empty_cache(1, 64, CALL), [], 0
+    for real in calls:
+        real = np.array([real])
+        new = np.where(real > 0, ids[0, np.minimum(read + np.cumsum(real) - 1, 43)], 9)
+        logits, cache = run(tokens(new, real), cache)
+        got.append(np.asarray(logits)[real > 0])
+        read += real.sum()
+    assert read == cache.lengths[0] == 44
+    assert distance(np.concatenate(got), wanted) < 1
+    # the control: padding that is read as a token
+    whole = np.where(np.array(calls[0]) > 0, ids[0, np.maximum(np.cumsum(calls[0]) - 1, 0)], 9)[None]
+    assert distance(np.asarray(compiled("scan")(model, tokens(whole)))[0, 20:], wanted[:40]) > 100
+
+
 @pytest.mark.parametrize("version", [4, *KINDS])
 def test_layers_begin_as_the_identity(version):
     """Zero matrices lead back to the stream, and what is spread over features lies in order (the released code)."""
