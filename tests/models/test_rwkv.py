@@ -119,7 +119,7 @@ def decoding(kind):
     return model, jax.jit(run)
 
 
-@pytest.mark.parametrize("version", [4, pytest.param(6, marks=pytest.mark.nightly), 7])
+@pytest.mark.parametrize("version", [*(pytest.param(v, marks=pytest.mark.nightly) for v in (4, 6)), 7])
 def test_padding_anywhere_is_passed_over(version):
     """A prompt padded on the left, in chunks; then some with padding in front, between and alone; then a token."""
     kind = KINDS.get(version, config.Rwkv4(VOCAB, 32, 3, 48))
