@@ -1,10 +1,11 @@
-"""RWKV-7 tracks a state that a transformer of its size cannot: the word problem of S3.
+"""Do RWKV-7 and a transformer of its size track a state: the word problem of S3.
 
-    python experiments/benchmarks/state_tracking.py [--seeds 3] [--steps 1400]
+    python experiments/benchmarks/state_tracking.py [--seeds 3] [--steps 2400]
 
 Words are random permutations of three things; at each of them the model is to say what all so far come to (the
 word problem of a group, Merrill et al. 2024, arXiv:2404.08819). Trained on words of up to 32, tested at the last
-letter of words of 64. Each seed draws weights and words of its own.
+letter of words of 64. Each seed draws weights and words of its own. RWKV-7 takes out twice what it finds
+(`model.removal`): without a change of sign no layer keeps a parity.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jaxlm.train import optimizers
 GROUP = list(itertools.permutations(range(3)))
 TABLE = np.array([[GROUP.index(tuple(a[i] for i in b)) for b in GROUP] for a in GROUP])
 """[a, b] is a after b."""
-ROWS, TEST, TESTED = 32, 64, 512
+ROWS, TEST, TESTED = 64, 64, 512
 STAGES = (4, 8, 16, 32)
 """Lengths of words in training, each for a share of the steps: a short word's last state is learned first."""
 TRAIN = STAGES[-1]
@@ -116,8 +117,8 @@ def main() -> None:
     """Prints a line for each model and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--peak", type=float, default=4e-3)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--peak", type=float, default=3e-3)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     asked = parser.parse_args()
     print(f"{'model':<14}{'parameters':>10}{'seed':>6}{'loss':>8}{'at 32':>8}{'at 64':>8}{'s':>6}")
