@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxlm import config
 from jaxlm.layers.contracts import Batch, Call, Tokens
@@ -53,7 +54,13 @@ KINDS = {
         **SIZES, encoder_layers=2, decoder_layers=2, block=config.Block(HEADS, config.Plain(32, "relu"))
     ),
     "rwkv4": config.Rwkv4(**SIZES, layers=2, width=32),
+    "rwkv6": config.Rwkv6(**SIZES, layers=2, head_size=4, width=32, mix_rank=3, decay_rank=5),
+    "rwkv7": config.Rwkv7(
+        **SIZES, layers=3, head_size=4, width=32, decay_rank=5, rate_rank=6, value_rank=3, gate_rank=7
+    ),
 }
+NAMES = [pytest.param(name, marks=pytest.mark.nightly) if name == "rwkv6" else name for name in KINDS]
+"""RWKV-6 is wired as RWKV-7 is, and compared with its paper by itself: the rest runs nightly."""
 CALL = Call(single_device())
 
 

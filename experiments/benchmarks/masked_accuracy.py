@@ -3,8 +3,8 @@
     python experiments/benchmarks/masked_accuracy.py
 
 Trains `experiments/objectives/masked_lm.py` from several seeds and prints the accuracy on held-out masked tokens,
-the share of the training text's most frequent token among all words of the held-out text, and the seconds that steps
-took. Words after `--` go to `jaxlm run`. `--keep DIR` keeps the runs; a run that is there is not run again.
+the share of the training text's most frequent token among all words of the held-out text, and the seconds that
+steps took. Words after `--` go to `jaxlm run`. `--keep DIR` keeps the runs; a run that is there is not run again.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ from jaxlm.config.data import (
     WordPieceFile,
 )
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
+from jaxlm.config.head import NoHead, Tied, Transformed, Untied
 from jaxlm.config.model import (
     Classifier,
     Decoder,
@@ -55,14 +56,9 @@ from jaxlm.config.model import (
     EncoderDecoder,
     Factorized,
     NoClassifier,
-    NoHead,
     Normed,
-    Rwkv4,
     Scaled,
-    Tied,
-    Transformed,
     Unchanged,
-    Untied,
 )
 from jaxlm.config.objective import (
     Autoregressive,
@@ -93,3 +89,4 @@ from jaxlm.config.position import (
     Yarn,
 )
 from jaxlm.config.precision import PRECISIONS, Precision
+from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7

@@ -9,10 +9,10 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.model import Rwkv4
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
+from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
 from jaxlm.config.remat import kept
 from jaxlm.config.special import more
 
@@ -83,10 +83,15 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
             yield str(error)
     if where.micro_batches > 0 and train.batch % where.micro_batches:
         yield (f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it")
-    learned = not isinstance(model, Rwkv4) and isinstance(model.position, Learned)
+    learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
     yield from objective_problems(experiment.objective, model)
+    if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
+        try:
+            head_count(model)
+        except UsageError as error:
+            yield str(error)
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"

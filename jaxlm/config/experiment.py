@@ -101,6 +101,8 @@ class Where:
     memory.
     """
     attention: str = "auto"
+    recurrence: Literal["auto", "scan", "chunked"] = "auto"
+    """Recurrent models token by token, in chunks of tokens, or the faster of both."""
     flags: tuple[str, ...] = ()
     """Sets of compiler flags by name, of `config.flags`; devices that are no known chip take none."""
     every: Every = Every()

@@ -35,23 +35,12 @@ from jaxlm.config.block import (
 )
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import (
-    Classifier,
-    Decoder,
-    Encoder,
-    EncoderDecoder,
-    Factorized,
-    Model,
-    NoHead,
-    Normed,
-    Rwkv4,
-    Tied,
-    Transformed,
-    Untied,
-)
+from jaxlm.config.head import NoHead, Tied, Transformed, Untied
+from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
+from jaxlm.config.recurrent import Recurrent, Rwkv4, Rwkv5, Rwkv6, Rwkv7
 from jaxlm.config.remat import kept
 
 TRAINING = 3
@@ -125,6 +114,41 @@ def _hidden(m: Mlp, embed: int) -> tuple[int, int]:
     return (2 if isinstance(m, Gated) else 1) * m.width, m.width
 
 
+def _mixes(model: Recurrent) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(matrix parameters, vectors of `embed` numbers) of all time mixes, and of all channel mixes.
+
+    Vectors are token shifts, decays and bonuses, scale and bias of the heads' norm, and what RWKV-7 scales keys by.
+    """
+    e, n, channel = model.embed, model.layers, 2 * model.embed * model.width
+    match model:
+        case Rwkv4():
+            return (n * 4 * e * e, n * 5), (n * (e * e + channel), n * 2)
+        case Rwkv5():
+            return (n * 5 * e * e, n * 8), (n * (e * e + channel), n * 2)
+        case Rwkv6():
+            rank = 2 * (5 * model.mix_rank + model.decay_rank)
+            return (n * (5 * e * e + rank * e), n * 10), (n * (e * e + channel), n * 2)
+        case Rwkv7():
+            rank = 2 * (model.decay_rank + model.rate_rank + model.gate_rank)
+            later = 2 * model.value_rank * e * (n - 1)  # the first layer's values are its own
+            return (n * (4 * e * e + rank * e) + later, n * 13 + n - 1), (n * channel, n)
+
+
+def _recurrence(model: Recurrent) -> float:
+    """Operations of a token in all layers' recurrences, token by token: what chunks do beside is no useful work.
+
+    A state of embed * head numbers decays (1 operation each), takes up a key times a value (2) and is read (2); in
+    RWKV-7 what a removal key finds is read too (2) and taken out (2). RWKV-4 has a few numbers for each feature.
+    """
+    match model:
+        case Rwkv4():
+            return 0.0
+        case Rwkv5() | Rwkv6():
+            return 5.0 * model.layers * model.embed * model.head_size
+        case Rwkv7():
+            return 9.0 * model.layers * model.embed * model.head_size
+
+
 def _norm(norm: Norm, embed: int) -> int:
     return embed * (2 if isinstance(norm, LayerNorm) else 1)
 
@@ -145,11 +169,11 @@ def _norms(block: Block, attentions: int) -> int:
 def _stack(model: Model) -> Counter:
     """Matrices and vectors of the layers by component, the norm after the last one included."""
     found: Counter = Counter()
-    if isinstance(model, Rwkv4):
-        e, n = model.embed, model.layers
-        found["time mix"] = n * (4 * e * e + 5 * e)
-        found["channel mix"] = n * (e * e + 2 * e * model.width + 2 * e)
-        found["norms"] = (2 * n + 2) * _norm(model.norm, e)
+    if isinstance(model, Recurrent):
+        (time, vectors), (channel, shifts) = _mixes(model)
+        found["time mix"] = time + vectors * model.embed
+        found["channel mix"] = channel + shifts * model.embed
+        found["norms"] = (2 * model.layers + 2) * _norm(model.norm, model.embed)
         return found
     for layers, attentions, causal in _sides(model):
         for one in distinct(model.block, layers):
@@ -196,7 +220,7 @@ def parameters(model: Model) -> dict[str, int]:
     """
     features = _features(model)
     found = {"embedding": model.vocab * features}
-    match None if isinstance(model, Rwkv4) else model.position:
+    match None if isinstance(model, Recurrent) else model.position:
         case Learned(length, offset):
             found["positions"] = (length + offset) * features
         case Disentangled(buckets):
@@ -227,7 +251,7 @@ def parameters(model: Model) -> dict[str, int]:
 
 def experts(model: Model) -> int:
     """Parameters of experts, which the mesh axis of that name spreads over devices."""
-    if isinstance(model, Rwkv4):
+    if isinstance(model, Recurrent):
         return 0
     mixtures = [one.mlp for one in _distinct(model) if isinstance(one.mlp, Moe)]
     return sum(3 * m.experts * model.embed * m.width for m in mixtures)
@@ -236,8 +260,11 @@ def experts(model: Model) -> int:
 def staged(model: Model) -> int:
     """Parameters of the layers that the stages of a pipeline share: not of those around a pattern's repeats."""
     layers = sum(_stack(model).values())
-    if isinstance(model, Rwkv4):
-        return layers - 2 * _norm(model.norm, model.embed)  # one of them after the embedding
+    if isinstance(model, Recurrent):
+        layers -= 2 * _norm(model.norm, model.embed)  # one of them after the embedding
+        first = 1 if isinstance(model, Rwkv7) else 0  # which is not stacked with the others
+        alone = sum(_stack(dataclasses.replace(model, layers=1)).values()) - 2 * _norm(model.norm, model.embed)
+        return layers - first * alone
     layers -= sum(_last_norm(model, count) for count, _, _ in _sides(model))
     if not isinstance(model.block, Pattern):
         return layers
@@ -252,7 +279,7 @@ def staged(model: Model) -> int:
 def active_parameters(model: Model) -> int:
     """Parameters that one token meets: all but those of the experts it did not choose."""
     total = parameters(model)["total"]
-    if isinstance(model, Rwkv4):
+    if isinstance(model, Recurrent):
         return total
     return total - sum(_unused(one.mlp, model.embed) for one in _distinct(model))
 
@@ -278,14 +305,16 @@ def _keys(length: int, window: int | None, causal: bool) -> float:
 def flops_per_token(model: Model, length: int) -> dict[str, float]:
     """Operations a token in rows of `length`: `projections`, `attention`, `head`, `forward` and `training`.
 
-    The embedding is a lookup, and biases, norms and RWKV's recurrence are too few to count. Sinusoids of distances
-    are projected once for all rows and do not count either; what queries do with distances is attention. An
-    encoder-decoder's token is one target with a source token beside it. Of a mixture of experts those count that a
-    token chooses: what a capacity leaves empty or drops is not. A classifier of documents does not count.
+    The embedding is a lookup, and biases and norms are too few to count. RWKV's attention is its recurrence.
+    Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
+    is attention. An encoder-decoder's token is one target with a source token beside it. Of a mixture of experts
+    those count that a token chooses: what a capacity leaves empty or drops is not. A classifier of documents does
+    not count.
     """
     found = {"projections": 0.0, "attention": 0.0, "head": _head_flops(model)}
-    if isinstance(model, Rwkv4):
-        found["projections"] = 2.0 * model.layers * (5 * model.embed**2 + 2 * model.embed * model.width)
+    if isinstance(model, Recurrent):
+        found["projections"] = 2.0 * sum(matrices for matrices, _ in _mixes(model))
+        found["attention"] = _recurrence(model)
     else:
         for layers, attentions, causal in _sides(model):
             for one in blocks(model.block, layers):
@@ -410,8 +439,9 @@ def _saved(experiment: Experiment) -> int:
     """Numbers a token leaves behind for the backward pass, over all layers."""
     model, remat = experiment.model, experiment.where.remat
     e = model.embed
-    if isinstance(model, Rwkv4):
-        each = {"none": 14 * e + 3 * model.width, "dots": 6 * e + model.width}
+    if isinstance(model, Recurrent):
+        inputs = {Rwkv4: 14, Rwkv5: 20, Rwkv6: 28, Rwkv7: 34}[type(model)]
+        each = {"none": inputs * e + 3 * model.width, "dots": 6 * e + model.width}
         return model.layers * each.get(remat, e)
     attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
     total = 0.0

@@ -7,10 +7,11 @@ from these (`layers`, `models`) do so by one `match` each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from jaxlm.config.block import Activation, Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
+from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
+from jaxlm.config.head import Head, Tied
 from jaxlm.config.position import Learned, Position, Rope
+from jaxlm.config.recurrent import Recurrent
 
 # --- token embeddings --------------------------------------------------------------------------------------
 
@@ -41,43 +42,6 @@ class Factorized:
 
 
 Embedding = Unchanged | Scaled | Normed
-
-# --- output heads ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tied:
-    """Logits by the token embedding's transpose (Press and Wolf 2017, arXiv:1608.05859)."""
-
-    softcap: float | None = None
-
-
-@dataclass(frozen=True)
-class Untied:
-    """Logits by a matrix of their own."""
-
-    softcap: float | None = None
-    bias: Literal["none", "all"] = "none"
-
-
-@dataclass(frozen=True)
-class Transformed:
-    """Logits by the token embedding's transpose of norm(activation(dense(x))), and a bias for each token (BERT).
-
-    The dense layer has as many outputs as the embedding has features, the norm is of the model's kind.
-    """
-
-    activation: Activation = "gelu"
-    bias: Literal["vocab", "all"] = "all"
-    """What has a bias: the logits only, or the dense layer too."""
-
-
-@dataclass(frozen=True)
-class NoHead:
-    """Hidden states are all there is: a sentence encoder, or one whose only scores are its classifier's."""
-
-
-Head = Tied | Untied | Transformed | NoHead
 
 # --- classifiers -------------------------------------------------------------------------------------------
 
@@ -167,18 +131,4 @@ class EncoderDecoder:
     dropout: float = 0.0
 
 
-@dataclass(frozen=True)
-class Rwkv4:
-    """A recurrent language model with linear attention (Peng et al. 2023, arXiv:2305.13048)."""
-
-    vocab: int = 32_000
-    embed: int = 512
-    layers: int = 8
-    width: int = 2048
-    """Features of the channel mix's hidden layer."""
-    norm: LayerNorm = LayerNorm()
-    head: Head = Untied()
-    dropout: float = 0.0
-
-
-Model = Decoder | Encoder | EncoderDecoder | Rwkv4
+Model = Decoder | Encoder | EncoderDecoder | Recurrent

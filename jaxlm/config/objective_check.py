@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model, Rwkv4
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.objective import (
     Autoregressive,
     FillInTheMiddle,
@@ -16,6 +16,7 @@ from jaxlm.config.objective import (
     Ul2,
 )
 from jaxlm.config.paths import leaves
+from jaxlm.config.recurrent import Rwkv4
 
 
 def objective_problems(objective: Objective, model: Model) -> Iterator[str]:

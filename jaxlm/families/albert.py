@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxlm.config.block import Block, Shared
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Encoder, Factorized, Transformed
+from jaxlm.config.head import Transformed
+from jaxlm.config.model import Encoder, Factorized
 from jaxlm.config.position import Learned
 from jaxlm.families import bert, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -12,7 +12,8 @@ from typing import Any
 
 from jaxlm.config.block import Activation, Attention, Block, LayerNorm, Plain, PostNorm
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Classifier, Encoder, Head, NoClassifier, NoHead, Normed, Transformed
+from jaxlm.config.head import Head, NoHead, Transformed
+from jaxlm.config.model import Classifier, Encoder, NoClassifier, Normed
 from jaxlm.config.position import Learned
 from jaxlm.families import tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, LayerNorm, Plain
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Normed, Tied, Untied
+from jaxlm.config.head import Tied, Untied
+from jaxlm.config.model import Decoder, Normed
 from jaxlm.config.position import Alibi
 from jaxlm.families import falcon
 from jaxlm.families.settings import Settings, agreed

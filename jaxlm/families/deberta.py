@@ -12,7 +12,8 @@ from typing import Any
 
 from jaxlm.config.block import Block, Plain
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Encoder, Transformed
+from jaxlm.config.head import Transformed
+from jaxlm.config.model import Encoder
 from jaxlm.config.position import Disentangled
 from jaxlm.families import bert, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Block, Plain
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Encoder, Transformed
+from jaxlm.config.head import Transformed
+from jaxlm.config.model import Encoder
 from jaxlm.config.position import Learned
 from jaxlm.families import bert, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Classifier, Encoder, Factorized, NoHead, Normed, Transformed
+from jaxlm.config.head import NoHead, Transformed
+from jaxlm.config.model import Classifier, Encoder, Factorized, Normed
 from jaxlm.config.position import Learned
 from jaxlm.families import bert, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, Gated, Pattern, PreNorm, Wiring, ZeroCentered
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Scaled, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder, Scaled
 from jaxlm.config.position import Rope
 from jaxlm.families import llama, rope
 from jaxlm.families.settings import Settings, agreed

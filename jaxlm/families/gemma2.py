@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, Gated, Pattern, Sandwich
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.families import gemma, llama, rope
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Table, entry

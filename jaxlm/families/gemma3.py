@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, EachHead, Gated, Pattern, Sandwich
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Interpolated, Rope, Unscaled
 from jaxlm.families import gemma, gemma2, qwen3, rope
 from jaxlm.families.settings import Settings, agreed

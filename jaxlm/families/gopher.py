@@ -7,7 +7,8 @@ square matrix of a layer: without it the printed counts do not come out, nor wit
 from __future__ import annotations
 
 from jaxlm.config.block import Attention, Block, Plain, RMSNorm
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import TransformerXl
 
 GOPHER = {

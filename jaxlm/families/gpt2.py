@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, LayerNorm, Plain
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Learned
 from jaxlm.families.settings import Settings, agreed
 from jaxlm.families.table import Entry, Part, Table, entry

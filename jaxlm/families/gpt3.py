@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jaxlm.config.block import Attention, Block, LayerNorm, Plain
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Learned
 
 SIZES = {

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.config.block import Attention, Block, LayerNorm, Plain
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Learned
 from jaxlm.families import gpt2
 from jaxlm.families.settings import Settings, agreed

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, LayerNorm, ParallelTwoNorms, Plain, PreNorm
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.head import Tied, Untied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Rope
 from jaxlm.families import rope
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, LayerNorm, Parallel, Plain
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Untied
+from jaxlm.config.head import Untied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Rope
 from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import Decoder, Encoder, Model
+from jaxlm.config.recurrent import Rwkv4
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
@@ -34,6 +35,7 @@ from jaxlm.families import (
     qwen3,
     qwen3_moe,
     roberta,
+    rwkv,
     starcoder2,
 )
 from jaxlm.families.table import Table
@@ -60,7 +62,7 @@ DECODERS = (
     starcoder2,
 )
 ENCODERS = (bert, roberta, distilbert, electra, albert, modernbert, deberta)
-ALL = DECODERS + ENCODERS
+ALL = (*DECODERS, *ENCODERS, rwkv)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and
 `OMITTED`, and some have `ALIASES`.
@@ -75,7 +77,7 @@ def family(model_type: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def table(kind: ModuleType, model: Decoder | Encoder) -> Table:
+def table(kind: ModuleType, model: Model) -> Table:
     """How a family names the tensors of a model that it has."""
     if callable(kind.TABLE):
         return kind.TABLE(model)
@@ -89,8 +91,12 @@ def families(model: Model) -> tuple[ModuleType, ...]:
             return DECODERS
         case Encoder():
             return ENCODERS
+        case Rwkv4():
+            return (rwkv,)
         case _:
-            raise UsageError(f"{type(model).__name__}: of all models only decoders and encoders are exchanged yet")
+            raise UsageError(
+                f"{type(model).__name__}: of all models only decoders, encoders and RWKV-4 are exchanged yet"
+            )
 
 
 def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, Gated, Mlp, NoNorm, PreNorm, QkNorm, RMSNorm, Wiring
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.head import Tied, Untied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Llama3, Rope
 from jaxlm.families import rope
 from jaxlm.families.settings import Settings, agreed

@@ -11,7 +11,8 @@ from typing import Any
 
 from jaxlm.config.block import Attention, Block, Gated, LayerNorm, Norm, NormedInput, Pattern, Unbiased
 from jaxlm.config.errors import UsageError
-from jaxlm.config.model import Encoder, Head, NoClassifier, Normed, Transformed
+from jaxlm.config.head import Head, Transformed
+from jaxlm.config.model import Encoder, NoClassifier, Normed
 from jaxlm.config.position import Rope
 from jaxlm.families import bert, rope, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed, named

@@ -7,7 +7,8 @@ either: here they are RMSNorm, as T5X has them. The paper's scale of initial emb
 from __future__ import annotations
 
 from jaxlm.config.block import Attention, Block, Gated, Parallel, RMSNorm
-from jaxlm.config.model import Decoder, Tied
+from jaxlm.config.head import Tied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Rope
 
 SIZES = {"8b": (32, 4096, 16), "62b": (64, 8192, 32), "540b": (118, 18_432, 48)}

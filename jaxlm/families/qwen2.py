@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.config.block import Attention, Block, Gated, RMSNorm
-from jaxlm.config.model import Decoder, Tied, Untied
+from jaxlm.config.head import Tied, Untied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Rope
 from jaxlm.families import llama
 from jaxlm.families.settings import Settings, agreed

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.config.block import Attention, Block, EachHead, Moe, RMSNorm
-from jaxlm.config.model import Decoder, Untied
+from jaxlm.config.head import Untied
+from jaxlm.config.model import Decoder
 from jaxlm.config.position import Rope
 from jaxlm.families import llama, qwen3
 from jaxlm.families.settings import Settings, agreed

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.config.model import Classifier, Encoder, NoHead, Transformed
+from jaxlm.config.head import NoHead, Transformed
+from jaxlm.config.model import Classifier, Encoder
 from jaxlm.config.position import Learned
 from jaxlm.families import bert, tasks
 from jaxlm.families.settings import ACTIVATIONS, Settings, agreed

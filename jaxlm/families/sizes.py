@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder, Encoder
+from jaxlm.config.model import Model
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
@@ -41,6 +41,7 @@ from jaxlm.families import (
     qwen3,
     qwen3_moe,
     roberta,
+    rwkv,
     starcoder2,
 )
 
@@ -72,11 +73,15 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "qwen3": (qwen3.qwen3, qwen3.SIZES),
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
     "roberta": (roberta.roberta, roberta.SIZES),
+    "rwkv4": (rwkv.rwkv4, rwkv.SIZES4),
+    "rwkv5": (rwkv.rwkv5, rwkv.SIZES5),
+    "rwkv6": (rwkv.rwkv6, rwkv.SIZES6),
+    "rwkv7": (rwkv.rwkv7, rwkv.SIZES7),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
 }
 """Family -> its sizes."""
 
-SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
+SIZES: dict[str, Callable[[], Model]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
@@ -92,7 +97,7 @@ SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
 }
 
 
-def size(name: str) -> Decoder | Encoder:
+def size(name: str) -> Model:
     """The model of a name. Raises UsageError that names the nearest."""
     if name not in SIZES:
         found = ", ".join(nearest(name, list(SIZES), 5))

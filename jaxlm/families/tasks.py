@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Classifier, Encoder, Head, NoClassifier, NoHead, Transformed
+from jaxlm.config.head import Head, NoHead, Transformed
+from jaxlm.config.model import Classifier, Encoder, NoClassifier
 from jaxlm.families.settings import Settings
 
 MASKED = "ForMaskedLM"

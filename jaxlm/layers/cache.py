@@ -129,7 +129,17 @@ class Wkv4:
     segment: Int[Array, "row"]
 
 
-LayerCache = Block | Wkv4
+@struct.dataclass
+class Wkv:
+    """A layer's whole past in RWKV-5, 6 and 7: the last inputs of its two mixes, and a matrix for each head."""
+
+    time_input: Float[Array, "row embed"]
+    channel_input: Float[Array, "row embed"]
+    state: Float[Array, "row heads key value"]
+    segment: Int[Array, "row"]
+
+
+LayerCache = Block | Wkv4 | Wkv
 
 
 @struct.dataclass

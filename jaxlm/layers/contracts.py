@@ -59,6 +59,7 @@ class Call:
     layout: Layout
     precision: Precision = Precision()
     attention: str = "auto"
+    recurrence: Literal["auto", "scan", "chunked"] = "auto"
     layers: Literal["scan", "unroll"] = "scan"
     remat: str = "none"
     pipeline: Pipeline = Pipeline()

@@ -13,10 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.recurrent import Recurrent
 from jaxlm.layers import remat
 from jaxlm.layers.cache import LayerCache
 from jaxlm.layers.contracts import Call, RowKeys
@@ -25,7 +26,8 @@ from jaxlm.layers.random import at
 from jaxlm.layers.taps import Report
 from jaxlm.parallel import pipeline
 
-Hidden = Float[Array, "row pos embed"]
+Hidden = PyTree
+"""The residual stream: [row, pos, embed], alone or with what else a layer hands to the next."""
 
 
 @runtime_checkable
@@ -225,7 +227,7 @@ def _run(
 
 
 def initial_stack(
-    kind: config.block.Layers | config.Rwkv4,
+    kind: config.block.Layers | Recurrent,
     layers: int,
     build: Callable[[Any, Initial], Layer],
     init: Initial,

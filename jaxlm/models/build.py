@@ -28,7 +28,7 @@ def build(model: Any, key: Key[Array, ""], precision: Precision = Precision()) -
             return initial_encoder(model, init)
         case config.EncoderDecoder():
             return initial_encoder_decoder(model, init)
-        case config.Rwkv4():
+        case config.Rwkv4() | config.Rwkv5() | config.Rwkv6() | config.Rwkv7():
             return initial_rwkv(model, init)
         case _:
             raise TypeError(f"{type(model).__name__} is not a model config")

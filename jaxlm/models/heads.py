@@ -45,7 +45,7 @@ def initial_embedding(vocab: int, embed: int, init: Initial) -> Weight:
 
 
 def initial_head(
-    kind: config.model.Head,
+    kind: config.head.Head,
     vocab: int,
     embed: int,
     init: Initial,
@@ -65,7 +65,7 @@ def initial_head(
             return Transform(dense, initial_norm(norm, features, init.dtype), jnp.zeros(vocab, init.dtype))
 
 
-def scorer(embedding: Weight, head: Head, kind: config.model.Head, call: Call) -> Scorer:
+def scorer(embedding: Weight, head: Head, kind: config.head.Head, call: Call) -> Scorer:
     """Hidden states -> scores over the vocabulary, soft-capped if the config says so, in the logits' format.
 
     The head is gathered here, once for every use. Raises UsageError where there is none.

@@ -79,7 +79,7 @@ def auxiliary(model: Model) -> Auxiliary:
     Raises UsageError when they disagree on coefficients or on what is balanced: a term has one of each.
     """
     match model:
-        case config.Rwkv4():
+        case config.Rwkv4() | config.Rwkv5() | config.Rwkv6() | config.Rwkv7():
             return NONE
         case config.EncoderDecoder():
             source, own = blocks(model.block, model.encoder_layers), blocks(model.block, model.decoder_layers)

@@ -9,8 +9,9 @@ from jaxlm.config.block import Gated
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
-from jaxlm.config.model import EncoderDecoder, Model, Rwkv4
+from jaxlm.config.model import EncoderDecoder, Model
 from jaxlm.config.numbers import divisors
+from jaxlm.config.recurrent import Recurrent
 from jaxlm.config.remat import NAMES
 
 Words = tuple[str, ...]
@@ -32,7 +33,7 @@ def recomputed(model: Model, remat: str, length: int) -> float:
     if remat in ("none", "full"):
         return float(remat == "full")
     again = flops["attention"] if "attention" not in remat.split("+") else 0.0
-    if remat == "dots" or isinstance(model, Rwkv4 | EncoderDecoder):
+    if remat == "dots" or isinstance(model, Recurrent | EncoderDecoder):
         return again / flops["forward"]
     for one in blocks(model.block, model.layers):
         wide, narrow = one.attention.heads * one.attention.head, one.attention.kv_heads * one.attention.head

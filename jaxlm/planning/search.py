@@ -27,10 +27,11 @@ from jaxlm.config.flops import (
     parameters,
     shape_of_mesh,
 )
-from jaxlm.config.model import EncoderDecoder, Model, Rwkv4
+from jaxlm.config.model import EncoderDecoder, Model
 from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
+from jaxlm.config.recurrent import Recurrent
 from jaxlm.planning.changes import HEADROOM, Words, changed, policies, recomputed, words
 from jaxlm.planning.findings import ROWS
 
@@ -163,7 +164,7 @@ def _experts(model: Model) -> int:
 
 
 def _mixtures(model: Model) -> list[Moe]:
-    some = [] if isinstance(model, Rwkv4) else every_block(model)
+    some = [] if isinstance(model, Recurrent) else every_block(model)
     return [one.mlp for one in some if isinstance(one.mlp, Moe)]
 
 
@@ -227,7 +228,7 @@ def _activations(experiment: Experiment, mesh: dict[str, int], again: float) -> 
     # so do a mixture's experts
     mixed = len(_mixtures(model)) / mesh["pipeline"]
     joined += (2 + again) * 2 * mixed * tokens / tensor * model.embed * (expert - 1)
-    if context == 1 or isinstance(model, Rwkv4):
+    if context == 1 or isinstance(model, Recurrent):
         return 0.0, joined
     # once forward, and backward with their gradients in twice the bytes
     width = sum(2 * one.attention.kv_heads * one.attention.head for one in every_block(model))

@@ -35,4 +35,5 @@ def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
     )
     model = load_parameters(run_dir, template)
     tokenizer = reopen(experiment.tokenizer, Path(run_dir) / "tokenizer")
-    return model, tokenizer, Call(layout, precision, attention=experiment.where.attention)
+    where = experiment.where
+    return model, tokenizer, Call(layout, precision, attention=where.attention, recurrence=where.recurrence)

@@ -58,8 +58,11 @@ def learning_rate(optimizer: Optimizer, steps: int) -> schedules.Value:
 
 
 def decays(name: str) -> bool:
-    """Whether weight decay applies: to kernels, embeddings among them; not to norms, biases and adapters."""
-    return name.rpartition(".")[2] == "kernel"
+    """Whether weight decay applies: to kernels, embeddings among them; not to norms, biases, adapters and the
+    narrow matrices in which a base is adapted to each token (RWKV-6 and 7).
+    """
+    *path, last = name.split(".")
+    return last == "kernel" and not (path and path[-1] in ("narrow", "wide"))
 
 
 def decay_mask(parameters: Any) -> Any:
@@ -75,9 +78,9 @@ def matrix(name: str, leaf: Any) -> MuonDimensionNumbers | None:
     *path, last = name.split(".")
     if last != "kernel" or "blocks" not in path:
         return None
-    heads = any(word in ("attention", "cross") for word in path)
+    heads = any(word in ("attention", "cross", "time") for word in path)
     match path[-1]:
-        case "query" | "key" | "value" if heads:  # embed -> (heads, head)
+        case "query" | "key" | "value" | "receptance" | "gate" if heads:  # embed -> (heads, head)
             axes = MuonDimensionNumbers((-3,), (-2, -1))
         case "out" if heads:  # (heads, head) -> embed
             axes = MuonDimensionNumbers((-3, -2), (-1,))

@@ -68,6 +68,7 @@ def make_call(experiment: Experiment, devices: Sequence[jax.Device] | None = Non
         layout=Layout(make_mesh(where.mesh, devices)),
         precision=PRECISIONS[experiment.precision],
         attention=where.attention,
+        recurrence=where.recurrence,
         layers=where.layers,
         remat=where.remat,
         pipeline=where.pipeline,

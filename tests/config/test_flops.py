@@ -22,6 +22,7 @@ from jaxlm.config import (
     Plain,
     PostNorm,
     Rwkv4,
+    Rwkv7,
     Untied,
 )
 from jaxlm.config.errors import UsageError
@@ -107,6 +108,25 @@ def test_flops_of_projections_are_twice_their_parameters():
     assert (
         flops["training"] == 3 * flops["forward"] == 3 * sum(flops[k] for k in ("projections", "attention", "head"))
     )
+
+
+def test_flops_of_recurrent_models():
+    """Matrices twice, and by hand what RWKV-7 does to a state of 64 x 64 in each of 12 heads."""
+    model = Rwkv7(65536, 768, 12, width=3072)
+    low = 2 * 768 * (64 + 64 + 128 + 32)
+    matrices = 12 * (4 * 768**2 + 2 * 768 * 3072 + low) - 2 * 768 * 32
+    state = 64 * 64
+    each = {
+        "decay": state,
+        "removal read": 2 * state,
+        "taken out": 2 * state,
+        "added": 2 * state,
+        "read": 2 * state,
+    }
+    flops = flops_per_token(model, 4096)
+    assert flops["projections"] == 2 * matrices
+    assert flops["attention"] == 12 * 12 * sum(each.values())
+    assert flops_per_token(RWKV, 4096)["attention"] == 0
 
 
 def test_a_window_counts_the_keys_it_leaves():

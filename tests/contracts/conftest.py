@@ -12,6 +12,7 @@ from jaxlm.adapters.lora import lora
 from jaxlm.layers.contracts import Tokens
 from jaxlm.models import build
 from jaxlm.quantize.int8 import int8
+from tests.tiny import random_model
 
 SMALL = {"vocab": 32, "embed": 16}
 ATTENTION = config.Attention(heads=4, kv_heads=2, head=4)
@@ -43,7 +44,15 @@ KINDS = {
         ),
     ),
     "recurrent": config.Rwkv4(**SMALL, layers=2, width=24),
+    "eagle": config.Rwkv5(**SMALL, layers=2, head_size=4, width=24),
+    "finch": config.Rwkv6(**SMALL, layers=2, head_size=4, width=24, mix_rank=2, decay_rank=4),
+    "goose": config.Rwkv7(
+        **SMALL, layers=3, head_size=4, width=24, decay_rank=4, rate_rank=4, value_rank=2, gate_rank=4
+    ),
 }
+RECURRENT = ("recurrent", "eagle", "finch", "goose")
+"""Their initial layers change nothing: here every parameter is random."""
+NIGHTLY = ("eagle", "finch")
 POSITIONS = {
     "relative_bias": dataclasses.replace(KINDS["encoder_decoder"], position=config.RelativeBias(buckets=8)),
     "shaw": dataclasses.replace(KINDS["decoder"], position=config.Shaw(clip=3)),
@@ -58,7 +67,7 @@ POSITIONS = {
     ),
 }
 """Those with parameters of their own in attention, or of which all layers share some."""
-GENERATES = ("decoder", "encoder_decoder", "mixture", "recurrent")
+GENERATES = ("decoder", "encoder_decoder", "mixture", *RECURRENT)
 
 
 def _adapted(model):
@@ -74,7 +83,8 @@ FORMS = {"plain": lambda model: model, "lora": _adapted, "int8": int8}
 
 @cache
 def make(kind: str, form: str = "plain"):
-    return FORMS[form](build((KINDS | POSITIONS)[kind], jax.random.key(0)))
+    model = (KINDS | POSITIONS)[kind]
+    return FORMS[form](random_model(model) if kind in RECURRENT else build(model, jax.random.key(0)))
 
 
 def pack(rows: int = 8, length: int = 12) -> Tokens:
@@ -87,7 +97,7 @@ def pack(rows: int = 8, length: int = 12) -> Tokens:
     return Tokens(ids, segments, positions)
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.nightly if k in NIGHTLY else ()) for k in KINDS])
 def kind(request) -> str:
     return request.param
 

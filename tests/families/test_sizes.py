@@ -40,6 +40,7 @@ from jaxlm.families import (
     qwen3,
     qwen3_moe,
     roberta,
+    rwkv,
     sizes,
     starcoder2,
 )
@@ -119,6 +120,23 @@ from tests.base import experiment
         (starcoder2.starcoder2("7b"), 7_173_923_840),
         (starcoder2.starcoder2("15b"), 15_957_889_024),
         (gpt_bigcode.starcoder_15b(), 15_517_456_384),
+        (rwkv.rwkv4("169m"), 169_342_464),
+        (rwkv.rwkv4("430m"), 430_397_440),
+        (rwkv.rwkv4("1.5b"), 1_515_106_304),
+        (rwkv.rwkv4("3b"), 2_984_627_200),
+        (rwkv.rwkv4("7b"), 7_392_649_216),
+        (rwkv.rwkv4("14b"), 14_148_597_760),
+        (rwkv.rwkv5("0.4b"), 461_721_600),
+        (rwkv.rwkv5("1.6b"), 1_577_754_624),
+        (rwkv.rwkv5("3b"), 3_062_999_040),
+        (rwkv.rwkv5("7b"), 7_518_044_160),
+        (rwkv.rwkv6("1.6b"), 1_599_873_024),
+        (rwkv.rwkv6("3b"), 3_099_863_040),
+        (rwkv.rwkv6("7b"), 7_635_746_816),
+        (rwkv.rwkv7("0.1b"), 191_034_624),
+        (rwkv.rwkv7("0.4b"), 450_767_872),
+        (rwkv.rwkv7("1.5b"), 1_527_404_544),
+        (rwkv.rwkv7("2.9b"), 2_947_735_040),
         (gpt2.gpt2("124m"), 124_439_808),
         (gpt2.gpt2("355m"), 354_823_168),
         (gpt2.gpt2("774m"), 774_030_080),
@@ -175,6 +193,25 @@ def test_papers(model, billions):
     """Within 1 % of what is printed, or what is printed when rounded to as many digits."""
     count, digits = parameters(model)["total"] / 1e9, len(billions.partition(".")[2])
     assert count == pytest.approx(float(billions), rel=0.01) or f"{count:.{digits}f}" == billions
+
+
+def test_rwkv_by_the_papers_formulas():
+    """Of D features, L layers and V tokens, as arXiv:2305.13048 and arXiv:2404.05892 print them."""
+    for make, found, per_layer in (
+        (rwkv.rwkv4, rwkv.SIZES4, 11),
+        (rwkv.rwkv5, rwkv.SIZES5, 14),
+        (rwkv.rwkv6, dict(list(rwkv.SIZES6.items())[:2]), 464),
+    ):
+        for size, (layers, embed, *_) in found.items():
+            model = make(size)
+            formula = 13 * embed**2 * layers + per_layer * embed * layers + 4 * embed + 2 * embed * model.vocab
+            assert parameters(model)["total"] == formula
+
+
+@pytest.mark.parametrize("model", [rwkv.rwkv4("14b"), rwkv.rwkv5("7b"), rwkv.rwkv6("7b"), rwkv.rwkv7("2.9b")])
+def test_rwkv_is_built_as_counted(model):
+    built = jax.eval_shape(lambda: build(model, jax.random.key(0)))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(built)) == parameters(model)["total"]
 
 
 def test_what_is_printed_otherwise():

@@ -26,8 +26,8 @@ ONE, SPREAD = (Mesh(), 1), (Mesh(fsdp=2, tensor=2), 8)
 """Mesh and devices: data 2, fsdp 2 and tensor 2 are the eight."""
 BATCH, LENGTH = 8, 16
 KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
-WITHOUT = {"tpu": ("bloom", *ENCODERS), "cuda": ("bloom", "gemma2", *ENCODERS)}
-"""Kernels of attention take no bias of the scores and are causal, and cuDNN's take no soft cap."""
+WITHOUT = {"tpu": ("bloom", "rwkv", *ENCODERS), "cuda": ("bloom", "gemma2", "rwkv", *ENCODERS)}
+"""Kernels of attention take no bias of the scores and are causal, and cuDNN's take no soft cap; RWKV has none."""
 ORDINARY = ("gpt_bigcode", "bloom", "bert")
 """With parts that no other test spreads over devices: a lone key and value head, ALiBi, a head with a transform."""
 

@@ -58,6 +58,7 @@ TOLD = {
     | {"position_buckets": 4, "norm_rel_ebd": "layer_norm"},
     "albert": BERT | {"embedding_size": 16},
     "electra": BERT | {"embedding_size": 16},
+    "rwkv": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 """model_type -> config.json; a family without one is missed by `test_decoding.py`."""
@@ -73,5 +74,7 @@ ENCODERS = tuple(name for name in TOLD if isinstance(kind(name), config.Encoder)
 
 def windows(model: config.Decoder | config.Encoder) -> set[int | None]:
     """Windows of a model's layers."""
+    if isinstance(model, config.Rwkv4):
+        return {None}
     blocks = getattr(model.block, "period", (model.block,))
     return {block.attention.window for block in blocks}

@@ -53,6 +53,7 @@ def task(kind, name):
     return {"architectures": [f"{kind}{name}"]}
 
 
+RWKV = {"vocab_size": 71, "hidden_size": 48, "num_hidden_layers": 3, "context_length": 128, "rescale_every": 0}
 CASES = {
     "llama": ("Llama", LLAMA),
     "llama, tied, biases": (
@@ -144,6 +145,8 @@ CASES = {
     "falcon, alibi, one head": ("Falcon", SEQUENTIAL | {"activation": "gelu_pytorch_tanh", "bias": False}),
     "bloom": ("Bloom", BLOOM),
     "bloom, odd": ("Bloom", BLOOM | {"n_head": 6, "n_layer": 1, "layer_norm_epsilon": 1e-3}),
+    "rwkv": ("Rwkv", RWKV),
+    "rwkv, tied, narrow": ("Rwkv", RWKV | {"tie_word_embeddings": True, "intermediate_size": 40}),
     "gpt2": ("GPT2", GPT2),
     "gpt2, narrow": ("GPT2", GPT2 | {"n_inner": 40, "n_head": 3, "n_layer": 1}),
     "bert": ("Bert", BERT | task("Bert", "ForMaskedLM")),

@@ -11,6 +11,8 @@ from jaxlm.layers.norms import RMSNorm, ZeroCentered
 
 def controls(model):
     """Models that are wrong in one place: the reference must tell them apart."""
+    if isinstance(model.config, config.Rwkv4):
+        return recurrent(model)
     found, position = {}, model.position
     match model.config.position:
         case config.Rope(theta):
@@ -73,6 +75,25 @@ def of_encoders(model):
             wrong = own.replace(config=dataclasses.replace(own.config, hidden=other))
             found["activation of the classifier"] = model.replace(classifier=wrong)
     return found
+
+
+def recurrent(model):
+    """An RWKV-4 without a norm, with shifts the other way around, or with decays and bonuses of others."""
+    (layer,) = model.blocks.period
+    shift, decay = layer.key_shift, layer.decay
+    other = jnp.flip(decay.log_decay, -1)
+    changes = {
+        "shift the other way around": {"key_shift": shift.replace(mix=1 - shift.mix)},
+        "decays of other features": {"decay": decay.replace(log_decay=other)},
+        "no bonus": {"decay": decay.replace(bonus=jnp.zeros_like(decay.bonus))},
+        "key and receptance": {"key": layer.receptance, "receptance": layer.key},
+    }
+    found = {
+        what: model.replace(blocks=model.blocks.replace(period=(layer.replace(**change),)))
+        for what, change in changes.items()
+    }
+    embedding_norm = model.embedding_norm.replace(scale=jnp.flip(model.embedding_norm.scale))
+    return found | {"norm of tokens": model.replace(embedding_norm=embedding_norm)}
 
 
 def more_experts(block):

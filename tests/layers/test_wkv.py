@@ -25,9 +25,9 @@ def direct(key, value, starts=NEVER):
     return out
 
 
-def run(key, value, starts=NEVER, padding=NEVER, state=None):
+def run(key, value, starts=NEVER, padding=NEVER, state=None, form="scan"):
     state = WkvState.empty(ROWS, EMBED) if state is None else state
-    return wkv4(*(jnp.asarray(x) for x in (DECAY, BONUS, key, value, starts, padding)), state)
+    return wkv4(*(jnp.asarray(x) for x in (DECAY, BONUS, key, value, starts, padding)), state, form)
 
 
 def test_the_direct_sum():

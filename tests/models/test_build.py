@@ -8,10 +8,10 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import parameters
-from jaxlm.layers.axes import shardings
+from jaxlm.layers.axes import fitted, shardings
 from jaxlm.layers.names import flatten
 from jaxlm.models.build import build, build_sharded
-from tests.tiny import CALL, GLOBAL, KINDS, LOCAL, SIZES, layout, random_model
+from tests.tiny import CALL, GLOBAL, KINDS, LOCAL, NAMES, SIZES, layout, random_model
 
 KEY = jax.random.key(3)
 
@@ -57,7 +57,7 @@ def test_sharded_is_the_same_and_really_is_sharded(mesh):
     assert shards["blocks.period.0.mlp.down.kernel"] == (2, 32 // tensor, 16 // fsdp)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_closed_forms_count_every_leaf(name):
     model = jax.eval_shape(lambda: build(KINDS[name], KEY))
     assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(KINDS[name])["total"]
@@ -84,10 +84,10 @@ def test_a_norm_over_all_heads_is_an_rms_norm():
         jax.eval_shape(lambda: build(config.Decoder(**SIZES, block=block, norm=config.LayerNorm()), KEY))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_leaf_has_a_place(name):
     model = jax.eval_shape(lambda: build(KINDS[name], KEY))
-    places = flatten(shardings(model, layout(fsdp=2, tensor=2)))
+    places = flatten(shardings(model, fitted(layout(fsdp=2, tensor=2), model)))
     assert places.keys() == flatten(model).keys()
     matrices = [key for key in places if key.endswith(".kernel") and "position" not in key]
     assert all("fsdp" in str(places[key].spec) for key in matrices), "every matrix is stored in shards"

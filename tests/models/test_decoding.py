@@ -12,7 +12,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Tokens
 from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
 
-NAMES = ("decoder", "wired", "encoder_decoder", "rwkv4")
+NAMES = ("decoder", "wired", "encoder_decoder", "rwkv4", "rwkv7", pytest.param("rwkv6", marks=pytest.mark.nightly))
 ROWS, LENGTH, CHUNKS = 3, 10, (5, 1, 3, 1)
 
 
@@ -95,7 +95,7 @@ def test_unstacked_layers_decode_the_same():
 
 def test_what_a_model_cannot_do_it_refuses_by_name():
     inputs = tokens(random_ids(1, 2))
-    encoder, decoder, rwkv = (random_model(KINDS[name]) for name in ("encoder", "decoder", "rwkv4"))
+    encoder, decoder, rwkv = (random_model(KINDS[name]) for name in ("encoder", "decoder", "rwkv7"))
     with pytest.raises(UsageError, match="does not generate"):
         encoder.empty_cache(1, 2, CALL)
     with pytest.raises(UsageError, match="neither a cache nor a memory"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import config
-from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
+from tests.tiny import CALL, KINDS, NAMES, random_ids, random_model, tokens
 
 ROWS, LENGTH, PACKED = 3, 5, 12
 FIRST, SECOND, FIRST_SOURCE, SECOND_SOURCE = (random_ids(ROWS, LENGTH, seed) for seed in range(4))
@@ -33,7 +33,7 @@ def tolerance(wanted):
     return 2e-5 * max(1, np.std(wanted))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_packed_and_padded_is_alone(name):
     alone = [run(name, tokens(d), tokens(s)) for d, s in ((FIRST, FIRST_SOURCE), (SECOND, SECOND_SOURCE))]
 
@@ -50,7 +50,7 @@ def test_packed_and_padded_is_alone(name):
     assert np.abs(joined[:, LENGTH : 2 * LENGTH] - alone[1]).max() > 100 * tolerance(alone[1])
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_do_not_meet(name):
     order = np.array([2, 0, 1])
     wanted = run(name, tokens(FIRST), tokens(FIRST_SOURCE))
@@ -58,7 +58,7 @@ def test_rows_do_not_meet(name):
     assert np.abs(got - wanted[order]).max() <= tolerance(wanted)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_who_sees_whom(name):
     """Causal models: a token changes nothing before it. Encoders: it changes everything."""
     changed = LONG.copy()

@@ -12,7 +12,7 @@ from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import flatten, partition
 from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.step import make_gradient
-from tests.tiny import CALL, KINDS, close, layout, packed_batch, random_model
+from tests.tiny import CALL, KINDS, NAMES, close, layout, packed_batch, random_model
 
 OBJECTIVE = Prediction(chunks=5)
 
@@ -62,7 +62,15 @@ def test_two_stacks_unrolled():
     np.testing.assert_allclose(value, reference(name)[0][0], rtol=2e-6)
 
 
-MESHES = [("decoder", {"fsdp": 8}), ("decoder", {}), *((name, {"fsdp": 2, "tensor": 2}) for name in KINDS)]
+SPREAD = {"fsdp": 2, "tensor": 2}
+MESHES = [
+    ("decoder", {"fsdp": 8}),
+    ("decoder", {}),
+    *(
+        pytest.param(name, SPREAD, marks=pytest.mark.nightly if name in ("rwkv6", "rwkv7") else ())
+        for name in KINDS
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "mesh"), MESHES)
@@ -85,7 +93,7 @@ def test_eight_devices(name, mesh):
             )
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_program_a_device(name):
     """As in training: devices join their tokens for heads, features and scores, and sum gradients themselves."""
     model, batch = arguments(name)

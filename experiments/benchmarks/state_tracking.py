@@ -1,0 +1,133 @@
+"""Do RWKV-7 and a transformer of its size track a state: the word problem of S3.
+
+    python experiments/benchmarks/state_tracking.py [--seeds 3] [--steps 2400]
+
+Words are random permutations of three things; at each of them the model is to say what all so far come to (the
+word problem of a group, Merrill et al. 2024, arXiv:2404.08819). Trained on words of up to 32, tested at the last
+letter of words of 64. Each seed draws weights and words of its own. RWKV-7 takes out twice what it finds
+(`model.removal`): without a change of sign no layer keeps a parity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxlm import config
+from jaxlm.config.flops import parameters
+from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.logprob import log_probability
+from jaxlm.models import build
+from jaxlm.parallel.layout import single_device
+from jaxlm.train import optimizers
+
+GROUP = list(itertools.permutations(range(3)))
+TABLE = np.array([[GROUP.index(tuple(a[i] for i in b)) for b in GROUP] for a in GROUP])
+"""[a, b] is a after b."""
+ROWS, TEST, TESTED = 64, 64, 512
+STAGES = (4, 8, 16, 32)
+"""Lengths of words in training, each for a share of the steps: a short word's last state is learned first."""
+TRAIN = STAGES[-1]
+EMBED, LAYERS = 64, 2
+MODELS = {
+    "rwkv7": config.Rwkv7(
+        vocab=8,
+        embed=EMBED,
+        layers=LAYERS,
+        head_size=32,
+        width=4 * EMBED,
+        decay_rank=16,
+        rate_rank=16,
+        value_rank=8,
+        gate_rank=16,
+        removal=2.0,
+    ),
+    "transformer": config.Decoder(
+        vocab=8,
+        embed=EMBED,
+        layers=LAYERS,
+        block=config.Block(config.Attention(2, 2, 32), config.Gated(192)),
+        head=config.Untied(),
+    ),
+}
+CALL = Call(single_device(), layers="unroll")
+
+
+def words(rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Letters, and what those up to each of them come to."""
+    letters = rng.integers(0, len(GROUP), (rows, length))
+    states = np.empty_like(letters)
+    state = np.zeros(rows, int)
+    for place in range(length):
+        state = states[:, place] = TABLE[letters[:, place], state]
+    return letters, states
+
+
+def scores(model: object, letters: jax.Array) -> jax.Array:
+    """Of every state at every letter."""
+    places = jnp.broadcast_to(jnp.arange(letters.shape[1])[None], letters.shape)
+    inputs = Tokens(letters, jnp.ones_like(letters), places)
+    return model.logits(model(inputs, CALL).hidden, CALL)
+
+
+def loss(model: object, letters: jax.Array, states: jax.Array) -> jax.Array:
+    """Mean negative log-probability of the right states."""
+    right, _ = log_probability(scores(model, letters), states, CALL.layout)
+    return -jnp.mean(right)
+
+
+def accuracy(predict: object, model: object, length: int, seed: int) -> float:
+    """Share of words whose last state is right."""
+    letters, states = words(np.random.default_rng([seed, length]), TESTED, length)
+    found = np.asarray(predict(model, jnp.asarray(letters))).argmax(-1)
+    return float((found[:, -1] == states[:, -1]).mean())
+
+
+def trained(kind: object, seed: int, steps: int, peak: float) -> tuple[float, float, float, float]:
+    """(Last loss, accuracy at words of 32 and of 64, seconds)."""
+    schedule = config.Linear(peak=peak, warmup=100, final=0.05)
+    optimizer = optimizers.build(config.AdamW(schedule, b2=0.99, decay=0.01), steps)
+    model = jax.jit(lambda: build(kind, jax.random.key(seed)))()
+    state, began, rng = optimizer.init(model), time.perf_counter(), np.random.default_rng(seed)
+
+    @jax.jit
+    def step(model: object, state: object, letters: jax.Array, states: jax.Array) -> tuple:
+        value, gradients = jax.value_and_grad(loss)(model, letters, states)
+        scale = jnp.minimum(1.0, 1.0 / optax.global_norm(gradients))
+        updates, state = optimizer.update(jax.tree.map(lambda g: scale * g, gradients), state, model)
+        return optax.apply_updates(model, updates), state, value
+
+    for number in range(steps):
+        letters, states = words(rng, ROWS, STAGES[len(STAGES) * number // steps])
+        model, state, value = step(model, state, jnp.asarray(letters), jnp.asarray(states))
+        if number % 100 == 99:
+            print(f"    step {number + 1}: loss {float(value):.3f}", flush=True)
+    predict = jax.jit(scores)
+    found = (accuracy(predict, model, length, seed) for length in (TRAIN, TEST))
+    return float(value), *found, time.perf_counter() - began
+
+
+def main() -> None:
+    """Prints a line for each model and seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--peak", type=float, default=3e-3)
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
+    asked = parser.parse_args()
+    print(f"{'model':<14}{'parameters':>10}{'seed':>6}{'loss':>8}{'at 32':>8}{'at 64':>8}{'s':>6}")
+    for name in asked.models:
+        for seed in range(asked.seeds):
+            value, near, far, spent = trained(MODELS[name], seed, asked.steps, asked.peak)
+            count = parameters(MODELS[name])["total"]
+            print(f"{name:<14}{count:>10,}{seed:>6}{value:>8.3f}{near:>8.1%}{far:>8.1%}{spent:>6.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
