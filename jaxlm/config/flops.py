@@ -231,7 +231,7 @@ def parameters(model: Model) -> dict[str, int]:
             }
             found["positions"] = len(_sides(model)) * buckets * max(heads, default=0)
     found |= _stack(model)
-    if not isinstance(model, Rwkv4) and getattr(model.position, "vectors", "") == "normed":
+    if not isinstance(model, Recurrent) and getattr(model.position, "vectors", "") == "normed":
         found["norms"] += _norm(model.norm, model.embed)
     if isinstance(model, Decoder | Encoder):
         match model.embedding:
@@ -425,7 +425,7 @@ def gathered_bytes(experiment: Experiment, devices: int) -> float:
     found = parameters(model)
     layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
     layers -= experts(model) - experts(model) // mesh["expert"]
-    if not isinstance(model, Rwkv4):
+    if not isinstance(model, Recurrent):
         layers *= len(every_block(model)) // len(_distinct(model))  # what layers share is gathered for each
     ends = sum(found.get(name, 0) for name in OUTSIDE)
     if isinstance(model.head, Tied | Transformed):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxlm.config.block import Activation
+
 
 @dataclass(frozen=True)
 class Tied:

@@ -7,6 +7,7 @@ from these (`layers`, `models`) do so by one `match` each.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
 from jaxlm.config.head import Head, Tied

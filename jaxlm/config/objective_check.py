@@ -16,7 +16,7 @@ from jaxlm.config.objective import (
     Ul2,
 )
 from jaxlm.config.paths import leaves
-from jaxlm.config.recurrent import Rwkv4
+from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 
 
 def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
@@ -38,7 +38,7 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
     match objective, model:
         case MaskedLm(), Decoder() | EncoderDecoder():
             yield f"objective is {name}: a {kind}'s causal mask hides what follows a token; choose model:encoder"
-        case MaskedLm(), Rwkv4():
+        case MaskedLm(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
             yield f"objective is {name}: a {kind} reads from left to right only; choose model:encoder"
         case ((Autoregressive() | FillInTheMiddle()), Encoder()):
             yield f"model is an Encoder: it sees the tokens that {name} asks for; choose model:decoder"
@@ -47,5 +47,8 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
                 f"model is an EncoderDecoder: {name} has nothing for its encoder to read; choose model:decoder, or "
                 "objective:span_corruption"
             )
-        case ((SpanCorruption() | Ul2() | Infilling() | PrefixLm()), (Decoder() | Encoder() | Rwkv4())):
+        case (
+            (SpanCorruption() | Ul2() | Infilling() | PrefixLm()),
+            (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
+        ):
             yield f"objective is {name}: it has two sides, and a {kind} has one; choose model:encoder_decoder"

@@ -45,7 +45,7 @@ from jaxlm.families import (
     starcoder2,
 )
 
-FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]] = {
+FAMILIES: dict[str, tuple[Callable[[str], Model], Mapping[str, Any]]] = {
     "albert": (albert.albert, albert.SIZES),
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
