@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder, Encoder, Model
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
@@ -27,6 +27,7 @@ from jaxlm.families import (
     llama,
     mixtral,
     modernbert,
+    mt5,
     olmo2,
     opt,
     phi3,
@@ -35,6 +36,7 @@ from jaxlm.families import (
     qwen3_moe,
     roberta,
     starcoder2,
+    t5,
 )
 from jaxlm.families.table import Table
 
@@ -60,7 +62,8 @@ DECODERS = (
     starcoder2,
 )
 ENCODERS = (bert, roberta, distilbert, electra, albert, modernbert, deberta)
-ALL = DECODERS + ENCODERS
+ENCODER_DECODERS = (t5, mt5)
+ALL = DECODERS + ENCODERS + ENCODER_DECODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and
 `OMITTED`, and some have `ALIASES`.
@@ -75,7 +78,7 @@ def family(model_type: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def table(kind: ModuleType, model: Decoder | Encoder) -> Table:
+def table(kind: ModuleType, model: Decoder | Encoder | EncoderDecoder) -> Table:
     """How a family names the tensors of a model that it has."""
     if callable(kind.TABLE):
         return kind.TABLE(model)
@@ -89,8 +92,10 @@ def families(model: Model) -> tuple[ModuleType, ...]:
             return DECODERS
         case Encoder():
             return ENCODERS
+        case EncoderDecoder():
+            return ENCODER_DECODERS
         case _:
-            raise UsageError(f"{type(model).__name__}: of all models only decoders and encoders are exchanged yet")
+            raise UsageError(f"{type(model).__name__}: of all models only transformers are exchanged yet")
 
 
 def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleType, dict[str, Any]]:

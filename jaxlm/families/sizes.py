@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.model import Decoder, Encoder
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder
 from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
@@ -33,6 +33,7 @@ from jaxlm.families import (
     llama,
     mixtral,
     modernbert,
+    mt5,
     olmo2,
     opt,
     palm,
@@ -42,9 +43,11 @@ from jaxlm.families import (
     qwen3_moe,
     roberta,
     starcoder2,
+    t5,
 )
 
-FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]] = {
+Sized = Decoder | Encoder | EncoderDecoder
+FAMILIES: dict[str, tuple[Callable[[str], Sized], Mapping[str, Any]]] = {
     "albert": (albert.albert, albert.SIZES),
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
@@ -52,6 +55,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "deberta-v3": (deberta.deberta_v3, deberta.SIZES),
     "electra": (electra.electra, electra.SIZES),
     "falcon": (falcon.falcon, falcon.SIZES),
+    "flan-t5": (t5.t5_1_1, t5.NEWER),
     "gemma": (gemma.gemma, gemma.SIZES),
     "gemma2": (gemma2.gemma2, gemma2.SIZES),
     "gemma3": (gemma3.gemma3, gemma3.SIZES),
@@ -63,6 +67,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "llama3": (llama.llama3, llama.LLAMA3),
     "llama3.2": (llama.llama32, llama.LLAMA32),
     "mixtral": (mixtral.mixtral, mixtral.SIZES),
+    "mt5": (mt5.mt5, mt5.SIZES),
     "modernbert": (modernbert.modernbert, modernbert.SIZES),
     "olmo2": (olmo2.olmo2, olmo2.SIZES),
     "opt": (opt.opt, opt.SIZES),
@@ -73,10 +78,12 @@ FAMILIES: dict[str, tuple[Callable[[str], Decoder | Encoder], Mapping[str, Any]]
     "qwen3-moe": (qwen3_moe.qwen3_moe, qwen3_moe.SIZES),
     "roberta": (roberta.roberta, roberta.SIZES),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
+    "t5": (t5.t5, t5.SIZES),
+    "t5.1.1": (t5.t5_1_1, t5.NEWER),
 }
 """Family -> its sizes."""
 
-SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
+SIZES: dict[str, Callable[[], Sized]] = {
     f"{family}-{size}": partial(make, size) for family, (make, sizes) in FAMILIES.items() for size in sizes
 } | {
     "chinchilla-70b": gopher.chinchilla_70b,
@@ -92,7 +99,7 @@ SIZES: dict[str, Callable[[], Decoder | Encoder]] = {
 }
 
 
-def size(name: str) -> Decoder | Encoder:
+def size(name: str) -> Sized:
     """The model of a name. Raises UsageError that names the nearest."""
     if name not in SIZES:
         found = ", ".join(nearest(name, list(SIZES), 5))

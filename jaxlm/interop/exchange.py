@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -165,12 +166,12 @@ def save(
 def correspondence(entries: Table, model: Any) -> list[Held]:
     """Every tensor of theirs that a model (or its shapes) has. Raises ValueError for a parameter without one."""
     leaves = flatten(model)
-    layers = list(enumerate(model.blocks.places()))
     found: list[Held] = []
     for entry in entries:
-        repeated = any(LAYER in part.name for part in entry.parts)
-        for number, (path, place) in layers if repeated else [(0, ("", None))]:
-            names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]
+        stack = next((part.name.split(f".{LAYER}")[0] for part in entry.parts if LAYER in part.name), None)
+        layers = [("", None)] if stack is None else operator.attrgetter(stack)(model).places()
+        for number, (path, place) in enumerate(layers):
+            names = [part.name.replace(LAYER, path) for part in entry.parts]
             if not any(name in leaves for name in names):
                 continue
             at = () if place is None else (place,)
