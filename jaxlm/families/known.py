@@ -10,6 +10,7 @@ from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
+    bart,
     bert,
     bloom,
     codegen,
@@ -62,11 +63,11 @@ DECODERS = (
     starcoder2,
 )
 ENCODERS = (bert, roberta, distilbert, electra, albert, modernbert, deberta)
-ENCODER_DECODERS = (t5, mt5)
+ENCODER_DECODERS = (t5, mt5, bart)
 ALL = DECODERS + ENCODERS + ENCODER_DECODERS
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and
-`OMITTED`, and some have `ALIASES`.
+`OMITTED`, and some have `ALIASES` or `ZERO`.
 """
 
 

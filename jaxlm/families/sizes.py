@@ -14,6 +14,7 @@ from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
+    bart,
     bert,
     bloom,
     codegen,
@@ -49,6 +50,7 @@ from jaxlm.families import (
 Sized = Decoder | Encoder | EncoderDecoder
 FAMILIES: dict[str, tuple[Callable[[str], Sized], Mapping[str, Any]]] = {
     "albert": (albert.albert, albert.SIZES),
+    "bart": (bart.bart, bart.SIZES),
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),

@@ -136,10 +136,10 @@ def like_t5(told: Settings, stem: str, mlp: str, *, tied: bool) -> EncoderDecode
     return model
 
 
-def expect_generation(told: Settings, stem: str) -> None:
+def expect_generation(told: Settings, stem: str, *others: str) -> None:
     """Raises Failure where `architectures` names another task than writing text."""
     name = (told.take("architectures", None) or [f"{stem}ForConditionalGeneration"])[0]
-    known = [f"{stem}ForConditionalGeneration", f"{stem}WithLMHeadModel"]
+    known = [f"{stem}ForConditionalGeneration", f"{stem}WithLMHeadModel", *others]
     if name not in known:
         raise Failure(f"config.json: architectures names {name!r}, and only {known[0]} is known here")
 

@@ -92,6 +92,7 @@ def load(source: Path | Source, layout: Layout, precision: Precision = Precision
     leaves = flatten(abstract)
     held = correspondence(table(kind, config), abstract)
     theirs = _checked(kind, held, leaves, tensors, source.path)
+    _check_zeros(kind, tensors, source.path)
     places = flatten(shardings(abstract, layout))
     sources = {leaf: (one, number) for one in held for number, leaf in enumerate(one.leaves)}
 
@@ -204,6 +205,13 @@ def _checked(
     if problems := differences(wanted, given):
         raise Failure(f"{directory} does not fit its config.json:\n{listed(problems, len(problems))}")
     return {name: whole[name] for name in wanted}
+
+
+def _check_zeros(kind: ModuleType, tensors: Tensors, directory: Path) -> None:
+    """Raises Failure where a tensor that nothing here holds is not zero."""
+    for name in tensors.shapes:
+        if name.removeprefix(kind.OMITTED) in getattr(kind, "ZERO", ()) and np.any(tensors.read(name)):
+            raise Failure(f"{directory}: {name} is not zero, and nothing else is known here")
 
 
 def _own_name(name: str, left_out: str, kind: ModuleType, wanted: Mapping[str, Any]) -> str:
