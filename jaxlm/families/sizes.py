@@ -57,7 +57,6 @@ FAMILIES: dict[str, tuple[Callable[[str], Sized], Mapping[str, Any]]] = {
     "deberta-v3": (deberta.deberta_v3, deberta.SIZES),
     "electra": (electra.electra, electra.SIZES),
     "falcon": (falcon.falcon, falcon.SIZES),
-    "flan-t5": (t5.t5_1_1, t5.NEWER),
     "gemma": (gemma.gemma, gemma.SIZES),
     "gemma2": (gemma2.gemma2, gemma2.SIZES),
     "gemma3": (gemma3.gemma3, gemma3.SIZES),

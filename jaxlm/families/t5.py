@@ -52,7 +52,7 @@ def t5(size: str) -> EncoderDecoder:
 
 
 def t5_1_1(size: str) -> EncoderDecoder:
-    """small to xxl of version 1.1: 76,961,152, 247,577,856, 783,150,080, 2,849,757,184, 11,135,332,352 parameters."""
+    """small to xxl of 1.1 and FLAN: 76,961,152, 247,577,856, 783,150,080, 2,849,757,184, 11,135,332,352 parameters."""
     return newer(size, VOCAB)
 
 

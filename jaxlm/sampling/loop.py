@@ -275,8 +275,9 @@ def _padded(x: Struct) -> Struct:
         widths = [(0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)]
         return (jnp if isinstance(leaf, jax.Array) else np).pad(leaf, widths)
 
-    names = {field.name for field in dataclasses.fields(x)} - {"adapters", "terms"}
-    return dataclasses.replace(x, **{name: pad(getattr(x, name)) for name in names})
+    leaves = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+    leaves = {name: leaf for name, leaf in leaves.items() if name not in ("adapters", "terms") and leaf is not None}
+    return dataclasses.replace(x, **{name: pad(leaf) for name, leaf in leaves.items()})
 
 
 def check_positions(model: Model, longest: int) -> None:

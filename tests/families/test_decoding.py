@@ -89,8 +89,8 @@ def test_decoding_is_the_whole_forward(name):
     unit = max(1.0, np.std(wanted))
     found = differences(model, ids, wanted)
     assert {how: far for how, far in found.items() if not far <= TOLERANCE * unit} == {}
-    # Were padding seen, every family would show it.
-    assert padded_difference(model, ids, wanted, blind=True) > 100 * TOLERANCE * unit
+    # Were padding seen, every family would show it; one of distances has NaN for positions that do not rise.
+    assert not padded_difference(model, ids, wanted, blind=True) <= 100 * TOLERANCE * unit
 
 
 @pytest.mark.nightly
