@@ -1,6 +1,6 @@
 """BART (Lewis et al. 2019, arXiv:1910.13461): sizes, settings, tensors.
 
-Published files hold biases of the scores that are no parameters and all zero: they are not kept, and a file in which
+Published files hold biases of the scores that are no parameters and all zero: they are not kept, and a file where
 one is not zero is refused.
 """
 
@@ -20,8 +20,8 @@ from jaxlm.families.table import Table, entry, norms
 
 MODEL_TYPES = ("bart",)
 OTHER = (
-    "this model is no BART: one kind of block, plain, a norm after each sum and of the embedding, a table of learned "
-    "positions for each half, LayerNorm, biases, a tied head, BOS before a source"
+    "this model is no BART: one kind of block, plain, a norm after each sum and the embedding, learned positions "
+    "with a table for each half, LayerNorm, biases, a tied head, BOS before a source"
 )
 SIZES = {"base": (6, 768, 12), "large": (12, 1024, 16)}
 """Size -> layers of each half, features, heads."""

@@ -44,15 +44,20 @@ START = 0
 
 
 def t5(size: str) -> EncoderDecoder:
-    """small to 11b of version 1.0: 60,506,624, 222,903,552, 737,668,096, 2,851,598,336, 11,307,321,344 parameters."""
+    """small to 11b of version 1.0.
+
+    60,506,624, 222,903,552, 737,668,096, 2,851,598,336 and 11,307,321,344 parameters.
+    """
     layers, embed, heads, head, width = SIZES[size]
-    return _model(
-        VOCAB, embed, (layers, layers), Attention(heads, heads, head, scale=1.0), Plain(width, "relu"), scaled(embed)
-    )
+    attention = Attention(heads, heads, head, scale=1.0)
+    return _model(VOCAB, embed, (layers, layers), attention, Plain(width, "relu"), scaled(embed))
 
 
 def t5_1_1(size: str) -> EncoderDecoder:
-    """small to xxl of 1.1 and FLAN: 76,961,152, 247,577,856, 783,150,080, 2,849,757,184, 11,135,332,352 parameters."""
+    """small to xxl of version 1.1 and FLAN.
+
+    76,961,152, 247,577,856, 783,150,080, 2,849,757,184 and 11,135,332,352 parameters.
+    """
     return newer(size, VOCAB)
 
 

@@ -19,7 +19,9 @@ def of_pairs(model):
     """Of both halves; the encoder's distances lie on both sides, the decoder attends to its memory."""
     decoder, position = model.decoder, model.encoder_position
     found = {f"{what} of the decoder": model.replace(decoder=one) for what, one in of_stacks(decoder).items()}
-    found |= {f"{what} of the encoder": model.replace(encoder=one) for what, one in of_blocks(model.encoder).items()}
+    found |= {
+        f"{what} of the encoder": model.replace(encoder=one) for what, one in of_blocks(model.encoder).items()
+    }
     half = decoder.blocks.period[0]
     crossed = half.replace(cross=transposed(half.replace(attention=half.cross)).attention)
     found["memory's kernel transposed"] = model.replace(
@@ -35,7 +37,9 @@ def of_pairs(model):
             found["the decoder's positions"] = decoder.position.table.kernel
     for what, wrong in found.items():
         if isinstance(wrong, jnp.ndarray):
-            found[what] = model.replace(encoder_position=position.replace(table=position.table.replace(kernel=wrong)))
+            found[what] = model.replace(
+                encoder_position=position.replace(table=position.table.replace(kernel=wrong))
+            )
     if model.encoder_norm is not None:
         found["no norm of the memory"] = model.replace(encoder_norm=None)
     if model.encoder_embedding_norm is not None:

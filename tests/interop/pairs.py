@@ -8,7 +8,7 @@ from tests.tiny import CALL, tokens
 UNTIED = ("T5", "MT5")
 """Whose heads may be matrices of their own, which transformers makes of no settings."""
 SOURCE, SHORTER, TARGET = 150, 131, 140
-"""Tokens of the first source, of the second, and of targets: all beyond the distance where the last bucket begins."""
+"""Tokens of the first source, of the second, and of targets: all beyond where the last bucket begins."""
 
 
 def ids(vocab: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
