@@ -5,8 +5,8 @@
     jaxlm run experiments/pretrain/encoder.py model:bert-large         # on the slice itself
 
 Masked tokens in rows of 512, 2048 rows a step, drawn anew in every epoch (RoBERTa, arXiv:1907.11692, section 4.1:
-8192 rows a step for 500,000 steps, four times these tokens; the learning rate is that of its large model). Of the family's paper this has the architecture, and
-none of the recipe.
+8192 rows a step for 500,000 steps, four times these tokens; the learning rate is that of its large model). Of the
+family's paper this has the architecture, and none of the recipe.
 """
 
 from jaxlm.config import (

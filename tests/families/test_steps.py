@@ -30,7 +30,7 @@ BIASED = ("bloom", "t5", "mt5")
 WITHOUT = {"tpu": (*BIASED, *ENCODERS), "cuda": (*BIASED, "gemma2", *ENCODERS)}
 """Kernels of attention take no bias of the scores and are causal, and cuDNN's take no soft cap."""
 ORDINARY = ("gpt_bigcode", "bloom", "bert", "bart")
-"""With parts that no other test spreads over devices: a lone key and value head, ALiBi, a head with a transform, and
+"""With parts that no other test spreads over devices: a lone key and value head, ALiBi, a head with a transform,
 tables and norms of two halves.
 """
 
