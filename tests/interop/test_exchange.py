@@ -166,7 +166,7 @@ def test_what_no_family_has_is_refused(published, tmp_path, changes, message):
     told, model = exchange.load(published("llama")[0], single_device())
     with pytest.raises(UsageError, match=message):
         exchange.save(dataclasses.replace(told, **changes), model, tmp_path / "x", length=128)
-    with pytest.raises(UsageError, match="Rwkv4: of all models only decoders and encoders are exchanged"):
+    with pytest.raises(UsageError, match="Rwkv4: of all models only transformers are exchanged"):
         exchange.save(config.Rwkv4(), model, tmp_path / "x", length=128)
     assert not (tmp_path / "x").exists()
 
