@@ -13,13 +13,16 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.sampling import Options
 from jaxlm.families import bart, known, t5
 from jaxlm.interop import exchange
+from jaxlm.interop.export import export
+from jaxlm.interop.imported import bring
 from jaxlm.parallel.layout import single_device
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.bytes import ByteTokenizer
 from tests.interop import pairs
 from tests.interop.cases import BART, T5
 from tests.interop.test_families import APART
-from tests.tiny import CALL
+from tests.tiny import CALL, random_model
+from tests.tokenizers import trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -93,6 +96,19 @@ def test_greedy_texts_are_those_of_transformers(published, tmp_path, case, befor
     other = {"text": "bos_text", "bos_text": "text"}[told.source]
     for change in ({"start": 7}, {"source": other}):
         assert ours(model.replace(config=dataclasses.replace(told, **change)), tokenizer) != wanted, change
+
+
+def test_what_is_exported_begins_with_bos(tmp_path, monkeypatch):
+    """Where the model does not say, as jaxlm trains it; what it says stays."""
+    monkeypatch.chdir(tmp_path)
+    files = {one.name: one.read_bytes() for one in trained.write("byte_bpe", tmp_path / "files").iterdir()}
+    for start in (None, 0):
+        told = dataclasses.replace(t5.read(T5 | {"vocab_size": 460}), start=start)
+        exchange.save(told, random_model(told), tmp_path / f"x{start}", length=64, files=files)
+        export(bring(tmp_path / f"x{start}"), tmp_path / f"y{start}")
+        settings = json.loads((tmp_path / f"y{start}/config.json").read_text())
+        assert settings["decoder_start_token_id"] == (settings["bos_token_id"] if start is None else start)
+        assert settings["bos_token_id"] > 0
 
 
 def test_without_a_start_targets_begin_with_bos(published):
