@@ -32,6 +32,7 @@ MAY_BE_ZERO = {
     "copies",
     "target_length",
     "types",
+    "start",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {
@@ -95,6 +96,9 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     needed = _vocabulary(experiment)
     if needed and model.vocab < needed:
         yield f"model.vocab is {model.vocab}: the tokenizer has {needed} tokens"
+    start = getattr(model, "start", None)
+    if start is not None and start >= model.vocab:
+        yield f"model.start is {start}: the embedding has {model.vocab} tokens"
     for path, leaf in leaves(model).items():
         if path.endswith("kv_heads") and leaf.value > 0:
             heads = leaves(model)[path.removesuffix("kv_heads") + "heads"].value

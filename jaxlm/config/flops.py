@@ -195,6 +195,11 @@ def _features(model: Model) -> int:
     return model.features if isinstance(model, Encoder) else model.embed
 
 
+def _tables(model: Model) -> int:
+    """Tables of learned positions."""
+    return 2 if isinstance(model, EncoderDecoder) and model.tables == "each" else 1
+
+
 def _head(model: Model) -> int:
     """Parameters of the head's own."""
     features = _features(model)
@@ -222,7 +227,7 @@ def parameters(model: Model) -> dict[str, int]:
     found = {"embedding": model.vocab * features}
     match None if isinstance(model, Recurrent) else model.position:
         case Learned(length, offset):
-            found["positions"] = (length + offset) * features
+            found["positions"] = _tables(model) * (length + offset) * features
         case Disentangled(buckets):
             found["positions"] = 2 * buckets * model.embed
         case RelativeBias(buckets):
@@ -233,15 +238,15 @@ def parameters(model: Model) -> dict[str, int]:
     found |= _stack(model)
     if not isinstance(model, Recurrent) and getattr(model.position, "vectors", "") == "normed":
         found["norms"] += _norm(model.norm, model.embed)
-    if isinstance(model, Decoder | Encoder):
+    if not isinstance(model, Recurrent):
         match model.embedding:
             case Normed():
-                found["norms"] += _norm(model.norm, model.embed)
+                found["norms"] += len(_sides(model)) * _norm(model.norm, model.embed)
             case Factorized():
                 found["norms"] += _norm(model.norm, features)
                 found["embedding projection"] = (features + 1) * model.embed
-        if isinstance(model.classifier, Classifier):
-            found["classifier"] = _classifier(model.classifier, model.embed)
+    if isinstance(model, Decoder | Encoder) and isinstance(model.classifier, Classifier):
+        found["classifier"] = _classifier(model.classifier, model.embed)
     if isinstance(model, Encoder) and model.types:
         found["types"] = model.types * features
     if head := _head(model):

@@ -13,6 +13,8 @@ class Tied:
     """Logits by the token embedding's transpose (Press and Wolf 2017, arXiv:1608.05859)."""
 
     softcap: float | None = None
+    scale: float = 1.0
+    """Factor of hidden states before the product (T5: embed ** -0.5)."""
 
 
 @dataclass(frozen=True)

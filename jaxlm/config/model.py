@@ -127,9 +127,18 @@ class EncoderDecoder:
     decoder_layers: int = 6
     block: Block = Block(mlp=Plain(activation="relu"))
     position: Position = Rope()
+    """One encoding for both halves; biases of distances have a table for each."""
     norm: Norm = RMSNorm()
     head: Head = Tied()
     dropout: float = 0.0
+    embedding: Embedding = Unchanged()
+    """What becomes of token vectors on their way into either half, each by a norm of its own."""
+    tables: Literal["shared", "each"] = "shared"
+    """Whether learned positions have one table for both halves, or one for each (BART)."""
+    source: Literal["text", "bos_text"] = "text"
+    """What the encoder reads before the end token when a prompt is given: the text, or BOS and the text (BART)."""
+    start: int | None = None
+    """The token that a decoder's rows begin with; None is the tokenizer's BOS (T5: padding, BART: the end)."""
 
 
 Model = Decoder | Encoder | EncoderDecoder | Recurrent

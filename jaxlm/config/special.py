@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxlm.config.errors import UsageError
 
@@ -31,6 +31,12 @@ class Special:
     def ids(self) -> tuple[int, ...]:
         """All special tokens, in order."""
         return tuple(sorted({self.pad, self.bos, self.eos, *(token for _, token in self.others)}))
+
+    def beginning(self, start: int | None) -> Special:
+        """With `start` for BOS, where the targets of a model begin with it; what was BOS stays special."""
+        if start is None or start == self.bos:
+            return self
+        return replace(self, bos=start, others=(*self.others, ("bos", self.bos)))
 
     def mask(self, purpose: str) -> int:
         """The token that stands for a hidden one. Raises UsageError that names the `purpose`."""

@@ -6,11 +6,12 @@ from types import ModuleType
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder, Encoder, Model
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.recurrent import Rwkv4
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
+    bart,
     bert,
     bloom,
     codegen,
@@ -28,6 +29,7 @@ from jaxlm.families import (
     llama,
     mixtral,
     modernbert,
+    mt5,
     olmo2,
     opt,
     phi3,
@@ -37,6 +39,7 @@ from jaxlm.families import (
     roberta,
     rwkv,
     starcoder2,
+    t5,
 )
 from jaxlm.families.table import Table
 
@@ -62,10 +65,11 @@ DECODERS = (
     starcoder2,
 )
 ENCODERS = (bert, roberta, distilbert, electra, albert, modernbert, deberta)
-ALL = (*DECODERS, *ENCODERS, rwkv)
+ENCODER_DECODERS = (t5, mt5, bart)
+ALL = (*DECODERS, *ENCODERS, *ENCODER_DECODERS, rwkv)
 FAMILIES: dict[str, ModuleType] = {name: family for family in ALL for name in family.MODEL_TYPES}
 """Each has `read`, `write`, `TABLE` (or one for each kind of wiring, or what makes one for a model), `DERIVED` and
-`OMITTED`, and some have `ALIASES`.
+`OMITTED`, and some have `ALIASES` or `ZERO`.
 """
 
 
@@ -91,11 +95,13 @@ def families(model: Model) -> tuple[ModuleType, ...]:
             return DECODERS
         case Encoder():
             return ENCODERS
+        case EncoderDecoder():
+            return ENCODER_DECODERS
         case Rwkv4():
             return (rwkv,)
         case _:
             raise UsageError(
-                f"{type(model).__name__}: of all models only decoders, encoders and RWKV-4 are exchanged yet"
+                f"{type(model).__name__}: of all models only transformers and RWKV-4 are exchanged yet"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config.block import Balance, Block, Moe, Pattern, Shared
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import Decoder, Encoder
+from jaxlm.config.model import Decoder, Encoder, EncoderDecoder
 
 WITHOUT_EFFECT = frozenset(
     (
@@ -105,7 +105,10 @@ class Settings:
             raise Failure(f"config.json has settings that are not known here: {', '.join(sorted(rest))}")
 
 
-def untrained(model: Decoder | Encoder) -> Decoder | Encoder:
+Exchanged = Decoder | Encoder | EncoderDecoder
+
+
+def untrained(model: Exchanged) -> Exchanged:
     """The model without what is of its training only: dropout, and what a mixture adds to the loss."""
 
     def plain(block: Block) -> Block:
@@ -125,9 +128,9 @@ def untrained(model: Decoder | Encoder) -> Decoder | Encoder:
 
 
 def agreed(
-    read: Callable[[Mapping[str, Any]], Decoder | Encoder],
+    read: Callable[[Mapping[str, Any]], Exchanged],
     settings: dict[str, Any],
-    model: Decoder | Encoder,
+    model: Exchanged,
     other: str,
 ) -> dict:
     """The settings, if `read` makes this model of them. Raises UsageError with the text `other`."""

@@ -14,6 +14,7 @@ from jaxlm.config.paths import choices, option_name
 from jaxlm.config.suggest import nearest
 from jaxlm.families import (
     albert,
+    bart,
     bert,
     bloom,
     codegen,
@@ -33,6 +34,7 @@ from jaxlm.families import (
     llama,
     mixtral,
     modernbert,
+    mt5,
     olmo2,
     opt,
     palm,
@@ -43,10 +45,12 @@ from jaxlm.families import (
     roberta,
     rwkv,
     starcoder2,
+    t5,
 )
 
 FAMILIES: dict[str, tuple[Callable[[str], Model], Mapping[str, Any]]] = {
     "albert": (albert.albert, albert.SIZES),
+    "bart": (bart.bart, bart.SIZES),
     "bert": (bert.bert, bert.SIZES),
     "bloom": (bloom.bloom, bloom.SIZES),
     "codegen": (codegen.codegen, codegen.SIZES),
@@ -64,6 +68,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Model], Mapping[str, Any]]] = {
     "llama3": (llama.llama3, llama.LLAMA3),
     "llama3.2": (llama.llama32, llama.LLAMA32),
     "mixtral": (mixtral.mixtral, mixtral.SIZES),
+    "mt5": (mt5.mt5, mt5.SIZES),
     "modernbert": (modernbert.modernbert, modernbert.SIZES),
     "olmo2": (olmo2.olmo2, olmo2.SIZES),
     "opt": (opt.opt, opt.SIZES),
@@ -78,6 +83,8 @@ FAMILIES: dict[str, tuple[Callable[[str], Model], Mapping[str, Any]]] = {
     "rwkv6": (rwkv.rwkv6, rwkv.SIZES6),
     "rwkv7": (rwkv.rwkv7, rwkv.SIZES7),
     "starcoder2": (starcoder2.starcoder2, starcoder2.SIZES),
+    "t5": (t5.t5, t5.SIZES),
+    "t5.1.1": (t5.t5_1_1, t5.NEWER),
 }
 """Family -> its sizes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def load(source: Path | Source, layout: Layout, precision: Precision = Precision
     leaves = flatten(abstract)
     held = correspondence(table(kind, config), abstract)
     theirs = _checked(kind, held, leaves, tensors, source.path)
+    _check_zeros(kind, tensors, source.path)
     places = flatten(shardings(abstract, layout))
     sources = {leaf: (one, number) for one in held for number, leaf in enumerate(one.leaves)}
 
@@ -165,12 +167,12 @@ def save(
 def correspondence(entries: Table, model: Any) -> list[Held]:
     """Every tensor of theirs that a model (or its shapes) has. Raises ValueError for a parameter without one."""
     leaves = flatten(model)
-    layers = list(enumerate(model.blocks.places()))
     found: list[Held] = []
     for entry in entries:
-        repeated = any(LAYER in part.name for part in entry.parts)
-        for number, (path, place) in layers if repeated else [(0, ("", None))]:
-            names = [part.name.replace(f"blocks.{LAYER}", f"blocks.{path}") for part in entry.parts]
+        stack = next((part.name.split(f".{LAYER}")[0] for part in entry.parts if LAYER in part.name), None)
+        layers = [("", None)] if stack is None else operator.attrgetter(stack)(model).places()
+        for number, (path, place) in enumerate(layers):
+            names = [part.name.replace(LAYER, path) for part in entry.parts]
             if not any(name in leaves for name in names):
                 continue
             at = () if place is None else (place,)
@@ -203,6 +205,13 @@ def _checked(
     if problems := differences(wanted, given):
         raise Failure(f"{directory} does not fit its config.json:\n{listed(problems, len(problems))}")
     return {name: whole[name] for name in wanted}
+
+
+def _check_zeros(kind: ModuleType, tensors: Tensors, directory: Path) -> None:
+    """Raises Failure where a tensor that nothing here holds is not zero."""
+    for name in tensors.shapes:
+        if name.removeprefix(kind.OMITTED) in getattr(kind, "ZERO", ()) and np.any(tensors.read(name)):
+            raise Failure(f"{directory}: {name} is not zero, and nothing else is known here")
 
 
 def _own_name(name: str, left_out: str, kind: ModuleType, wanted: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxlm.config.model import EncoderDecoder
 from jaxlm.families.known import published
 from jaxlm.interop import exchange, safetensors
 from jaxlm.runs.directory import read_experiment
@@ -22,12 +23,15 @@ def export(run: str, directory: Path) -> str:
     safetensors.refuse_existing(directory)
     model, tokenizer, _ = load_run(run)
     files, remark = exported(tokenizer, settings["model_type"])
+    tokens = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
+    if isinstance(experiment.model, EncoderDecoder) and experiment.model.start is None:
+        tokens["decoder_start_token_id"] = tokenizer.bos
     kind = exchange.save(
         experiment.model,
         model,
         directory,
         length=experiment.train.length,
-        tokens={"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad},
+        tokens=tokens,
         files=files,
     )
     written = ", ".join([f"config.json ({kind})", "safetensors", *sorted(files)])

@@ -49,7 +49,7 @@ class Decoder:
         """
         if memory is not None and not self.blocks.crosses:
             raise UsageError("a decoder by itself has no cross-attention: it takes no memory")
-        x = self._embedded(inputs, call)
+        x = self.embedded(inputs, self.position, self.embedding_norm, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         lengths = None if cache is None else cache.lengths
@@ -61,13 +61,16 @@ class Decoder:
         x = x if self.norm is None else self.norm(x)
         return Output(x, cache, Report.join([encoder, report]).terms, report.taps)
 
-    def _embedded(self, inputs: Tokens, call: Call) -> Float[Array, "row pos embed"]:
+    def embedded(
+        self, inputs: Tokens, position: Position, norm: Norm | None, call: Call
+    ) -> Float[Array, "row pos embed"]:
+        """Token vectors with these positions and behind this norm: the decoder's own, or its encoder's."""
         x = look_up(self.embedding, inputs.ids, call)
         if isinstance(self.config.embedding, config.Scaled):
             # The root is rounded to the stream's format first, as those who train with it do.
             x = x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
-        x = self.position.embed(x, inputs.positions, call)
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        x = position.embed(x, inputs.positions, call)
+        return x if norm is None else norm(x)
 
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """A decoder has no encoder: raises UsageError."""
@@ -94,7 +97,6 @@ class Decoder:
 def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False) -> Decoder:
     """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
     scale = (2 * model.layers) ** -0.5
-    normed = isinstance(model.embedding, config.Normed)
 
     def block(kind: config.Block, init: Initial):
         return initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
@@ -106,6 +108,12 @@ def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False
         norm=initial_last_norm(model, model.layers, init),
         head=heads.initial_head(model.head, model.vocab, model.embed, init, norm=model.norm),
         config=model,
-        embedding_norm=initial_norm(model.norm, model.embed, init.dtype) if normed else None,
+        embedding_norm=initial_embedding_norm(model, init),
         classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),
     )
+
+
+def initial_embedding_norm(model: config.Decoder | config.EncoderDecoder, init: Initial) -> Norm | None:
+    """The norm of token vectors; None where they go in as they are."""
+    normed = isinstance(model.embedding, config.Normed)
+    return initial_norm(model.norm, model.embed, init.dtype) if normed else None

@@ -13,24 +13,25 @@ from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm
 from jaxlm.layers.positions import Position, heads_of, initial_position
-from jaxlm.layers.projection import look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
 from jaxlm.models import heads
-from jaxlm.models.decoder import Decoder, initial_decoder
+from jaxlm.models.decoder import Decoder, initial_decoder, initial_embedding_norm
 
 
 @struct.dataclass
 class EncoderDecoder:
     """One embedding and one position encoding for both halves; they live in the decoder.
 
-    But for biases of distances, of which the encoder has its own.
+    The encoder has tables of its own: of biases of distances always, of learned positions where the config says so.
     """
 
     encoder: Stack
     encoder_norm: Norm | None
     decoder: Decoder
     encoder_position: Position | None = None
+    encoder_embedding_norm: Norm | None = None
+    config: config.EncoderDecoder = struct.field(pytree_node=False, kw_only=True)
 
     def __call__(
         self,
@@ -49,8 +50,7 @@ class EncoderDecoder:
     def encode(self, source: Tokens, call: Call, *, key: RowKeys | None = None) -> Memory:
         """The memory of the source's tokens."""
         position = self.decoder.position if self.encoder_position is None else self.encoder_position
-        x = look_up(self.decoder.embedding, source.ids, call)
-        x = position.embed(x, source.positions, call)
+        x = self.decoder.embedded(source, position, self.encoder_embedding_norm, call)
         x = dropout(x, self.decoder.config.dropout, at(key, "encoder.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         context = Context.of(source, position, call)
@@ -82,6 +82,7 @@ def initial_encoder_decoder(model: config.EncoderDecoder, init: Initial) -> Enco
         norm=model.norm,
         head=model.head,
         dropout=model.dropout,
+        embedding=model.embedding,
     )
     scale = (2 * model.encoder_layers) ** -0.5
 
@@ -93,13 +94,20 @@ def initial_encoder_decoder(model: config.EncoderDecoder, init: Initial) -> Enco
         encoder_norm=initial_last_norm(model, model.encoder_layers, init),
         decoder=initial_decoder(half, init.at("decoder"), cross=True),
         encoder_position=_initial_position(model, init.at("encoder_position")),
+        encoder_embedding_norm=initial_embedding_norm(model, init),
+        config=model,
     )
 
 
 def _initial_position(model: config.EncoderDecoder, init: Initial) -> Position | None:
-    """What the encoder does not share with the decoder: its distances lie on both sides."""
-    match model.position:
-        case config.RelativeBias():
+    """What the encoder does not share with the decoder: its distances lie on both sides.
+
+    Raises UsageError for a table of each half's where positions have none.
+    """
+    match model.position, model.tables:
+        case (config.RelativeBias(), _) | (config.Learned(), "each"):
             return initial_position(model.position, model.embed, init, heads_of(model.block))
+        case _, "each":
+            raise UsageError('model.tables="each": only learned positions have tables; use "shared"')
         case _:
             return None

@@ -76,13 +76,14 @@ def scorer(embedding: Weight, head: Head, kind: config.head.Head, call: Call) ->
     own = head is not None and transform is None
     weight, spec = (head, "te,ev->tv") if own else (embedding, "te,ve->tv")
     weight, softcap = gathered(weight, call), None if transform is not None else kind.softcap
+    scale = kind.scale if isinstance(kind, config.Tied) else 1.0
     inside = dataclasses.replace(call, layout=call.layout.gathered())
 
     def scores(hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
         with jax.named_scope("head"):
             if transform is not None:
                 hidden = _transformed(transform, hidden, kind.activation, inside)
-            hidden = call.layout.enter(hidden, hidden.ndim - 2)
+            hidden = call.layout.enter(hidden if scale == 1.0 else hidden * scale, hidden.ndim - 2)
             flat = hidden.reshape(-1, hidden.shape[-1])
             scores = project(weight, flat, spec, inside)
             if transform is not None:

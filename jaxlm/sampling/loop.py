@@ -220,7 +220,7 @@ def start(
     if tokens < 1:
         raise UsageError(f"tokens={tokens}: must be at least 1")
     longest = prompts.ids.shape[1]
-    _check_positions(model, longest + tokens)
+    check_positions(model, longest + tokens - 1)
     prompts, memory = _padded(prompts), memory and _padded(memory)
     size = {"length": bucket(longest + tokens), "buffer": bucket(tokens)}
     return _start(model, prompts, request, memory, call=call, **size)
@@ -275,16 +275,17 @@ def _padded(x: Struct) -> Struct:
         widths = [(0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)]
         return (jnp if isinstance(leaf, jax.Array) else np).pad(leaf, widths)
 
-    names = {field.name for field in dataclasses.fields(x)} - {"adapters", "terms"}
-    return dataclasses.replace(x, **{name: pad(getattr(x, name)) for name in names})
+    leaves = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+    leaves = {name: leaf for name, leaf in leaves.items() if name not in ("adapters", "terms") and leaf is not None}
+    return dataclasses.replace(x, **{name: pad(leaf) for name, leaf in leaves.items()})
 
 
-def _check_positions(model: Model, longest: int) -> None:
-    """Refuse what a table of positions does not hold; jax would make NaN of it."""
+def check_positions(model: Model, longest: int) -> None:
+    """Refuse what a table of positions does not hold; jax would make NaN of it. Raises UsageError."""
     decoder = model.decoder if isinstance(model, EncoderDecoder) else model
     position = getattr(decoder.config, "position", None)
-    if isinstance(position, config.Learned) and longest - 1 > position.length:
+    if isinstance(position, config.Learned) and longest > position.length:
         raise UsageError(
-            f"prompts of {longest} tokens with the new ones need as many positions, and the model learned "
+            f"prompts and the tokens drawn after them need {longest} positions, and the model learned "
             f"{position.length}: shorten the prompts or draw fewer tokens"
         )

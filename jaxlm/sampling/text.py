@@ -168,13 +168,20 @@ def _chunks(
 
 
 def _inputs(model: Model, tokenizer: Tokenizer, texts: Sequence[str], call: Call) -> tuple[Tokens, Memory | None]:
-    """Each text after `bos`; for an encoder-decoder the texts are the source, and `bos` alone begins the target."""
-    rows = [np.concatenate([[tokenizer.bos], tokenizer.encode(text)]) for text in texts]
+    """Each text after `bos`; for an encoder-decoder the texts before `eos` are the source, as objectives write it,
+    and a lone token begins the target.
+    """
+    texts = [tokenizer.encode(text) for text in texts]
     if not isinstance(model, EncoderDecoder):
-        return _padded(rows, tokenizer.pad), None
-    source = _padded(rows, tokenizer.pad, loop.bucket(max(map(len, rows))))
+        return _padded([np.concatenate([[tokenizer.bos], text]) for text in texts], tokenizer.pad), None
+    kind = model.config
+    before = [tokenizer.bos] if kind.source == "bos_text" else []
+    rows = [np.concatenate([np.array(before, np.int32), text, [tokenizer.eos]]) for text in texts]
+    loop.check_positions(model, longest := max(map(len, rows)))
+    source = _padded(rows, tokenizer.pad, loop.bucket(longest))
     memory = _encode(model, source, dataclasses.replace(call, taps=()))
-    return _padded([row[:1] for row in rows], tokenizer.pad), memory
+    start = tokenizer.bos if kind.start is None else kind.start
+    return _padded([np.array([start])] * len(rows), tokenizer.pad), memory
 
 
 @jax.jit(static_argnames="call")

@@ -84,7 +84,10 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     options = flags.of_devices(experiment.where.flags, call.layout.mesh.devices.flat[0].device_kind)
     _check_rows(experiment, call.layout)
     _check_order(experiment)
-    objective = build_objective(experiment.objective, experiment.model, lambda: special(experiment.tokenizer))
+    start = getattr(experiment.model, "start", None)
+    objective = build_objective(
+        experiment.objective, experiment.model, lambda: special(experiment.tokenizer).beginning(start)
+    )
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "

@@ -24,6 +24,10 @@ def test_shipped_experiment_passes():
         ("model.position:learned --model.position.length 8", "model.position.length is 8"),
         ("model:encoder --model.vocab 4096", "model is an Encoder: it sees the tokens"),
         ("model:encoder_decoder --model.vocab 4096", "model is an EncoderDecoder: Autoregressive has nothing"),
+        (
+            "model:encoder_decoder --model.vocab 4096 --model.start 4096 objective:span_corruption",
+            "model.start is 4096: the embedding has 4096 tokens",
+        ),
         ("--model.vocab 100", "model.vocab is 100: the tokenizer has 4096"),
         ("--where.flags vmem async_gather", "where.flags: no set 'async_gather'; nearest: async_gathers, "),
         (

@@ -60,6 +60,14 @@ POSITIONS = {
     "transformer_xl": config.Encoder(
         **SMALL, layers=2, block=KINDS["encoder"].block, position=config.TransformerXl()
     ),
+    "two_tables": dataclasses.replace(
+        KINDS["encoder_decoder"],
+        block=KINDS["encoder"].block,
+        position=config.Learned(length=16),
+        norm=config.LayerNorm(),
+        embedding=config.Normed(),
+        tables="each",
+    ),
     "disentangled": config.Encoder(
         **SMALL,
         layers=2,

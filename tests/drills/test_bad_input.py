@@ -59,6 +59,7 @@ def test_an_impossible_directory(ground):
     assert "cannot " in refused(ground, "/proc/run", 1)
 
 
+@pytest.mark.nightly
 def test_full_disk(ground, straight):
     """No file can grow beyond 12 kB when the last checkpoint is due: it stops, and goes on when there is room."""
     run = ground.path / "full"

@@ -28,6 +28,7 @@ def tuned(ground, run, init, *words, **options):
     return ground.train(run, "--init", init, *WORDS, *words, experiment=FINETUNE, **options)
 
 
+@pytest.mark.nightly
 def test_resumes_bit_for_bit(ground, straight, talk):
     init = straight()
     out = end(tuned(ground, "tuned", init)).expect(0).out

@@ -21,6 +21,7 @@ def source(ground, straight):
     return run, ground.manifest(run)["parameters"]
 
 
+@pytest.mark.nightly
 def test_starts_where_the_other_ended(ground, straight, source):
     run, digest = source
     finished = ground.finish("initial", "--init", run, *STILL)

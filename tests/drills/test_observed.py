@@ -47,6 +47,7 @@ def test_telemetry_is_a_program_of_its_own(ground, observed, straight):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.nightly
 def test_the_lowered_step_is_sensitive(ground, straight):
     """Another micro-batch split is another program."""
     ground.finish("split", "--where.micro_batches", "1", "--train.steps", "5")

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from jaxlm.runs import plans
 from jaxlm.runs.journal import read_metrics
 from tests.drills.drill import TINY
@@ -10,6 +12,7 @@ from tests.train.conftest import plan
 WORDS = ("--train.steps", "12")
 
 
+@pytest.mark.nightly
 def test_one_device(ground):
     here = ground.path / "beside"
     here.mkdir()

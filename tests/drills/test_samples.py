@@ -14,6 +14,7 @@ from tests.tiny import tokens
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.nightly
 def test_log_probabilities_are_those_of_the_full_forward(ground, precision):
     run = ground.path / f"sampled-{precision}"
     ground.finish(run.name, "--precision", precision, "--train.steps", "5", "--samples.tokens", "40")

@@ -11,6 +11,7 @@ from tests.tokenizers import trained
 TEXT = "abc def"
 
 
+@pytest.mark.nightly
 def test_a_run_keeps_its_tokenizer(ground):
     transformers = pytest.importorskip("transformers")
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -13,6 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import active_parameters, parameters
 from jaxlm.families import (
     albert,
+    bart,
     bert,
     bloom,
     codegen,
@@ -32,6 +33,7 @@ from jaxlm.families import (
     llama,
     mixtral,
     modernbert,
+    mt5,
     olmo2,
     opt,
     palm,
@@ -43,6 +45,7 @@ from jaxlm.families import (
     rwkv,
     sizes,
     starcoder2,
+    t5,
 )
 from jaxlm.models import build
 from tests.base import experiment
@@ -159,6 +162,23 @@ from tests.base import experiment
         (deberta.deberta_v3("small"), 142_024_548),
         (deberta.deberta_v3("base"), 184_551_780),
         (deberta.deberta_v3("large"), 435_191_908),
+        (t5.t5("small"), 60_506_624),
+        (t5.t5("base"), 222_903_552),
+        (t5.t5("large"), 737_668_096),
+        (t5.t5("3b"), 2_851_598_336),
+        (t5.t5("11b"), 11_307_321_344),
+        (t5.t5_1_1("small"), 76_961_152),
+        (t5.t5_1_1("base"), 247_577_856),
+        (t5.t5_1_1("large"), 783_150_080),
+        (t5.t5_1_1("xl"), 2_849_757_184),
+        (t5.t5_1_1("xxl"), 11_135_332_352),
+        (mt5.mt5("small"), 300_176_768),
+        (mt5.mt5("base"), 582_401_280),
+        (mt5.mt5("large"), 1_229_581_312),
+        (mt5.mt5("xl"), 3_742_619_648),
+        (mt5.mt5("xxl"), 12_921_057_280),
+        (bart.bart("base"), 139_420_416),
+        (bart.bart("large"), 406_291_456),
         (bert.minilm_l6(), 22_713_216 - 384 * 385),  # without its pooler
     ],
 )
@@ -223,7 +243,11 @@ def test_what_is_printed_otherwise():
     assert parameters(model)["total"] > 1.5e9
 
 
-@pytest.mark.parametrize("model", [model for model, _ in PAPERS if model.layers < 80 or model.embed > 16_000])
+BUILT = [model for model, _ in PAPERS if model.layers < 80 or model.embed > 16_000]
+BUILT += [t5.t5("small"), t5.t5_1_1("small"), bart.bart("base")]
+
+
+@pytest.mark.parametrize("model", BUILT)
 def test_papers_are_built_as_counted(model):
     """Every leaf of the abstract model; Gopher's thirteenth matrix is among them."""
     built = jax.eval_shape(lambda: build(model, jax.random.key(0)))

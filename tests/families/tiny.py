@@ -24,6 +24,7 @@ BERT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 BERT |= {"intermediate_size": 48, "max_position_embeddings": 64}
 MODERN = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
 MODERN |= {"intermediate_size": 48, "local_attention": 2 * (WINDOW - 1)}
+T5 = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 GEMMA = LLAMA | {"tie_word_embeddings": True}
 TOLD = {
     "llama": LLAMA,
@@ -59,20 +60,26 @@ TOLD = {
     "albert": BERT | {"embedding_size": 16},
     "electra": BERT | {"embedding_size": 16},
     "rwkv": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48},
+    "t5": T5 | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 9},
+    "mt5": T5 | {"num_decoder_layers": 1},
+    "bart": {"vocab_size": 64, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2}
+    | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    | {"max_position_embeddings": 64},
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 """model_type -> config.json; a family without one is missed by `test_decoding.py`."""
 
 
-def kind(model_type: str) -> config.Decoder | config.Encoder:
+def kind(model_type: str) -> config.Decoder | config.Encoder | config.EncoderDecoder:
     """The tiny model of a family."""
     return known.family(model_type).read(TOLD[model_type] | {"model_type": model_type})
 
 
 ENCODERS = tuple(name for name in TOLD if isinstance(kind(name), config.Encoder))
+PAIRS = tuple(name for name in TOLD if isinstance(kind(name), config.EncoderDecoder))
 
 
-def windows(model: config.Decoder | config.Encoder) -> set[int | None]:
+def windows(model: config.Decoder | config.Encoder | config.EncoderDecoder) -> set[int | None]:
     """Windows of a model's layers."""
     if isinstance(model, config.Rwkv4):
         return {None}

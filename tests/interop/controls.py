@@ -7,12 +7,50 @@ import jax.numpy as jnp
 from jaxlm import config
 from jaxlm.layers.moe.module import Moe
 from jaxlm.layers.norms import RMSNorm, ZeroCentered
+from jaxlm.models.encoder_decoder import EncoderDecoder
 
 
 def controls(model):
     """Models that are wrong in one place: the reference must tell them apart."""
     if isinstance(model.config, config.Rwkv4):
         return recurrent(model)
+    return of_pairs(model) if isinstance(model, EncoderDecoder) else of_stacks(model)
+
+
+def of_pairs(model):
+    """Of both halves; the encoder's distances lie on both sides, the decoder attends to its memory."""
+    decoder, position = model.decoder, model.encoder_position
+    found = {f"{what} of the decoder": model.replace(decoder=one) for what, one in of_stacks(decoder).items()}
+    found |= {
+        f"{what} of the encoder": model.replace(encoder=one) for what, one in of_blocks(model.encoder).items()
+    }
+    half = decoder.blocks.period[0]
+    crossed = half.replace(cross=transposed(half.replace(attention=half.cross)).attention)
+    found["memory's kernel transposed"] = model.replace(
+        decoder=decoder.replace(blocks=decoder.blocks.replace(period=(crossed,)))
+    )
+    kernel = position.table.kernel
+    match model.config.position:
+        case config.RelativeBias(buckets):
+            found["sides of distances"] = jnp.roll(kernel, buckets // 2, axis=0)
+            found["the decoder's distances"] = decoder.position.table.kernel
+        case config.Learned():
+            found["positions of the encoder"] = jnp.roll(kernel, 1, axis=0)
+            found["the decoder's positions"] = decoder.position.table.kernel
+    for what, wrong in found.items():
+        if isinstance(wrong, jnp.ndarray):
+            found[what] = model.replace(
+                encoder_position=position.replace(table=position.table.replace(kernel=wrong))
+            )
+    if model.encoder_norm is not None:
+        found["no norm of the memory"] = model.replace(encoder_norm=None)
+    if model.encoder_embedding_norm is not None:
+        found["no norm of the source"] = model.replace(encoder_embedding_norm=None)
+    return found
+
+
+def of_stacks(model):
+    """Of what has one stack."""
     found, position = {}, model.position
     match model.config.position:
         case config.Rope(theta):
@@ -27,19 +65,21 @@ def controls(model):
             found["reach of buckets"] = position.replace(config=further)
             kernel = position.table.kernel[::-1]
             found["side of distances"] = position.replace(table=position.table.replace(kernel=kernel))
+        case config.RelativeBias(_, distance):
+            further = dataclasses.replace(position.config, distance=distance + 20)
+            found["reach of buckets"] = position.replace(config=further)
         case config.Alibi(factor):
             found["slopes"] = position.replace(factor=1.1 * factor)
     found = {name: model.replace(position=wrong) for name, wrong in found.items()}
-    own = "period" if model.blocks.period else "shared"
-    for name, change in CHANGES.items():
-        layers = getattr(model.blocks, own)
-        wrong = tuple(map(change, layers))
-        if any(new is not old for new, old in zip(wrong, layers, strict=True)):
-            found[name] = model.replace(blocks=model.blocks.replace(**{own: wrong}))
+    found |= {name: model.replace(blocks=wrong) for name, wrong in of_blocks(model.blocks).items()}
     if model.head is not None and model.head.bias is not None:
         found["no bias of the head"] = model.replace(head=model.head.replace(bias=0 * model.head.bias))
     if getattr(model.config.head, "softcap", None) is not None:
         found["no cap of the head"] = model.replace(config=dataclasses.replace(model.config, head=config.Tied()))
+    if getattr(model.config.head, "scale", 1.0) != 1.0:
+        found["hidden states not scaled"] = model.replace(
+            config=dataclasses.replace(model.config, head=config.Tied())
+        )
     if model.config.embedding == config.Scaled():
         unscaled = dataclasses.replace(model.config, embedding=config.Unchanged())
         found["tokens not scaled"] = model.replace(config=unscaled)
@@ -48,6 +88,17 @@ def controls(model):
     if model.embedding_norm is not None:
         found["no norm of tokens"] = model.replace(embedding_norm=None)
     return found | {name: wrong for name, wrong in of_encoders(model).items() if wrong is not None}
+
+
+def of_blocks(stack):
+    """Stacks whose blocks are wrong in one place."""
+    found, own = {}, "period" if stack.period else "shared"
+    for name, change in CHANGES.items():
+        layers = getattr(stack, own)
+        wrong = tuple(map(change, layers))
+        if any(new is not old for new, old in zip(wrong, layers, strict=True)):
+            found[name] = stack.replace(**{own: wrong})
+    return found
 
 
 def of_encoders(model):

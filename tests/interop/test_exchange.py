@@ -166,7 +166,7 @@ def test_what_no_family_has_is_refused(published, tmp_path, changes, message):
     told, model = exchange.load(published("llama")[0], single_device())
     with pytest.raises(UsageError, match=message):
         exchange.save(dataclasses.replace(told, **changes), model, tmp_path / "x", length=128)
-    with pytest.raises(UsageError, match="Rwkv7: of all models only decoders, encoders and RWKV-4 are exchanged"):
+    with pytest.raises(UsageError, match="Rwkv7: of all models only transformers and RWKV-4 are exchanged"):
         exchange.save(config.Rwkv7(), model, tmp_path / "x", length=128)
     with pytest.raises(UsageError, match="model_type 'llama' has no rwkv4s"):
         exchange.save(config.Rwkv4(), model, tmp_path / "x", length=128, model_type="llama")

@@ -63,6 +63,17 @@ def test_closed_forms_count_every_leaf(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(model)) == parameters(KINDS[name])["total"]
 
 
+def test_scores_that_are_not_divided_begin_as_those_that_are():
+    """By queries that are as much smaller; scores that are divided by more than sqrt(head) stay as they are."""
+    queries = {}
+    for scale in (None, 1.0, 0.01):
+        attention = config.Attention(4, 4, 16, scale=scale)
+        kind = config.Decoder(**SIZES, layers=1, block=config.Block(attention, config.Gated(32)))
+        queries[scale] = np.asarray(build(kind, KEY).blocks.layers()[0].attention.query.kernel)
+    np.testing.assert_allclose(4.0 * queries[1.0], queries[None], rtol=1e-6)
+    np.testing.assert_array_equal(queries[0.01], queries[None])
+
+
 def test_norms_around_a_cross_attention():
     """A sandwich has six norms in a decoder's block; parallel branches have no place for a third."""
 

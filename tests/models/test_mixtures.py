@@ -58,6 +58,7 @@ def agree(got):
     close(gradients, wanted_gradients)
 
 
+@pytest.mark.nightly
 def test_no_token_stands_between_two_experts():
     """Otherwise rounding would choose, and the comparisons below mean nothing; and some choices are dropped."""
     model, batch = arguments()
@@ -94,6 +95,7 @@ def stepped(micro_batches, kind=KIND):
     return new.optimizer[0].trace, metrics
 
 
+@pytest.mark.nightly
 def test_micro_batches_are_the_batch():
     """With dropout on; the documents and tokens of the parts differ in number."""
     (whole, metrics), (split, split_metrics) = stepped(1), stepped(4)

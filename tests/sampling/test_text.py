@@ -125,7 +125,7 @@ def test_bytes_that_are_no_text_are_flushed_at_the_end():
 
 
 def test_generate_loads_a_run(monkeypatch):
-    model, tokenizer = model_of(Bytes.vocab), Bytes()
+    model, tokenizer = model_of(Bytes().vocab), Bytes()
     loads = types.ModuleType("jaxlm.train.load")
     loads.load_run = lambda run: {"runs/x": (model, tokenizer, CALL)}[run]
     monkeypatch.setitem(sys.modules, "jaxlm.train.load", loads)

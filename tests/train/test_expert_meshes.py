@@ -61,8 +61,12 @@ def one():
 @pytest.mark.parametrize(
     ("mesh", "dispatch"),
     [
-        *((mesh, Dropless()) for mesh in MESHES),
-        *((mesh, Capacity(1.0)) for mesh in ("replica 2, expert 4", "expert 2, tensor 2")),
+        *(
+            pytest.param(mesh, Dropless(), marks=pytest.mark.nightly if "replica" in mesh else ())
+            for mesh in MESHES
+        ),
+        ("replica 2, expert 4", Capacity(1.0)),
+        pytest.param("expert 2, tensor 2", Capacity(1.0), marks=pytest.mark.nightly),
     ],
 )
 def test_meshes_agree(one, mesh, dispatch):

@@ -28,7 +28,7 @@ MESHES = {
     "data 2, context 2, tensor 2": (Mesh(context=2, tensor=2), 8, 2),
 }
 """Mesh, devices, micro-batches."""
-AT_NIGHT = ("fsdp 8", "fsdp 2, context 4")
+AT_NIGHT = ("fsdp 8", "fsdp 2, context 4", "replica 2, data 4")
 """Whose axes the others have too."""
 
 

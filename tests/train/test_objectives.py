@@ -84,6 +84,25 @@ def test_meshes_and_micro_batches_agree(name):
     close(spread, gradients)
 
 
+@pytest.mark.parametrize("start", [None, 0, 3])
+def test_targets_begin_with_the_token_of_the_model(start):
+    """BOS where it has none; what was BOS stays no word: sources and targets are the same."""
+    found = {}
+    for begin in (start, None):
+        plain = tree("span_corruption", config.Mesh())
+        told = dataclasses.replace(plain, model=dataclasses.replace(plain.model, start=begin))
+        setup = make_setup(told, jax.devices()[:1])
+        rows = row_data.training(documents(), config.Stream(), batch=16, length=32, seed=0)
+        batch = feed.global_batch(rows, setup.call.layout, 0)
+        found[begin] = jax.jit(setup.objective.prepare)(batch, jax.random.key(0))
+    one, plain = found[start], found[None]
+    begins = np.asarray(plain.inputs.positions == 0) & np.asarray(plain.inputs.segments > 0)
+    assert begins.sum() > 16
+    assert set(np.asarray(one.inputs.ids)[begins].tolist()) == {2 if start is None else start}
+    rest = [(batch.targets, batch.source.ids, np.where(begins, 0, batch.inputs.ids)) for batch in (one, plain)]
+    jax.tree.map(np.testing.assert_array_equal, *rest)
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("name", KINDS)

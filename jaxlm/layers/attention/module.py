@@ -149,6 +149,7 @@ def initial_attention(
 ) -> Attention:
     """Kernels of variance 1 / inputs; the last one times `scale`^2. `norm` is that of queries and keys, if any.
 
+    Where scores are divided by less than sqrt(head), queries begin as much smaller: they are of variance 1 (T5).
     Raises UsageError when heads do not group, and for a norm that is not defined over all heads.
     """
     if kind.heads % kind.kv_heads:
@@ -158,7 +159,7 @@ def initial_attention(
     out = (kind.heads, kind.head, embed), ("heads", "head", "embed")
     bias = kind.bias != "none"
     return Attention(
-        init.dense("query", *query, bias=bias),
+        init.dense("query", *query, scale=1 / max(1.0, (kind.scale or 0.0) * kind.head**0.5), bias=bias),
         init.dense("key", *shared, bias=bias),
         init.dense("value", *shared, bias=bias),
         init.dense("out", *out, inputs=2, scale=scale, bias=kind.bias == "all"),
