@@ -11,6 +11,7 @@ from jaxlm import config
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.families import known
 from jaxlm.interop import exchange
+from jaxlm.layers.positions import log_bucket_of
 from jaxlm.parallel.layout import single_device
 from tests.interop.cases import BERT, DEBERTA
 
@@ -143,3 +144,13 @@ def test_an_encoder_is_no_decoder():
         known.published(dataclasses.replace(model, head=config.NoHead(), classifier=mean), 64)
     with pytest.raises(UsageError, match="rows of 129 tokens: this model has 128 positions"):
         known.published(model, 129)
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(256, 512), (16, 128), (12, 40)])
+def test_buckets_are_those_of_the_released_code(buckets, distance):
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    apart = np.arange(-600, 601)
+    theirs = make_log_bucket_position(torch.tensor(apart), buckets, distance).long()
+    wanted = torch.clamp(theirs + buckets, 0, 2 * buckets - 1).numpy()
+    np.testing.assert_array_equal(log_bucket_of(apart, config.Disentangled(buckets, distance)), wanted)

@@ -13,7 +13,6 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.names import flatten
-from jaxlm.layers.positions import log_bucket_of
 from jaxlm.models import build
 from jaxlm.models.pooling import pooled
 from tests.tiny import CALL, KINDS, SIZES, close, layout, random_ids, random_model, tokens
@@ -212,9 +211,19 @@ def test_shared_layers_are_copies_of_one_another():
     np.testing.assert_allclose(value, wanted, rtol=1e-6)
     total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), apart.blocks.period)
     close(gradients.blocks.shared, total)
-    unrolled = dataclasses.replace(CALL, layers="unroll")
-    hidden = [jax.jit(lambda m, call=call: m(tokens, call).hidden)(model) for call in (CALL, unrolled)]
-    np.testing.assert_allclose(*hidden, atol=TOLERANCE)
+
+
+@pytest.mark.nightly
+def test_shared_layers_draw_their_own_dropout():
+    """Scanned as unrolled, and as a pattern of copies: what is drawn follows the layer and not its parameters."""
+    kind, row = dataclasses.replace(SHARED, dropout=0.5), laid(documents(), PACKED)
+    model, key = build(kind, jax.random.key(0)), jax.random.split(jax.random.key(1), 1)
+    copies = tuple(jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), layer) for layer in model.blocks.shared)
+    stacked = model.replace(blocks=model.blocks.replace(period=copies, shared=()))
+    run = jax.jit(lambda model, call: model(row, call, key=key).hidden, static_argnums=1)
+    scanned = run(model, CALL)
+    for other in (run(stacked, CALL), run(model, dataclasses.replace(CALL, layers="unroll"))):
+        np.testing.assert_allclose(scanned, other, atol=TOLERANCE)
 
 
 def test_shared_layers_count_once_and_work_every_time():
@@ -291,15 +300,3 @@ def test_disentangled_attention_is_for_encoders():
             build(kind, jax.random.key(0))
     with pytest.raises(UsageError, match=r"position\.buckets=4, distance=3: half of at least 4 buckets"):
         build(dataclasses.replace(DISENTANGLED, position=config.Disentangled(4, 3)), jax.random.key(0))
-
-
-@pytest.mark.parametrize(("buckets", "distance"), [(256, 512), (16, 128), (12, 40)])
-def test_buckets_are_those_of_the_released_code(buckets, distance):
-    pytest.importorskip("transformers")
-    torch = pytest.importorskip("torch")
-    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
-
-    apart = np.arange(-600, 601)
-    theirs = make_log_bucket_position(torch.tensor(apart), buckets, distance).long()
-    wanted = torch.clamp(theirs + buckets, 0, 2 * buckets - 1).numpy()
-    np.testing.assert_array_equal(log_bucket_of(apart, config.Disentangled(buckets, distance)), wanted)

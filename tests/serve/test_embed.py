@@ -11,7 +11,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.families import known
 from jaxlm.interop import exchange
 from jaxlm.interop.imported import bring
-from jaxlm.serve.embed import embed
+from jaxlm.serve.embed import embed, vectors
 from jaxlm.tokenizers import given
 from jaxlm.train.load import load_run
 from tests.families.tiny import BERT
@@ -42,6 +42,14 @@ def test_a_vector_is_of_its_text_alone(model, pool):
         hidden = np.asarray(found(tokens([ids]), CALL).hidden)[0]
         wanted = {"mean": hidden.mean(0), "first": hidden[0], "last": hidden[-1]}[pool]
         np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_padding_may_be_on_the_left(model):
+    _, tokenizer, found = model
+    ids = [tokenizer.bos, *tokenizer.encode(TEXTS[0]), tokenizer.eos]
+    (wanted,) = embed(found, tokenizer, TEXTS[:1], CALL)
+    row = tokens([[0] * 3 + ids], [[0] * 3 + [1] * len(ids)])
+    np.testing.assert_allclose(vectors(found, row, CALL, "mean")[0], wanted, atol=1e-5)
 
 
 def test_the_command_prints_every_pair(model, capsys, tmp_path, monkeypatch):
