@@ -17,11 +17,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxlm.objectives.autoregressive import Autoregressive
 
 from jaxlm import config
 from jaxlm.layers.contracts import Batch, Call, Tokens
 from jaxlm.models import build
+from jaxlm.objectives.prediction import Prediction
 from jaxlm.parallel.layout import single_device
 
 SIZES = {"vocab": 512, "embed": 128, "layers": 2}
@@ -51,7 +51,7 @@ def inputs(length: int) -> Tokens:
 
 def training(model: object, length: int, form: str, steps: int) -> float:
     """Median milliseconds of the loss and its gradients."""
-    objective, call = Autoregressive(), dataclasses.replace(CALL, recurrence=form)
+    objective, call = Prediction(), dataclasses.replace(CALL, recurrence=form)
     tokens = inputs(length)
     targets = jnp.roll(tokens.ids, -1, axis=1)
     batch = Batch(tokens, targets, jnp.ones(targets.shape), jnp.arange(1), tokens.segments)
