@@ -35,11 +35,12 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
 
 def _fits(objective: Objective, model: Model) -> Iterator[str]:
     name, kind = type(objective).__name__, type(model).__name__
+    one = f"an {kind}" if kind[0] == "E" else f"a {kind}"
     match objective, model:
         case MaskedLm(), Decoder() | EncoderDecoder():
-            yield f"objective is {name}: a {kind}'s causal mask hides what follows a token; choose model:encoder"
+            yield f"objective is {name}: {one}'s causal mask hides what follows a token; choose model:encoder"
         case MaskedLm(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
-            yield f"objective is {name}: a {kind} reads from left to right only; choose model:encoder"
+            yield f"objective is {name}: {one} reads from left to right only; choose model:encoder"
         case ((Autoregressive() | FillInTheMiddle()), Encoder()):
             yield f"model is an Encoder: it sees the tokens that {name} asks for; choose model:decoder"
         case ((Autoregressive() | FillInTheMiddle()), EncoderDecoder()):
@@ -51,4 +52,4 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
             (SpanCorruption() | Ul2() | Infilling() | PrefixLm()),
             (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
         ):
-            yield f"objective is {name}: it has two sides, and a {kind} has one; choose model:encoder_decoder"
+            yield f"objective is {name}: it has two sides, and {one} has one; choose model:encoder_decoder"

@@ -1,0 +1,65 @@
+"""Objectives that a model cannot take, and numbers that say nothing, are refused with what to do."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jaxlm import config
+from jaxlm.config.check import check
+from jaxlm.config.errors import UsageError
+from jaxlm.config.load import load_experiment
+from jaxlm.config.objective import Columns, columns
+from tests.base import experiment
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments/objectives").glob("*.py"))
+TWO_SIDED = config.EncoderDecoder(vocab=4096)
+ENCODER = config.Encoder(vocab=4096)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_experiments_pass(path):
+    tree = load_experiment(str(path))
+    check(tree)
+    assert tree.name == path.stem.replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "message"),
+    [
+        (config.MaskedLm(), None, "objective is MaskedLm: a Decoder's causal mask hides what follows a token"),
+        (config.MaskedLm(), TWO_SIDED, "objective is MaskedLm: an EncoderDecoder's causal mask"),
+        (config.MaskedLm(), config.Rwkv7(vocab=4096, embed=128), "objective is MaskedLm: a Rwkv7 reads from left"),
+        (
+            config.FillInTheMiddle(),
+            ENCODER,
+            "model is an Encoder: it sees the tokens that FillInTheMiddle asks for",
+        ),
+        (config.FillInTheMiddle(), TWO_SIDED, "model is an EncoderDecoder: FillInTheMiddle has nothing for"),
+        (config.Ul2(), None, "objective is Ul2: it has two sides, and a Decoder has one"),
+        (config.PrefixLm(), ENCODER, "objective is PrefixLm: it has two sides, and an Encoder has one"),
+        (config.MaskedLm(0.0), ENCODER, "objective.rate is 0.0: expected a share above 0 and below 1"),
+        (config.MaskedLm(1.0), ENCODER, "objective.rate is 1.0: expected a share above 0 and below 1"),
+        (config.MaskedLm(masked=0.8, replaced=0.3), ENCODER, "objective.masked is 0.8, objective.replaced 0.3"),
+        (config.SpanCorruption(span=0.5), TWO_SIDED, "objective.span is 0.5: a span has at least 1 token"),
+        (config.SpanCorruption(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
+        (config.Infilling(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
+        (config.Ul2((config.Denoiser(span=0.5),)), TWO_SIDED, "objective.denoisers.0.span is 0.5: a span has"),
+    ],
+)
+def test_refusals(objective, model, message):
+    tree = dataclasses.replace(experiment(), objective=objective)
+    tree = tree if model is None else dataclasses.replace(tree, model=model)
+    with pytest.raises(UsageError) as error:
+        check(tree)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_an_end_is_no_span():
+    check(dataclasses.replace(experiment(), model=TWO_SIDED, objective=config.Ul2((config.Denoiser(span=0.0),))))
+
+
+def test_what_rows_have_to_tell():
+    assert columns(config.Autoregressive()) == Columns()
+    assert columns(config.MaskedLm(unit="word", copies=3)) == Columns(words=True, copies=3)
