@@ -33,7 +33,7 @@ def test_shipped_experiments_pass(path):
         (
             config.FillInTheMiddle(),
             ENCODER,
-            "model is an Encoder: it sees the tokens that FillInTheMiddle asks for",
+            "model is an Encoder: it sees the tokens that FillInTheMiddle asks",
         ),
         (config.FillInTheMiddle(), TWO_SIDED, "model is an EncoderDecoder: FillInTheMiddle has nothing for"),
         (config.Ul2(), None, "objective is Ul2: it has two sides, and a Decoder has one"),
