@@ -31,10 +31,11 @@ class FillInTheMiddle:
     special: Special
 
     def __call__(self, batch: Batch, key: Key[Array, ""]) -> Batch:
-        """The batch with some pieces rearranged, in rows that are longer by an eighth."""
+        """The batch with some pieces rearranged, in rows that are longer by an eighth, and three tokens at least."""
         pieces = Pieces.of(batch, self.special.ids)
         length = batch.inputs.ids.shape[1]
-        slots = length // ROOM // len(TOKENS)
+        room = max(length // ROOM, len(TOKENS))
+        slots = room // len(TOKENS)
         cut = (pieces.draw_once(key, "cut") < self.kind.rate) & (pieces.count > 0)
         marked = pieces.first & cut
         cut &= jnp.cumsum(marked, axis=1) <= slots
@@ -52,7 +53,7 @@ class FillInTheMiddle:
         columns = [(pieces.ids, pieces.segments > 0, place)]
         columns += [(token, added, offset + mark) for token, mark in zip((prefix, middle, suffix), marks)]
         tokens, there, where = (jnp.stack(one, axis=2) for one in zip(*columns, strict=True))
-        new = write(pieces, tokens, there, length + length // ROOM, self.special.pad, where)
+        new = write(pieces, tokens, there, length + room, self.special.pad, where)
         after = jnp.pad(new.tokens.ids[:, 1:], ((0, 0), (0, 1)))
         same = jnp.pad(jnp.diff(new.tokens.segments, axis=1) == 0, ((0, 0), (0, 1)))
         follows = same & (new.tokens.segments > 0)

@@ -19,6 +19,7 @@ EXACT = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
 }
 GRID = np.linspace(-6, 6, 97)
 
