@@ -31,7 +31,7 @@ class FillInTheMiddle:
     special: Special
 
     def __call__(self, batch: Batch, key: Key[Array, ""]) -> Batch:
-        """The batch with some pieces rearranged, in rows that are longer by an eighth, and three tokens at least."""
+        """The batch with some pieces rearranged, in rows longer by an eighth, and by three tokens at least."""
         pieces = Pieces.of(batch, self.special.ids)
         length = batch.inputs.ids.shape[1]
         room = max(length // ROOM, len(TOKENS))
