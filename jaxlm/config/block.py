@@ -255,4 +255,4 @@ def distinct(block: Layers, layers: int) -> list[Block]:
 
 def ends_normed(block: Layers, layers: int) -> bool:
     """Whether a stack ends with a norm of its last layer's, so that the model needs none after it (BERT, BART)."""
-    return isinstance(blocks(block, layers)[-1].wiring, PostNorm)
+    return any(isinstance(one.wiring, PostNorm) for one in blocks(block, layers)[-1:])
