@@ -431,7 +431,7 @@ def gathered_bytes(experiment: Experiment, devices: int) -> float:
     layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
     layers -= experts(model) - experts(model) // mesh["expert"]
     if not isinstance(model, Recurrent):
-        layers *= len(every_block(model)) // len(_distinct(model))  # what layers share is gathered for each
+        layers *= len(every_block(model)) // max(len(_distinct(model)), 1)  # what layers share is gathered for each
     ends = sum(found.get(name, 0) for name in OUTSIDE)
     if isinstance(model.head, Tied | Transformed):
         ends += found["embedding"]
