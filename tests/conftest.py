@@ -2,13 +2,17 @@
 
 import os
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 # Test programs are tiny: compiling them well takes seconds each, compiling them simply a fraction of that.
 os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
+
+from tests.nightly import FAMILIES, PATTERNS
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -32,3 +36,14 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"minutes by part, over all processes: {parts}")
     for reason, count in skipped.items():
         terminalreporter.write_line(f"skipped {count}: {reason}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what `tests/nightly.py` names."""
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        compared = "interop/test_families.py::test_" in name and "[" in name
+        often = any(name.endswith(f"[{one}]") for one in FAMILIES)
+        if any(fnmatch(name, one) for one in PATTERNS) or (compared and not often):
+            item.add_marker(pytest.mark.nightly)
