@@ -1,5 +1,6 @@
 """Eight CPU devices in every test, no silent broadcasting between ranks, and every array's shape checked."""
 
+import gc
 import os
 from collections import Counter
 from fnmatch import fnmatch
@@ -47,3 +48,13 @@ def pytest_collection_modifyitems(items):
         often = any(name.endswith(f"[{one}]") for one in FAMILIES)
         if any(fnmatch(name, one) for one in PATTERNS) or (compared and not often):
             item.add_marker(pytest.mark.nightly)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Compiled programs map memory, of which a process may have 65,530 pieces: beyond, the compiler crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
