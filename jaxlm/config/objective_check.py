@@ -28,6 +28,8 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
             yield f"objective.{path} is {leaf.value}: expected a share above 0 and below 1"
         if field == "span" and leaf.value < 1 and (leaf.value or not isinstance(objective, Ul2)):
             yield f"objective.{path} is {leaf.value}: a span has at least 1 token"
+    if isinstance(objective, Ul2) and not sum(one.share for one in objective.denoisers) > 0:
+        yield "objective.denoisers: none of them is ever drawn; give one a share above 0"
     if isinstance(objective, MaskedLm) and objective.masked + objective.replaced > 1:
         both = f"objective.masked is {objective.masked}, objective.replaced {objective.replaced}"
         yield f"{both}: together they are at most 1"

@@ -44,6 +44,8 @@ def test_shipped_experiments_pass(path):
         (config.SpanCorruption(span=0.5), TWO_SIDED, "objective.span is 0.5: a span has at least 1 token"),
         (config.SpanCorruption(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
         (config.Infilling(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
+        (config.Ul2(()), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
+        (config.Ul2((config.Denoiser(share=0.0),)), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
         (config.Ul2((config.Denoiser(span=0.5),)), TWO_SIDED, "objective.denoisers.0.span is 0.5: a span has"),
     ],
 )

@@ -10,15 +10,11 @@ import pytest
 from jaxlm.config import Bytes, Mesh, SpanCorruption, Stream, Train, Where
 from jaxlm.data import rows as row_data
 from jaxlm.layers.names import flatten
-from jaxlm.parallel.layout import Layout
-from jaxlm.planning import cudnn
-from jaxlm.planning.aot import abstract_batch
 from jaxlm.train import feed
 from jaxlm.train.setup import make_setup
-from jaxlm.train.step import make_step
 from tests.families.tiny import ENCODERS, PAIRS, TOLD, kind
 from tests.tiny import close, random_model
-from tests.train.test_lowering import CUSTOM
+from tests.train.test_lowering import exported
 from tests.train.test_meshes import compiled, documents
 from tests.train.tiny import experiment
 
@@ -80,17 +76,8 @@ def test_meshes_agree(name):
 @pytest.mark.parametrize("name", some(("gemma2",)))
 def test_the_step_lowers(name, platform, monkeypatch):
     """For the platform, with the mesh of this machine's devices taken for its own."""
-    monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
     train, where = Train(batch=BATCH, length=256), Where(mesh=SPREAD[0])
-    told = tree(name, train=train, where=where, precision="bfloat16")
-    setup = make_setup(told)
-    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
-    checks = [jax.export.DisabledSafetyCheck.custom_call(one) for one in CUSTOM]
-    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
-    with cudnn.assumed():
-        found = export(setup.abstract, abstract_batch(told, setup.call.layout))
-    assert found.platforms == (platform,)
-    text = found.mlir_module()
+    text = exported(tree(name, train=train, where=where, precision="bfloat16"), platform, monkeypatch)
     assert "reduce_scatter" in text
     assert "all_gather" in text
     for kernel, where in KERNELS.items():

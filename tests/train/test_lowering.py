@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from jaxlm.config import Attention, Block, Decoder, Gated, Mesh, Moe, Train, Where
+from jaxlm.config import Attention, Block, Decoder, Experiment, Gated, Mesh, Moe, Train, Where
 from jaxlm.parallel.layout import Layout
 from jaxlm.planning import cudnn
 from jaxlm.planning.aot import abstract_batch
@@ -18,9 +18,22 @@ HEADS = Attention(heads=2, kv_heads=1, head=128)
 MESHES = {"fsdp 8": Mesh(fsdp=8), "fsdp 2, tensor 2": Mesh(fsdp=2, tensor=2), "context 4": Mesh(context=4)}
 
 
-def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
-    """The step's program for a platform; the mesh is of this machine's devices, taken for the platform's."""
+def exported(tree: Experiment, platform: str, monkeypatch) -> str:
+    """An experiment's step for a platform; the mesh is of this machine's devices, taken for the platform's."""
     monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
+    setup = make_setup(tree)
+    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in CUSTOM]
+    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
+    # jax asks for cuDNN's version while it traces; there is none here.
+    with cudnn.assumed():
+        found = export(setup.abstract, abstract_batch(tree, setup.call.layout))
+    assert found.platforms == (platform,)
+    return found.mlir_module()
+
+
+def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
+    """The step's program for a small decoder with such an MLP."""
     tree = dataclasses.replace(
         experiment(),
         model=Decoder(vocab=264, embed=64, layers=2, block=Block(dataclasses.replace(HEADS, kv_heads=2), mlp)),
@@ -28,13 +41,7 @@ def lowered(platform: str, mesh: Mesh, mlp, monkeypatch) -> str:
         where=Where(mesh=mesh, remat="query+key+value+attention+middle+gate+up"),
         precision="bfloat16",
     )
-    setup = make_setup(tree)
-    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
-    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in CUSTOM]
-    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
-    # jax asks for cuDNN's version while it traces; there is none here.
-    with cudnn.assumed():
-        return export(setup.abstract, abstract_batch(tree, setup.call.layout)).mlir_module()
+    return exported(tree, platform, monkeypatch)
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -10,14 +10,10 @@ from jaxlm import config
 from jaxlm.config.objective import columns
 from jaxlm.data import rows as row_data
 from jaxlm.layers.names import flatten
-from jaxlm.parallel.layout import Layout
-from jaxlm.planning import cudnn
-from jaxlm.planning.aot import abstract_batch
 from jaxlm.train import feed
 from jaxlm.train.setup import initial_state, make_setup
-from jaxlm.train.step import make_step
 from tests.tiny import close
-from tests.train.test_lowering import CUSTOM
+from tests.train.test_lowering import exported
 from tests.train.test_meshes import compiled, documents
 from tests.train.tiny import experiment
 
@@ -107,12 +103,5 @@ def test_targets_begin_with_the_token_of_the_model(start):
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("name", KINDS)
 def test_the_step_lowers(name, platform, monkeypatch):
-    monkeypatch.setattr(Layout, "platform", {"cuda": "gpu"}.get(platform, platform))
     wanted = dataclasses.replace(tree(name, SPREAD[0], length=256), precision="bfloat16")
-    setup = make_setup(wanted)
-    step = make_step(setup.objective, setup.optimizer, setup.call, seed=0, clip=1.0)
-    checks = [jax.export.DisabledSafetyCheck.custom_call(one) for one in CUSTOM]
-    export = jax.export.export(jax.jit(step), platforms=(platform,), disabled_checks=checks)
-    with cudnn.assumed():
-        found = export(setup.abstract, abstract_batch(wanted, setup.call.layout))
-    assert found.platforms == (platform,)
+    assert "reduce_scatter" in exported(wanted, platform, monkeypatch)
