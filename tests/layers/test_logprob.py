@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxlm.layers import logprob
-from jaxlm.layers.logprob import log_probabilities, log_probability
+from jaxlm.layers.logprob import likeliest, log_probabilities, log_probability
 from jaxlm.parallel.layout import single_device
 from tests.tiny import layout
 
@@ -96,3 +96,19 @@ def test_a_vocabulary_spread_over_devices():
     assert np.isnan(log_p[0, 0])
     assert np.isnan(log_p[1, 1])
     assert np.isnan(log_p).sum() == 2
+
+
+def test_the_likeliest_token():
+    """Where the target is numpy's argmax, or as large; the same where devices share a vocabulary."""
+    draw = np.random.default_rng(1)
+    logits = jnp.asarray(draw.standard_normal((3, 4, 16)), jnp.float32).at[0, 0].set(1.0)  # all alike
+    best = np.argmax(logits, -1)
+    targets = jnp.asarray(np.where(draw.random((3, 4)) < 0.5, best, (best + 5) % 16))
+    wanted = (np.asarray(targets) == best) | (np.arange(12).reshape(3, 4) == 0)
+    assert 2 < wanted.sum() < 10
+    np.testing.assert_array_equal(likeliest(logits, targets, ONE), wanted)
+    assert not np.any(jax.grad(lambda x: likeliest(x, targets, ONE).sum())(logits))
+    where = layout(tensor=4)
+    vocab, own = PartitionSpec(None, None, "tensor"), PartitionSpec(None, "tensor")
+    run = jax.jit(where.spmd(lambda x, t: likeliest(x, t, where), (vocab, own), own))
+    np.testing.assert_array_equal(run(logits, targets), wanted)

@@ -72,6 +72,27 @@ def test_bfloat16():
     close(got[1], wanted[1], 0.05)
 
 
+def test_what_is_measured_only():
+    """The share of targets that are the likeliest token, by hand; the loss and its gradients stay as they are."""
+    model, batch = random_model(TIED), packed_batch(TIED, rows=2)
+    plain, measured = Prediction(chunks=5), Prediction(chunks=5, measured=("accuracy",))
+    (value, sums), gradients = jax.jit(
+        jax.value_and_grad(
+            lambda m: (loss(measured, m, batch), measured.totals(m, batch, None, CALL, {})[0]), has_aux=True
+        )
+    )(model)
+    wanted = jax.jit(jax.value_and_grad(lambda m: loss(plain, m, batch)))(model)
+    np.testing.assert_allclose(value, wanted[0], rtol=1e-6)
+    close(gradients, wanted[1])
+    best = np.argmax(model.logits(model(batch.inputs, CALL).hidden, CALL), -1)
+    hits = np.asarray(batch.weights) * (best == np.asarray(batch.targets))
+    assert measured.coefficients["accuracy"] == 0
+    np.testing.assert_allclose(sums["accuracy"], hits.sum(), rtol=1e-6)
+    right = batch.replace(targets=jnp.asarray(best, jnp.int32))
+    sums, _ = measured.totals(model, right, None, CALL, {})
+    np.testing.assert_allclose(sums["accuracy"], measured.weights(right)["accuracy"], rtol=1e-6)
+
+
 LARGEST = re.compile(r"f32\[([\d,]+)\]")
 
 
