@@ -36,6 +36,8 @@ from jaxlm.config.data import (
     Filters,
     Gpt2Files,
     Joined,
+    Labeled,
+    Pairs,
     PythonText,
     SentencePiece,
     SentencePieceFile,
@@ -62,11 +64,14 @@ from jaxlm.config.model import (
 )
 from jaxlm.config.objective import (
     Autoregressive,
+    Classification,
+    Contrastive,
     Custom,
     Denoiser,
     FillInTheMiddle,
     Infilling,
     MaskedLm,
+    NextSentence,
     PrefixLm,
     SpanCorruption,
     Ul2,

@@ -9,7 +9,7 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.objective_check import objective_problems
+from jaxlm.config.objective_check import data_problems, objective_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
 from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
@@ -33,6 +33,7 @@ MAY_BE_ZERO = {
     "target_length",
     "types",
     "start",
+    "label",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {
@@ -47,6 +48,7 @@ SHARES = {
     "masked",
     "replaced",
     "suffix_first",
+    "short",
 }
 
 
@@ -88,6 +90,7 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
     yield from objective_problems(experiment.objective, model)
+    yield from data_problems(experiment.objective, experiment.data, experiment.packing)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
         try:
             head_count(model)

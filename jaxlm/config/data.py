@@ -106,7 +106,45 @@ class Conversations:
     row with one of them is dropped."""
 
 
-Data = Corpus | Tfds | Conversations
+@dataclass(frozen=True)
+class Labeled:
+    """Texts, or pairs of texts, each with a label; what is longer than a row is cut, the longer of a pair first."""
+
+    paths: tuple[str, ...] = ()
+    """`.jsonl` files with an object a line, `.csv` or `.tsv` files whose first line has the names; or globs."""
+    text: str = "text"
+    """Field of the text."""
+    second: str = ""
+    """Field of a second text, which follows behind `eos`; empty for none."""
+    label: str = "label"
+    """Field of the label: its name, or its number; empty for texts that have none, which are all of label 0."""
+    names: tuple[str, ...] = ()
+    """Names of all labels by number; empty for labels that are numbers, or names in alphabetical order."""
+    held_out: int = 20_000
+    """Bytes, at least, of texts for evaluation; a training text that is one of them, or shares 13 words in a row
+    with one, is dropped.
+    """
+    held_out_paths: tuple[str, ...] = ()
+    """Files of texts for evaluation, in place of a part of `paths`."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of texts out of documents, a row at most: label 0 where the second goes on from the first, else 1."""
+
+    of: Corpus | Tfds = Corpus()
+    """The documents."""
+    wrong: Literal["other", "swapped"] = "other"
+    """What half of the pairs are: a text and one of another document (Devlin et al. 2018, arXiv:1810.04805, section
+    3.1, task 2), or the two in the wrong order (Lan et al. 2019, arXiv:1909.11942, section 3.1).
+    """
+    short: float = 0.1
+    """Share of pairs that are cut for a shorter row, of a length between 2 tokens and a whole row's."""
+    copies: int = 1
+    """Times that each document is cut into pairs, in other ways (BERT: 10)."""
+
+
+Data = Corpus | Tfds | Conversations | Labeled | Pairs
 
 # --- tokenizers --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -34,6 +34,39 @@ class MaskedLm:
     """
     chunks: int = 8
     """Chunks of positions; more of them need less memory."""
+
+
+@dataclass(frozen=True)
+class NextSentence:
+    """Hidden tokens of pairs of texts, and whether the second goes on from the first: the labels of `data:pairs`
+    (Devlin et al. 2018, arXiv:1810.04805, section 3.1; with pairs of `wrong` order Lan et al. 2019,
+    arXiv:1909.11942, section 3.1). The loss is the sum of both.
+    """
+
+    masked: MaskedLm = MaskedLm()
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The labels of texts or of pairs of texts (`data:labeled`, `data:pairs`), by the model's classifier."""
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Each text's vector is to be told from those of all others of the batch by the vector of its positive: the
+    cross-entropy of cosines / temperature (van den Oord et al. 2018, arXiv:1807.03748; for sentences Gao et al.
+    2021, arXiv:2104.08821, equations 1 and 5).
+    """
+
+    positive: Literal["second", "dropout"] = "second"
+    """The second text of a pair, or the same text once more under another dropout (SimCSE)."""
+    of: Literal["first", "mean", "last"] = "mean"
+    """What makes a vector of a text's hidden states: see `models.pooling`."""
+    label: int = 0
+    """The label of the pairs that belong together; others are left out."""
+    temperature: float = 0.05
+    most: int = 8
+    """Texts of a row, at most; those beyond are left out and counted."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +173,25 @@ class Custom:
     path: str = ""
 
 
-Objective = Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | Custom
+Objective = (
+    Autoregressive
+    | MaskedLm
+    | NextSentence
+    | Classification
+    | Contrastive
+    | SpanCorruption
+    | Ul2
+    | PrefixLm
+    | Infilling
+    | FillInTheMiddle
+    | Custom
+)
 
 
 def rewrites(objective: Objective) -> bool:
     """Whether an objective makes new rows of a batch's, of other lengths or another order."""
-    return isinstance(objective, SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle)
+    rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle
+    return isinstance(objective, rows | NextSentence | Classification | Contrastive)
 
 
 @dataclass(frozen=True)
@@ -156,11 +202,17 @@ class Columns:
     """The place of the first token of each token's word, as `Batch.extra["words"]`."""
     copies: int = 0
     """Documents of every so many epochs are told apart; 0 is all."""
+    labels: bool = False
+    """The number of each document's class at its first token, -1 at all others, as `Batch.extra["labels"]`."""
 
 
 def columns(objective: Objective) -> Columns:
     """Those of an objective."""
     match objective:
+        case NextSentence(masked=masked):
+            return replace(columns(masked), labels=True)
+        case Classification() | Contrastive(positive="second"):
+            return Columns(labels=True)
         case MaskedLm(unit=unit, copies=copies):
             return Columns(unit == "word", copies)
     return Columns()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,24 @@ class Form(NamedTuple):
 
     template: str
     between: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How conversations of at most so many tokens become documents."""
+
+    form: Form
+    longest: int | None
+
+    def tokenized(
+        self, documents: Iterable[str], tokenizer: Tokenizer, report: Callable[[str], None]
+    ) -> Iterator[Tokenized]:
+        """Those that are not too long; who counts documents knows how many were."""
+        return tokenized(documents, tokenizer, self.form, self.longest)
+
+    def said(self, documents: Iterable[str]) -> Iterator[str]:
+        """The answers."""
+        return said(documents)
 
 
 def form(data: config.Data, tokenizer: Tokenizer | None) -> Form | None:

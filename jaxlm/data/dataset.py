@@ -21,6 +21,7 @@ from jaxlm.tokenizers import Tokenizer
 
 FORMAT = 1
 TOKENS, PREDICTED, OFFSETS, MANIFEST = "tokens.bin", "predicted.bin", "offsets.bin", "manifest.json"
+LABELS = "labels.bin"
 
 
 class Tokenized(NamedTuple):
@@ -32,6 +33,8 @@ class Tokenized(NamedTuple):
     """Which of them the model is to predict; None is all but the first."""
     bytes: int
     """UTF-8 bytes of the text that is predicted."""
+    label: int | None = None
+    """The number of its class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +54,19 @@ class Dataset:
     predicted: UInt8[np.ndarray, " tokens"] | None = None
     """1 where the token is to be predicted from those before it, else 0; None predicts all but the first of each
     document."""
+    labels: Int32[np.ndarray, " documents"] | None = None
+    """The class of each document; None where they have none."""
 
     @property
     def documents(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def classes(self) -> dict[int, int]:
+        """Documents by label; none where they have none."""
+        if self.labels is None:
+            return {}
+        return {int(one): int(count) for one, count in zip(*np.unique(self.labels, return_counts=True))}
 
     @property
     def lengths(self) -> Int64[np.ndarray, " documents"]:
@@ -72,6 +84,7 @@ def in_memory(
     vocab: int,
     pad: int,
     predicted: Iterable[Sequence[SupportsIndex]] | None = None,
+    labels: Sequence[int] | None = None,
 ) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
     arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
@@ -79,31 +92,50 @@ def in_memory(
     marks = None if predicted is None else np.concatenate([np.asarray(one, np.uint8) for one in predicted])
     offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int64)
     digest = sha256(tokens.tobytes())
-    digest.update((b"" if marks is None else marks.tobytes()) + offsets.tobytes())
-    return Dataset(tokens, offsets, bytes, vocab, pad, digest.hexdigest(), marks)
+    classes = None if labels is None else np.asarray(labels, np.int32)
+    for part in (marks, offsets, classes):
+        digest.update(b"" if part is None else part.tobytes())
+    return Dataset(tokens, offsets, bytes, vocab, pad, digest.hexdigest(), marks, classes)
 
 
 def texts(found: Iterable[str], tokenizer: Tokenizer, *, batch: int = 256) -> Iterator[Tokenized]:
     """Texts between `bos` and `eos`, tokenized a batch at a time."""
-    for group in _batches(found, batch):
+    for group in batches(found, batch):
         for text, ids in zip(group, tokenizer.encode_batch(group), strict=True):
             whole = np.concatenate([[tokenizer.bos], ids, [tokenizer.eos]]).astype(np.int32)
             yield Tokenized(whole, None, len(text.encode()))
 
 
+@dataclass(frozen=True)
+class Plain:
+    """How texts become tokens: all of them, and all of each."""
+
+    def tokenized(
+        self, documents: Iterable[str], tokenizer: Tokenizer, report: Callable[[str], None]
+    ) -> Iterator[Tokenized]:
+        """See `texts`."""
+        return texts(documents, tokenizer)
+
+    def said(self, documents: Iterable[str]) -> Iterator[str]:
+        """The texts themselves."""
+        return iter(documents)
+
+
 def write(documents: Iterable[Tokenized], tokenizer: Tokenizer, directory: Path) -> None:
     """Writes documents, one after another, into `directory`, which then exists whole or not at all.
 
-    Either all of them say what is predicted, or none.
+    Either all of them say what is predicted, or none; and all have a label, or none.
     """
     dtype = _dtype(tokenizer.vocab)
-    offsets, size = [0], 0
+    offsets, size, labels = [0], 0, []
     with atomic(directory) as partial:
         with (partial / TOKENS).open("wb") as tokens, (partial / PREDICTED).open("wb") as predicted:
             for document in documents:
                 tokens.write(document.ids.astype(dtype).tobytes())
                 if document.predicted is not None:
                     predicted.write(document.predicted.astype(np.uint8).tobytes())
+                if document.label is not None:
+                    labels.append(document.label)
                 offsets.append(offsets[-1] + len(document.ids))
                 size += document.bytes
         marked = (partial / PREDICTED).stat().st_size
@@ -111,8 +143,13 @@ def write(documents: Iterable[Tokenized], tokenizer: Tokenizer, directory: Path)
             (partial / PREDICTED).unlink()
         elif marked != offsets[-1]:
             raise ValueError("some documents say what is predicted, and others do not")
+        if labels and len(labels) != len(offsets) - 1:
+            raise ValueError("some documents have a label, and others have none")
         (partial / OFFSETS).write_bytes(np.array(offsets, "<i8").tobytes())
-        files = (TOKENS, PREDICTED, OFFSETS) if marked else (TOKENS, OFFSETS)
+        if labels:
+            (partial / LABELS).write_bytes(np.array(labels, "<i4").tobytes())
+        there = {TOKENS: True, PREDICTED: marked, OFFSETS: True, LABELS: labels}
+        files = [name for name, found in there.items() if found]
         manifest = {
             "format": FORMAT,
             "dtype": dtype.str,
@@ -124,6 +161,7 @@ def write(documents: Iterable[Tokenized], tokenizer: Tokenizer, directory: Path)
             "tokenizer": tokenizer.fingerprint,
             "fingerprint": _digest(partial / name for name in files),
             "predicted": bool(marked),
+            "labels": bool(labels),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -147,10 +185,12 @@ def load(directory: Path) -> Dataset:
         offsets = _map(directory / OFFSETS, np.dtype("<i8"), manifest["documents"] + 1)
         marked = manifest.get("predicted")  # absent where an earlier version wrote plain documents
         predicted = _map(directory / PREDICTED, np.dtype("u1"), manifest["tokens"]) if marked else None
+        labeled = manifest.get("labels")
+        labels = _map(directory / LABELS, np.dtype("<i4"), manifest["documents"]) if labeled else None
     except (OSError, ValueError, KeyError) as error:
         raise Failure(f"the tokens in {str(directory)!r} are damaged ({error}): remove the directory") from error
     facts = (manifest[name] for name in ("bytes", "vocab", "pad", "fingerprint"))
-    return Dataset(tokens, offsets, *facts, predicted)
+    return Dataset(tokens, offsets, *facts, predicted, labels)
 
 
 def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
@@ -163,7 +203,8 @@ def _dtype(vocab: int) -> np.dtype:
     return np.dtype("<u2" if vocab <= 2**16 else "<i4")
 
 
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of so many, the last perhaps shorter."""
     group: list[str] = []
     for text in texts:
         group.append(text)

@@ -99,6 +99,12 @@ class Rows:
         return self.epoch_tokens / (self.plan.rows * self.length)
 
     @property
+    def more(self) -> tuple[str, ...]:
+        """Names of the columns that not all rows have."""
+        there = {"words": self.begins is not None, "labels": self.dataset.labels is not None}
+        return tuple(name for name, found in there.items() if found)
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of all that decides the content of every batch."""
         shape = (order.VERSION, self.length, self.size, self.seed, self.packing.positions)
@@ -113,9 +119,9 @@ class Rows:
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch of a step; slices joined in order are the whole batch.
 
-        Arrays: ids, segments, positions, targets, documents, perhaps words Int32 [row, pos]; weights Float32
-        [row, pos];
-        rows Int32 [row], the global index of each modulo 2**31. Raises ValueError for a slice with a stride.
+        Arrays: ids, segments, positions, targets, documents, and those that `more` names, Int32 [row, pos]; weights
+        Float32 [row, pos]; rows Int32 [row], the global index of each modulo 2**31. Labels stand at the first token
+        of their document, -1 at all others. Raises ValueError for a slice with a stride.
         """
         start, stop, stride = rows.indices(self.size)
         if stride != 1 or step < 0:
@@ -132,7 +138,7 @@ class Rows:
         after = np.where(follows, at + 1, 0)
         predicted = follows if data.predicted is None else follows & data.predicted[after].astype(bool)
         column = np.broadcast_to(np.arange(self.length), keys.shape)
-        starts = np.diff(keys, prepend=-2, axis=1) != 0
+        starts, heads = np.diff(keys, prepend=-2, axis=1) != 0, places == 0
         if self.packing.positions == "row":
             places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
         known = keys % (self.copies * data.documents) if self.copies else keys
@@ -147,6 +153,8 @@ class Rows:
         }
         if self.begins is not None:
             columns["words"] = _words(columns, self.begins)
+        if data.labels is not None:
+            columns["labels"] = np.where(real & heads, data.labels[document], -1).astype(np.int32)
         return columns
 
 

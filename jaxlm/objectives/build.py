@@ -11,7 +11,9 @@ from jaxlm.config.model import Model
 from jaxlm.config.objective import Objective as Config
 from jaxlm.config.special import Special
 from jaxlm.objectives import fill_in_the_middle
-from jaxlm.objectives.auxiliary import auxiliary
+from jaxlm.objectives.auxiliary import NONE, auxiliary
+from jaxlm.objectives.classification import Classification, NextSentence
+from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
 from jaxlm.objectives.masked_lm import masking
 from jaxlm.objectives.objective import Objective
@@ -37,6 +39,20 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return Prediction(z_loss, chunks, more)
         case config.MaskedLm(chunks=chunks):
             return Prediction(0.0, chunks, more, masking(objective, special()), "masked_lm", ("accuracy",))
+        case config.NextSentence(masked):
+            hidden = masking(masked, special())
+            pairs = Classification(
+                special().eos, model.classifier.of, NONE, "next_sentence", "next_sentence_accuracy"
+            )
+            return NextSentence(Prediction(0.0, masked.chunks, more, hidden, "masked_lm", ("accuracy",)), pairs)
+        case config.Classification():
+            return Classification(special().eos, model.classifier.of, more)
+        case config.Contrastive():
+            if more != NONE:
+                raise UsageError(
+                    "model.block: Contrastive does not balance the experts of a mixture; use a dense one"
+                )
+            return Contrastive(objective, special())
         case config.SpanCorruption(rate, span, sentinels, length, chunks):
             corrupt = _denoising("span_corruption", (config.Denoiser(rate, span),), sentinels, length, special())
             return _two_sided(corrupt, "span_corruption", chunks, model)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxlm.layers.contracts import Batch, Call, Model
+from jaxlm.layers.contracts import Batch, Call, Model, Output
 from jaxlm.layers.logprob import likeliest, log_probability
 from jaxlm.layers.random import row_keys
 from jaxlm.objectives.auxiliary import NONE, Auxiliary
@@ -67,10 +67,16 @@ class Prediction:
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
     ) -> tuple[Sums, Sums]:
         """Sums in nats over the micro-batch's targets."""
+        return self.sums(model, self.output(model, batch, key, call), batch, call)
+
+    def output(self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call) -> Output:
+        """What the model makes of the rows, of both sides where there are two."""
         keys = None if key is None else row_keys(key, batch.rows)
         memory = None if batch.source is None else model.encode(batch.source, call, key=keys)
-        output = model(batch.inputs, call, memory=memory, key=keys)
+        return model(batch.inputs, call, memory=memory, key=keys)
 
+    def sums(self, model: Model, output: Output, batch: Batch, call: Call) -> tuple[Sums, Sums]:
+        """The terms of hidden states that are there, and sums to report."""
         scores = model.scorer(call)
 
         def terms(

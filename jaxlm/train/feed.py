@@ -34,7 +34,7 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
 
     arrays = {name: array(name) for name in FIELDS}
     inputs = Tokens(arrays["ids"], arrays["segments"], arrays["positions"])
-    extra = {} if rows.begins is None else {"words": array("words")}
+    extra = {name: array(name) for name in rows.more}
     return Batch(inputs, arrays["targets"], arrays["weights"], arrays["rows"], arrays["documents"], extra=extra)
 
 

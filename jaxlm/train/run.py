@@ -72,6 +72,7 @@ def run(
             plan = planned.find(setup, plans, display.say)
             with clock("data"):
                 prepared = _prepare(experiment, display)
+            _check_labels(experiment, prepared)
             opened = _open(experiment, run_dir)
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)
@@ -119,6 +120,16 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
     return together(lambda: prepared or read())
 
 
+def _check_labels(experiment: Experiment, prepared: Prepared) -> None:
+    """Raises UsageError where texts have labels that the model does not score."""
+    known = getattr(getattr(experiment.model, "classifier", None), "labels", None)
+    there = max(max(part.classes, default=-1) for part in (prepared.train, prepared.held_out)) + 1
+    if known is not None and there > known:
+        raise UsageError(
+            f"data: the labels are 0 to {there - 1}, and model.classifier.labels is {known}: set it to {there}"
+        )
+
+
 def _describe(prepared: Prepared, run: Run) -> None:
     """What the run needs to be used without its data, and the facts of that data."""
     keep(prepared.tokenizer, Path(run.path) / "tokenizer")
@@ -128,6 +139,7 @@ def _describe(prepared: Prepared, run: Run) -> None:
         "train_tokens": int(prepared.train.offsets[-1]),
         "train_bytes": prepared.train.bytes,
         "held_out_bytes": prepared.held_out.bytes,
+        "held_out_labels": prepared.held_out.classes,
     }
     write_atomically(run.path / "data.json", json.dumps(facts, indent=1) + "\n")
 

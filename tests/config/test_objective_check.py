@@ -65,3 +65,106 @@ def test_an_end_is_no_span():
 def test_what_rows_have_to_tell():
     assert columns(config.Autoregressive()) == Columns()
     assert columns(config.MaskedLm(unit="word", copies=3)) == Columns(words=True, copies=3)
+    whole = config.NextSentence(config.MaskedLm(unit="word", copies=3))
+    assert columns(whole) == Columns(words=True, copies=3, labels=True)
+    assert columns(config.Contrastive()) == columns(config.Classification()) == Columns(labels=True)
+    assert columns(config.Contrastive("dropout")) == Columns()
+
+
+LABELS = config.Encoder(vocab=4096, classifier=config.Classifier(3))
+PAIRS = {"data": config.Pairs(), "packing": config.BestFit()}
+HALVES = config.Labeled(("a.jsonl",), second="b")
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (LABELS, {"objective": config.Classification(), **PAIRS}),
+        (LABELS, {"objective": config.Classification(), **PAIRS, "data": config.Labeled(("a.jsonl",))}),
+        (
+            dataclasses.replace(LABELS, classifier=config.Classifier()),
+            {"objective": config.NextSentence(), **PAIRS},
+        ),
+        (ENCODER, {"objective": config.Contrastive(), **PAIRS, "data": HALVES}),
+        (dataclasses.replace(ENCODER, dropout=0.1), {"objective": config.Contrastive("dropout")}),
+        (config.Rwkv7(vocab=4096, embed=128), {"objective": config.Contrastive(of="last"), **PAIRS}),
+        (LABELS, {"objective": config.Custom("a:b"), **PAIRS}),
+    ],
+)
+def test_what_passes(model, changes):
+    check(dataclasses.replace(experiment(), model=model, **changes))
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        (
+            ENCODER,
+            {"objective": config.Classification(), **PAIRS},
+            "model.classifier is NoClassifier: Classification needs one",
+        ),
+        (
+            config.Rwkv7(vocab=4096, embed=128),
+            {"objective": config.Classification(), **PAIRS},
+            "objective is Classification: a Rwkv7 has no classifier",
+        ),
+        (
+            dataclasses.replace(LABELS, classifier=config.Classifier(of="tokens")),
+            {"objective": config.Classification(), **PAIRS},
+            "model.classifier.of is tokens: Classification has one label a text",
+        ),
+        (
+            dataclasses.replace(LABELS, classifier=config.Classifier(1)),
+            {"objective": config.Classification(), **PAIRS},
+            "model.classifier.labels is 1: Classification needs at least 2",
+        ),
+        (
+            LABELS,
+            {"objective": config.NextSentence(), **PAIRS},
+            "model.classifier.labels is 3: NextSentence needs exactly 2",
+        ),
+        (
+            dataclasses.replace(LABELS, classifier=config.Classifier()),
+            {"objective": config.NextSentence(config.MaskedLm(masked=0.9, replaced=0.2)), **PAIRS},
+            "objective.masked.masked is 0.9, objective.masked.replaced 0.2: together",
+        ),
+        (
+            config.Decoder(vocab=4096, classifier=config.Classifier()),
+            {"objective": config.NextSentence(), **PAIRS},
+            "objective is NextSentence: a Decoder's causal mask",
+        ),
+        (
+            TWO_SIDED,
+            {"objective": config.Contrastive(), **PAIRS},
+            "objective is Contrastive: an EncoderDecoder has no vector of a text",
+        ),
+        (
+            ENCODER,
+            {"objective": config.Contrastive(temperature=0.0), **PAIRS},
+            "objective.temperature is 0.0: expected a number above 0",
+        ),
+        (ENCODER, {"objective": config.Contrastive("dropout")}, "model.dropout is 0: a text and its positive are"),
+        (LABELS, {"objective": config.Classification()}, "data is Corpus: Classification needs labels; choose"),
+        (
+            dataclasses.replace(LABELS, classifier=config.Classifier()),
+            {"objective": config.NextSentence(), **PAIRS, "data": config.Labeled(("a.jsonl",))},
+            "data.second is empty: NextSentence needs pairs of texts",
+        ),
+        (
+            ENCODER,
+            {"objective": config.Contrastive(), **PAIRS, "data": config.Labeled(("a.jsonl",))},
+            "data.second is empty: name the field of the second text",
+        ),
+        (ENCODER, {"objective": config.MaskedLm(), **PAIRS}, "data is Pairs: MaskedLm makes no use of labels"),
+        (
+            LABELS,
+            {"objective": config.Classification(), "data": config.Pairs()},
+            "packing cuts texts in two at the ends of rows, and only one part has the label: use packing:best_fit",
+        ),
+    ],
+)
+def test_refusals_of_labels(model, changes, message):
+    with pytest.raises(UsageError) as error:
+        check(dataclasses.replace(experiment(), model=model, **changes))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)

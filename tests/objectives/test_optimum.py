@@ -224,8 +224,8 @@ def drawn(count: int, first: int) -> Batch:
     )
 
 
-def reached(objective, kind) -> float:
-    """The loss of new texts after training on others."""
+def reached(objective, kind, drawn=drawn, tests=CHECKED) -> float:
+    """The loss of new texts after training on others, a mean over batches of so many."""
     model = build_model(kind, jax.random.key(0))
     adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
 
@@ -246,7 +246,10 @@ def reached(objective, kind) -> float:
     for number in range(STEPS):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
-    return float(jax.jit(loss)(model, drawn(CHECKED, 0), jax.random.key(10**6)))
+    loss = jax.jit(loss)
+    found = drawn(CHECKED, 0)
+    parts = (jax.tree.map(lambda x, at=at: x[at : at + tests], found) for at in range(0, CHECKED, tests))
+    return float(np.mean([loss(model, part, jax.random.key(10**6)) for part in parts]))
 
 
 def counted(name: str, objective, count: int) -> float:

@@ -9,6 +9,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.objective import columns
 from jaxlm.data import rows as row_data
+from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
 from jaxlm.train import feed
 from jaxlm.train.setup import initial_state, make_setup
@@ -23,6 +24,7 @@ SIZES = {"vocab": 288, "embed": 16, "dropout": 0.1}
 ENCODER = config.Encoder(**SIZES, layers=2, block=BLOCK, position=config.Rope())
 TWO_SIDED = config.EncoderDecoder(**SIZES, encoder_layers=1, decoder_layers=1, block=BLOCK)
 DECODER = config.Decoder(**SIZES, layers=2, block=BLOCK)
+CLASSIFIER = dataclasses.replace(ENCODER, types=2, classifier=config.Classifier())
 KINDS = {
     "masked_lm": (config.MaskedLm(), ENCODER),
     "whole_words": (config.MaskedLm(unit="word"), ENCODER),
@@ -32,10 +34,16 @@ KINDS = {
     "ul2": (config.Ul2(sentinels=8), TWO_SIDED),
     "infilling": (config.Infilling(), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(), DECODER),
+    "next_sentence": (config.NextSentence(), CLASSIFIER),
+    "classification": (config.Classification(), CLASSIFIER),
+    "contrastive": (config.Contrastive(most=4, temperature=0.5), ENCODER),
+    "another_dropout": (config.Contrastive("dropout", most=4, temperature=0.5), ENCODER),
 }
 ONE, SPREAD = (config.Mesh(), 1, 1), (config.Mesh(fsdp=2, tensor=2), 8, 2)
 """Mesh, devices, micro-batches: data 2, fsdp 2 and tensor 2 are the eight."""
-ORDINARY = ("whole_words", "span_corruption")
+WHOLE = ("contrastive", "another_dropout")
+"""Those whose batches are not to be split."""
+ORDINARY = ("whole_words", "span_corruption", "contrastive")
 BEGINS = np.arange(288) % 3 == 0
 STEPS = 3
 
@@ -52,8 +60,21 @@ def tree(name: str, mesh: config.Mesh, micro: int = 1, length: int = 32) -> conf
         tokenizer=config.Bytes(SPECIAL, 8),
         objective=objective,
         train=config.Train(batch=16, length=length),
-        where=config.Where(mesh=mesh, micro_batches=micro),
+        packing=packing(name),
+        where=config.Where(mesh=mesh, micro_batches=1 if name in WHOLE else micro),
     )
+
+
+def packing(name: str):
+    return config.BestFit() if columns(KINDS[name][0]).labels else config.Stream()
+
+
+def labeled():
+    """Pairs of random texts, whole in rows of 32, each with a label."""
+    draw = np.random.default_rng(1)
+    halves = [[draw.integers(4, 40, n) for n in draw.integers(1, 12, 2)] for _ in range(200)]
+    arrays = [np.concatenate([[2], one, [3], two, [3]]) for one, two in halves]
+    return in_memory(arrays, bytes=1, vocab=264, pad=0, labels=draw.integers(0, 2, 200))
 
 
 def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
@@ -61,7 +82,9 @@ def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
     setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
     wanted = columns(KINDS[name][0])
     more = {"copies": wanted.copies} | ({"begins": BEGINS} if wanted.words else {})
-    rows = row_data.training(documents(), config.Stream(), batch=16, length=32, seed=0, **more)
+    data = labeled() if wanted.labels else documents()
+    rows = row_data.training(data, packing(name), batch=16, length=32, seed=0, **more)
+    micro = setup.experiment.where.micro_batches
     step = compiled(setup, micro_batches=micro, observe=lambda _, gradients, __: flatten(gradients))
     state, losses, first = initial_state(setup), [], None
     for index in range(STEPS):

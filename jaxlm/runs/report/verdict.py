@@ -9,6 +9,7 @@ import numpy as np
 from jaxlm.config.data import Conversations
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_per_token, parameters
+from jaxlm.config.objective import Classification
 from jaxlm.runs.report.content import Content, speed
 from jaxlm.runs.report.text import count, duration, number, percent, plural, power, short, text
 
@@ -56,8 +57,10 @@ def _state(content: Content) -> str:
 def verdict(content: Content) -> str:
     """Bits per byte beside what knows no language; where there is none, the newest loss."""
     bits = content.last("bits_per_byte")
-    head = _headline(content, bits)
-    return f'<section class="verdict" aria-label="Verdict">{head}{_bars(content, bits)}</section>{_facts(content)}'
+    labels = isinstance(content.experiment.objective, Classification)
+    head = _labels(content) if labels else _headline(content, bits)
+    bars = "" if labels else _bars(content, bits)
+    return f'<section class="verdict" aria-label="Verdict">{head}{bars}</section>{_facts(content)}'
 
 
 def _headline(content: Content, bits: float | None) -> str:
@@ -75,6 +78,19 @@ def _headline(content: Content, bits: float | None) -> str:
     if loss is not None:
         return _big(short(loss), "training loss", "Nothing has been measured on held-out text.")
     return _big("–", "nothing measured yet", "")
+
+
+def _labels(content: Content) -> str:
+    """The share of texts whose label is found, beside that of the commonest label."""
+    found = next((x for one in reversed(content.evaluate) if (x := number(one.get("accuracy"))) is not None), None)
+    if found is None:
+        return _headline(content, None)
+    counts = [number(one) or 0 for one in (content.data.get("held_out_labels") or {}).values()]
+    claim = ""
+    if sum(counts):
+        texts = f"{sum(counts):,.0f} texts with {plural(len(counts), 'label')}"
+        claim = f"Of {texts}; the commonest has <b>{percent(max(counts) / sum(counts))}</b> of them."
+    return _big(percent(found), "of held-out texts<br>have the label found", claim)
 
 
 def _big(value: str, unit: str, claim: str) -> str:

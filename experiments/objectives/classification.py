@@ -1,0 +1,20 @@
+"""A small encoder that tells from two texts whether they stand in their own order, or that reads labels from files.
+
+    jaxlm run experiments/objectives/classification.py
+    jaxlm run experiments/objectives/classification.py --data labeled --data.paths train.csv \\
+        --data.text sentence --data.held_out_paths dev.csv
+
+Files are `.jsonl`, `.csv` or `.tsv`; `--data.second` names the field of a second text, and
+`--model.classifier.labels` says how many labels there are.
+"""
+
+import dataclasses
+
+from experiments.objectives.next_sentence import experiment as next_sentence
+from jaxlm.config import Classification, Experiment, Pairs
+
+
+def experiment() -> Experiment:
+    return dataclasses.replace(
+        next_sentence(), name="classification", data=Pairs(wrong="swapped"), objective=Classification()
+    )
