@@ -96,7 +96,8 @@ class PrefixLm:
     """The rest of a document is predicted from its beginning, which sees itself from both sides; where it ends is
     drawn for each document, all places alike (Raffel et al. 2019, arXiv:1910.10683, section 3.2.3).
 
-    A decoder reads both; of an encoder-decoder the encoder reads the beginning.
+    A decoder reads both, and its windows hold on either side of a token; of an encoder-decoder the encoder reads
+    the beginning.
     """
 
     target_length: int = 0
@@ -144,7 +145,9 @@ Objective = Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infill
 
 
 def rewrites(objective: Objective) -> bool:
-    """Whether an objective makes new rows of a batch's, of other lengths or another order."""
+    """Whether an objective makes new rows of a batch's, of other lengths or another order, or marks parts of rows
+    that belong together.
+    """
     return isinstance(objective, SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle)
 
 

@@ -16,6 +16,7 @@ from jaxlm.config.objective import (
     Ul2,
 )
 from jaxlm.config.paths import leaves
+from jaxlm.config.position import RelativeBias, Shaw, TransformerXl
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 
 
@@ -50,8 +51,31 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
                 f"model is an EncoderDecoder: {name} has nothing for its encoder to read; choose model:decoder, or "
                 "objective:span_corruption"
             )
+        case PrefixLm(), Decoder():
+            yield from _prefix_of_decoder(objective, model)
+        case PrefixLm(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
+            yield (
+                f"objective is PrefixLm: {one} reads from left to right only, and sees no prefix from both sides; "
+                "choose model:decoder or model:encoder_decoder"
+            )
+        case PrefixLm(), Encoder():
+            yield "objective is PrefixLm: an Encoder sees what it is asked for; choose model:decoder"
         case (
-            (SpanCorruption() | Ul2() | Infilling() | PrefixLm()),
+            (SpanCorruption() | Ul2() | Infilling()),
             (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
         ):
             yield f"objective is {name}: it has two sides, and {one} has one; choose model:encoder_decoder"
+
+
+def _prefix_of_decoder(objective: PrefixLm, model: Decoder) -> Iterator[str]:
+    """What a decoder has no use for, and positions that know one side only."""
+    if objective.target_length:
+        yield (
+            f"objective.target_length is {objective.target_length}: a Decoder writes what follows a prefix in the "
+            "same row; use 0"
+        )
+    if isinstance(model.position, RelativeBias | Shaw | TransformerXl):
+        yield (
+            f"model.position is {type(model.position).__name__}: a Decoder's count distances to what stands before "
+            "a token only, and a prefix is seen from both sides; choose another, such as model.position:rope"
+        )

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
-from jaxlm.config import Experiment
+from jaxlm.config import Decoder, Experiment, PrefixLm
 from jaxlm.config.codec import what_hash
 from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options
@@ -264,7 +264,10 @@ def _sample(session: Session, state: State) -> None:
         return
     layout = single_device()
     model = jax.device_put(model, shardings(model, layout))
-    options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
+    experiment = session.experiment
+    both = isinstance(experiment.objective, PrefixLm) and isinstance(experiment.model, Decoder)
+    reading = "prefix" if both else "causal"
+    options = Options(samples.tokens, samples.temperature, seed=experiment.train.seed, reading=reading)
     # Float32, so that whoever reads a text again finds the same log-probabilities.
     precision = dataclasses.replace(session.setup.call.precision, compute="float32", logits="float32")
     call = dataclasses.replace(session.setup.call, layout=layout, precision=precision)

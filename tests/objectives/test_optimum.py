@@ -188,6 +188,8 @@ class Shown:
 
     def prepare(self, batch, key):
         after = self.objective.prepare(batch, key)
+        if after.inputs.prefix is not None:  # all of the text is seen from both sides
+            return after.replace(inputs=after.inputs.replace(prefix=jnp.full_like(after.targets, LENGTH)))
         if after.source is None:
             return after.replace(inputs=after.inputs.replace(ids=after.targets))
         return after.replace(source=after.inputs.replace(ids=after.targets))
@@ -197,6 +199,7 @@ KINDS = {
     "masked_lm": (config.MaskedLm(0.3, chunks=1), ENCODER, masked_lm),
     "span_corruption": (config.SpanCorruption(0.4, 1.0, 2, chunks=1), TWO_SIDED, span_corruption),
     "prefix_lm": (config.PrefixLm(chunks=1), TWO_SIDED, prefix_lm),
+    "prefix_decoder": (config.PrefixLm(chunks=1), DECODER, prefix_lm),
     "ul2": (
         config.Ul2(
             (config.Denoiser(0.4, 1.0, 1.0, "[R]"), config.Denoiser(0.3, 0.0, 3.0, "[S]")), sentinels=2, chunks=1
@@ -220,7 +223,10 @@ def drawn(count: int, first: int) -> Batch:
     batch = jax.tree.map(repeat, whole)
     numbers = jnp.asarray((first + np.arange(count))[:, None] + np.zeros((1, LENGTH)), jnp.int32)
     return batch.replace(
-        inputs=batch.inputs.replace(ids=jnp.asarray(ids, jnp.int32)), rows=numbers[:, 0], documents=numbers
+        inputs=batch.inputs.replace(ids=jnp.asarray(ids, jnp.int32)),
+        targets=jnp.asarray(np.pad(ids[:, 1:], ((0, 0), (0, 1))), jnp.int32),
+        rows=numbers[:, 0],
+        documents=numbers,
     )
 
 
@@ -257,6 +263,8 @@ def counted(name: str, objective, count: int) -> float:
     after = jax.jit(objective.prepare)(drawn(count, 0), jax.random.key(5))
     wanted, targets, inputs = (np.asarray(x) for x in (after.weights > 0, after.targets, after.inputs.ids))
     source = np.zeros((count, 0)) if after.source is None else np.asarray(after.source.ids)
+    if after.inputs.prefix is not None:
+        source = np.where(after.inputs.positions < after.inputs.prefix, inputs, -1)
     found: Outcomes = collections.defaultdict(lambda: collections.defaultdict(float))
     if name == "masked_lm":
         symbols = np.isin(inputs, [MASK, *range(FIRST, FIRST + SYMBOLS)])

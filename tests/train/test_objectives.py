@@ -29,6 +29,7 @@ KINDS = {
     "drawn_once": (config.MaskedLm(copies=2), ENCODER),
     "span_corruption": (config.SpanCorruption(sentinels=8, target_length=16), TWO_SIDED),
     "prefix_lm": (config.PrefixLm(), TWO_SIDED),
+    "prefix_decoder": (config.PrefixLm(), DECODER),
     "ul2": (config.Ul2(sentinels=8), TWO_SIDED),
     "infilling": (config.Infilling(), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(), DECODER),
