@@ -263,8 +263,9 @@ def counted(name: str, objective, count: int) -> float:
     after = jax.jit(objective.prepare)(drawn(count, 0), jax.random.key(5))
     wanted, targets, inputs = (np.asarray(x) for x in (after.weights > 0, after.targets, after.inputs.ids))
     source = np.zeros((count, 0)) if after.source is None else np.asarray(after.source.ids)
-    if after.inputs.prefix is not None:
+    if after.inputs.prefix is not None:  # with which places are to be predicted
         source = np.where(after.inputs.positions < after.inputs.prefix, inputs, -1)
+        source = np.concatenate([source, wanted], axis=1)
     found: Outcomes = collections.defaultdict(lambda: collections.defaultdict(float))
     if name == "masked_lm":
         symbols = np.isin(inputs, [MASK, *range(FIRST, FIRST + SYMBOLS)])
