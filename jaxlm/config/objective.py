@@ -116,6 +116,10 @@ class Infilling:
     """Share of a document's tokens that are hidden."""
     span: float = 3.0
     """Mean tokens of a span; their number is a Poisson variable."""
+    permuted: float = 0.0
+    """Share of a document's sentences that change places before spans are hidden (BART's final recipe has 1). A
+    sentence ends with a token whose text ends in ".", "!" or "?"; what follows the last one is a sentence too.
+    """
     chunks: int = 8
     """Chunks of positions; more of them need less memory."""
 
@@ -159,6 +163,8 @@ class Columns:
     """The place of the first token of each token's word, as `Batch.extra["words"]`."""
     copies: int = 0
     """Documents of every so many epochs are told apart; 0 is all."""
+    ends: bool = False
+    """1 where a token's text ends a sentence, else 0, as `Batch.extra["ends"]`."""
 
 
 def columns(objective: Objective) -> Columns:
@@ -166,4 +172,6 @@ def columns(objective: Objective) -> Columns:
     match objective:
         case MaskedLm(unit=unit, copies=copies):
             return Columns(unit == "word", copies)
+        case Infilling(permuted=permuted):
+            return Columns(ends=permuted > 0)
     return Columns()

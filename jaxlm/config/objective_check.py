@@ -27,6 +27,8 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
         field = path.split(".")[-1]
         if field == "rate" and not 0 < leaf.value < 1:
             yield f"objective.{path} is {leaf.value}: expected a share above 0 and below 1"
+        if field == "permuted" and not 0 <= leaf.value <= 1:
+            yield f"objective.{path} is {leaf.value}: expected a share from 0 to 1"
         if field == "span" and leaf.value < 1 and (leaf.value or not isinstance(objective, Ul2)):
             yield f"objective.{path} is {leaf.value}: a span has at least 1 token"
     if isinstance(objective, Ul2) and not sum(one.share for one in objective.denoisers) > 0:

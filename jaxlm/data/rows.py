@@ -66,6 +66,8 @@ class Rows:
     """Which tokens begin a word: with it each token's word is told, as the column `words`."""
     copies: int = 0
     """Documents of every so many epochs share ids, for what is drawn for them once; 0 tells all apart."""
+    ends: Bool[np.ndarray, " vocab"] | None = None
+    """Which tokens end a sentence: with it that is told of each token, as the column `ends`."""
 
     def __post_init__(self):
         if self.length < 1 or self.size < 1:
@@ -113,9 +115,9 @@ class Rows:
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch of a step; slices joined in order are the whole batch.
 
-        Arrays: ids, segments, positions, targets, documents, perhaps words Int32 [row, pos]; weights Float32
-        [row, pos];
-        rows Int32 [row], the global index of each modulo 2**31. Raises ValueError for a slice with a stride.
+        Arrays: ids, segments, positions, targets, documents, perhaps words and ends Int32 [row, pos]; weights
+        Float32 [row, pos]; rows Int32 [row], the global index of each modulo 2**31. Raises ValueError for a slice
+        with a stride.
         """
         start, stop, stride = rows.indices(self.size)
         if stride != 1 or step < 0:
@@ -147,6 +149,8 @@ class Rows:
         }
         if self.begins is not None:
             columns["words"] = _words(columns, self.begins)
+        if self.ends is not None:
+            columns["ends"] = self.ends[columns["ids"]].astype(np.int32)
         return columns
 
 

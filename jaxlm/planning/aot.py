@@ -77,7 +77,7 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
         weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
-        extra={"words": tokens()} if columns(experiment.objective).words else {},
+        extra={name: tokens() for name in ("words", "ends") if getattr(columns(experiment.objective), name)},
     )
 
 

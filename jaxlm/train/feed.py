@@ -34,7 +34,8 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
 
     arrays = {name: array(name) for name in FIELDS}
     inputs = Tokens(arrays["ids"], arrays["segments"], arrays["positions"])
-    extra = {} if rows.begins is None else {"words": array("words")}
+    wanted = {"words": rows.begins, "ends": rows.ends}
+    extra = {name: array(name) for name, told in wanted.items() if told is not None}
     return Batch(inputs, arrays["targets"], arrays["weights"], arrays["rows"], arrays["documents"], extra=extra)
 
 

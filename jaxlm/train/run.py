@@ -34,7 +34,7 @@ from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
-from jaxlm.tokenizers.words import begins_word
+from jaxlm.tokenizers.words import begins_word, ends_sentence
 from jaxlm.train import feed, held_out, planned
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
@@ -149,6 +149,8 @@ def _run(
     wanted = columns(experiment.objective)
     if wanted.words:
         size["begins"] = begins_word(prepared.tokenizer)
+    if wanted.ends:
+        size["ends"] = ends_sentence(prepared.tokenizer)
     train_rows = row_data.training(
         prepared.train, experiment.packing, seed=experiment.train.seed, copies=wanted.copies, **size
     )

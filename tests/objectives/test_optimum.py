@@ -22,6 +22,7 @@ from jaxlm.objectives.build import build
 from jaxlm.parallel.layout import single_device
 from tests.objectives import texts
 from tests.objectives.test_corruptions import masks_of_t5
+from tests.objectives.test_sentences import sentences
 from tests.objectives.texts import BOS, EOS, FIRST, MASK, NAMED, SPECIAL
 
 WORDS, SYMBOLS, LENGTH = 5, 2, 7
@@ -143,8 +144,17 @@ def fill_in_the_middle(kind: config.FillInTheMiddle) -> float:
     return entropy(collected(written()))
 
 
+def orders_of(text, kind: config.Infilling):
+    """(How many there are, what the encoder would read without gaps) of each order of sentences."""
+    parts = sentences(text) if kind.permuted else [text]
+    every = list(itertools.permutations(parts))
+    return [(len(every), [word for part in order for word in part]) for order in every]
+
+
 def infilling(kind: config.Infilling) -> float:
-    """Lengths until two words are hidden, the last cut short; gaps among the words in all ways."""
+    """Lengths until two words are hidden, the last cut short; gaps among the words in all ways, after sentences in
+    all orders: the second symbol ends one.
+    """
     wanted = round(WORDS * kind.rate)
     p = [math.exp(-kind.span) * kind.span**n / math.factorial(n) for n in range(40)]
 
@@ -162,7 +172,7 @@ def infilling(kind: config.Infilling) -> float:
             gaps = gaps[: WORDS - (WORDS - sum(gaps))] if len(gaps) > sum(gaps) else gaps
             slots = min(WORDS - sum(gaps) + len(gaps), WORDS)
             ways = list(itertools.combinations(range(slots), len(gaps)))
-            for share, text in language():
+            for share, text, read in ((s / n, t, one) for s, t in language() for n, one in orders_of(t, kind)):
                 for way in ways:
                     source, at, gap = [], 0, 0
                     for slot in range(slots):
@@ -170,7 +180,7 @@ def infilling(kind: config.Infilling) -> float:
                             source.append(MASK)
                             at, gap = at + gaps[gap], gap + 1
                         else:
-                            source.append(text[at])
+                            source.append(read[at])
                             at += 1
                     yield share * chance / len(ways), [*source, EOS], [*text, EOS]
 
@@ -208,6 +218,7 @@ KINDS = {
         ul2,
     ),
     "infilling": (config.Infilling(0.4, 1.0, chunks=1), TWO_SIDED, infilling),
+    "permuted": (config.Infilling(0.4, 1.0, 1.0, chunks=1), TWO_SIDED, infilling),
     "fill_in_the_middle": (config.FillInTheMiddle(0.5, 0.25, chunks=1), DECODER, fill_in_the_middle),
 }
 
@@ -227,6 +238,7 @@ def drawn(count: int, first: int) -> Batch:
         targets=jnp.asarray(np.pad(ids[:, 1:], ((0, 0), (0, 1))), jnp.int32),
         rows=numbers[:, 0],
         documents=numbers,
+        extra={"ends": jnp.asarray(ids == FIRST + 1, jnp.int32)},
     )
 
 

@@ -24,6 +24,8 @@ SPECIAL = Special(
         *NAMED.items(),
     ),
 )
+ENDS = range(FIRST, FIRST + 8)
+"""Tokens that end a sentence."""
 ENCODER = config.Encoder(vocab=VOCAB, layers=1)
 TWO_SIDED = config.EncoderDecoder(vocab=VOCAB)
 DECODER = config.Decoder(vocab=VOCAB, layers=1)
@@ -35,6 +37,7 @@ KINDS = {
     "prefix_decoder": (config.PrefixLm(chunks=2), DECODER),
     "ul2": (config.Ul2(sentinels=SENTINELS, chunks=2), TWO_SIDED),
     "infilling": (config.Infilling(chunks=2), TWO_SIDED),
+    "permuted": (config.Infilling(permuted=0.7, chunks=2), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(0.7, chunks=2), DECODER),
 }
 """Name -> (objective, a model that takes it)."""
@@ -71,7 +74,7 @@ def batch(rows: list[list[tuple[int, np.ndarray]]], length: int) -> Batch:
         weights=jnp.asarray(follows, jnp.float32),
         rows=jnp.arange(len(rows)),
         documents=jnp.asarray(numbers),
-        extra={"words": jnp.asarray(positions // 2 * 2)},
+        extra={"words": jnp.asarray(positions // 2 * 2), "ends": jnp.asarray(np.isin(ids, ENDS), jnp.int32)},
     )
 
 
