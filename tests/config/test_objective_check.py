@@ -55,6 +55,7 @@ def test_shipped_experiments_pass(path):
         (config.SpanCorruption(span=0.5), TWO_SIDED, "objective.span is 0.5: a span has at least 1 token"),
         (config.SpanCorruption(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
         (config.Infilling(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
+        (config.Infilling(permuted=1.5), TWO_SIDED, "objective.permuted is 1.5: expected a share from 0 to 1"),
         (config.Ul2(()), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
         (config.Ul2((config.Denoiser(share=0.0),)), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
         (config.Ul2((config.Denoiser(span=0.5),)), TWO_SIDED, "objective.denoisers.0.span is 0.5: a span has"),
@@ -76,3 +77,5 @@ def test_an_end_is_no_span():
 def test_what_rows_have_to_tell():
     assert columns(config.Autoregressive()) == Columns()
     assert columns(config.MaskedLm(unit="word", copies=3)) == Columns(words=True, copies=3)
+    assert columns(config.Infilling()) == Columns()
+    assert columns(config.Infilling(permuted=0.5)) == Columns(ends=True)

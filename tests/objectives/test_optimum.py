@@ -146,7 +146,7 @@ def fill_in_the_middle(kind: config.FillInTheMiddle) -> float:
 
 def orders_of(text, kind: config.Infilling):
     """(How many there are, what the encoder would read without gaps) of each order of sentences."""
-    parts = sentences(text) if kind.permuted else [text]
+    parts = sentences(text, (FIRST + 1,)) if kind.permuted else [text]
     every = list(itertools.permutations(parts))
     return [(len(every), [word for part in order for word in part]) for order in every]
 

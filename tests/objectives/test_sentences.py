@@ -18,12 +18,12 @@ from tests.objectives.texts import BOS, ENDS, EOS, FIRST, SPECIAL
 END, WORD = FIRST, FIRST + 20
 
 
-def sentences(text) -> list[list[int]]:
+def sentences(text, ends=ENDS) -> list[list[int]]:
     """By a loop over words: a sentence ends behind an end that follows none."""
     found = [[]]
     for i, word in enumerate(text):
         found[-1].append(word)
-        if word in ENDS and not (i and text[i - 1] in ENDS):
+        if word in ends and not (i and text[i - 1] in ends):
             found.append([])
     return [one for one in found if one]
 

@@ -32,6 +32,7 @@ KINDS = {
     "prefix_decoder": (config.PrefixLm(), DECODER),
     "ul2": (config.Ul2(sentinels=8), TWO_SIDED),
     "infilling": (config.Infilling(), TWO_SIDED),
+    "permuted": (config.Infilling(permuted=1.0), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(), DECODER),
 }
 ONE, SPREAD = (config.Mesh(), 1, 1), (config.Mesh(fsdp=2, tensor=2), 8, 2)
@@ -62,6 +63,7 @@ def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
     setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
     wanted = columns(KINDS[name][0])
     more = {"copies": wanted.copies} | ({"begins": BEGINS} if wanted.words else {})
+    more |= {"ends": BEGINS} if wanted.ends else {}
     rows = row_data.training(documents(), config.Stream(), batch=16, length=32, seed=0, **more)
     step = compiled(setup, micro_batches=micro, observe=lambda _, gradients, __: flatten(gradients))
     state, losses, first = initial_state(setup), [], None
