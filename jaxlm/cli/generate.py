@@ -1,5 +1,5 @@
 """usage: jaxlm generate MODEL_OR_RUN --prompt TEXT [--tokens N] [--temperature T] [--seed S] [--samples N]
-                      [--top-k K] [--top-p P] [--min-p M]
+                      [--top-k K] [--top-p P] [--min-p M] [--reading prefix]
 
 Text from a model, written as it is drawn.
 
@@ -12,6 +12,7 @@ Text from a model, written as it is drawn.
   --min-p M            keep tokens at least M times as probable as the likeliest
   --seed 0             the same seed draws the same text
   --samples 1          independent continuations
+  --reading causal     how a decoder sees the prompt; prefix: from both sides, as prefix_lm trains it
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def parse(argv: list[str]) -> tuple[str, str, Options]:
     parser = Parser(prog="jaxlm generate", add_help=False, allow_abbrev=False)
     parser.add_argument("run", metavar="MODEL_OR_RUN")
     parser.add_argument("--prompt", required=True)
-    found, options = drawn(parser, argv, KINDS | {"samples": int})
+    found, options = drawn(parser, argv, KINDS | {"samples": int, "reading": str})
     return found["run"], found["prompt"], options
 
 
@@ -62,6 +63,7 @@ def _check(o: Options) -> None:
         "top-k": (o.top_k >= 0, "0 (all) or more"),
         "top-p": (0 < o.top_p <= 1, "above 0 and at most 1"),
         "min-p": (0 <= o.min_p < 1, "at least 0 and below 1"),
+        "reading": (o.reading in ("causal", "prefix"), "causal or prefix"),
     }
     for name, (good, expected) in limits.items():
         if not good:

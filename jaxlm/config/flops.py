@@ -312,9 +312,9 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
 
     The embedding is a lookup, and biases and norms are too few to count. RWKV's attention is its recurrence.
     Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
-    is attention. An encoder-decoder's token is one target with a source token beside it. Of a mixture of experts
-    those count that a token chooses: what a capacity leaves empty or drops is not. A classifier of documents does
-    not count.
+    is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one
+    target with a source token beside it. Of a mixture of experts those count that a token chooses: what a capacity
+    leaves empty or drops is not. A classifier of documents does not count.
     """
     found = {"projections": 0.0, "attention": 0.0, "head": _head_flops(model)}
     if isinstance(model, Recurrent):

@@ -129,7 +129,8 @@ class PrefixLm:
     """The rest of a document is predicted from its beginning, which sees itself from both sides; where it ends is
     drawn for each document, all places alike (Raffel et al. 2019, arXiv:1910.10683, section 3.2.3).
 
-    A decoder reads both; of an encoder-decoder the encoder reads the beginning.
+    A decoder reads both, and its windows hold on either side of a token; of an encoder-decoder the encoder reads
+    the beginning.
     """
 
     target_length: int = 0
@@ -148,6 +149,10 @@ class Infilling:
     """Share of a document's tokens that are hidden."""
     span: float = 3.0
     """Mean tokens of a span; their number is a Poisson variable."""
+    permuted: float = 0.0
+    """Share of a document's sentences that change places before spans are hidden (BART's final recipe has 1). A
+    sentence ends with a token whose text ends in ".", "!" or "?"; what follows the last one is a sentence too.
+    """
     chunks: int = 8
     """Chunks of positions; more of them need less memory."""
 
@@ -189,7 +194,9 @@ Objective = (
 
 
 def rewrites(objective: Objective) -> bool:
-    """Whether an objective makes new rows of a batch's, of other lengths or another order."""
+    """Whether an objective needs the tokens of each row whole and in order: it writes rows anew, marks parts that
+    belong together, or looks for where texts begin and end.
+    """
     rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle
     return isinstance(objective, rows | NextSentence | Classification | Contrastive)
 
@@ -204,6 +211,8 @@ class Columns:
     """Documents of every so many epochs are told apart; 0 is all."""
     labels: bool = False
     """The number of each document's class at its first token, -1 at all others, as `Batch.extra["labels"]`."""
+    ends: bool = False
+    """1 where a token's text ends a sentence, else 0, as `Batch.extra["ends"]`."""
 
 
 def columns(objective: Objective) -> Columns:
@@ -215,4 +224,6 @@ def columns(objective: Objective) -> Columns:
             return Columns(labels=True)
         case MaskedLm(unit=unit, copies=copies):
             return Columns(unit == "word", copies)
+        case Infilling(permuted=permuted):
+            return Columns(ends=permuted > 0)
     return Columns()

@@ -22,6 +22,7 @@ from jaxlm.config.objective import (
     columns,
 )
 from jaxlm.config.paths import leaves
+from jaxlm.config.position import RelativeBias, Shaw, TransformerXl
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 
 
@@ -33,6 +34,8 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
         field = path.split(".")[-1]
         if field == "rate" and not 0 < leaf.value < 1:
             yield f"objective.{path} is {leaf.value}: expected a share above 0 and below 1"
+        if field == "permuted" and not 0 <= leaf.value <= 1:
+            yield f"objective.{path} is {leaf.value}: expected a share from 0 to 1"
         if field == "span" and leaf.value < 1 and (leaf.value or not isinstance(objective, Ul2)):
             yield f"objective.{path} is {leaf.value}: a span has at least 1 token"
     if isinstance(objective, Ul2) and not sum(one.share for one in objective.denoisers) > 0:
@@ -100,8 +103,31 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
             )
         case ((Classification() | Contrastive()), EncoderDecoder()):
             yield f"objective is {name}: an EncoderDecoder has no vector of a text; choose model:encoder"
+        case PrefixLm(), Decoder():
+            yield from _prefix_of_decoder(objective, model)
+        case PrefixLm(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
+            yield (
+                f"objective is PrefixLm: {one} reads from left to right only, and sees no prefix from both sides; "
+                "choose model:decoder or model:encoder_decoder"
+            )
+        case PrefixLm(), Encoder():
+            yield "objective is PrefixLm: an Encoder sees what it is asked for; choose model:decoder"
         case (
-            (SpanCorruption() | Ul2() | Infilling() | PrefixLm()),
+            (SpanCorruption() | Ul2() | Infilling()),
             (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
         ):
             yield f"objective is {name}: it has two sides, and {one} has one; choose model:encoder_decoder"
+
+
+def _prefix_of_decoder(objective: PrefixLm, model: Decoder) -> Iterator[str]:
+    """What a decoder has no use for, and positions that know one side only."""
+    if objective.target_length:
+        yield (
+            f"objective.target_length is {objective.target_length}: a Decoder writes what follows a prefix in the "
+            "same row; use 0"
+        )
+    if isinstance(model.position, RelativeBias | Shaw | TransformerXl):
+        yield (
+            f"model.position is {type(model.position).__name__}: a Decoder's count distances to what stands before "
+            "a token only, and a prefix is seen from both sides; choose another, such as model.position:rope"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,5 @@ class Options:
     seed: int = 0
     samples: int = 1
     """Texts for each prompt; those of one prompt differ, and do not depend on how many there are."""
+    reading: Literal["causal", "prefix"] = "causal"
+    """How a decoder sees a prompt: from left to right, or, as `PrefixLm` trains it, from both sides."""

@@ -66,6 +66,8 @@ class Rows:
     """Which tokens begin a word: with it each token's word is told, as the column `words`."""
     copies: int = 0
     """Documents of every so many epochs share ids, for what is drawn for them once; 0 tells all apart."""
+    ends: Bool[np.ndarray, " vocab"] | None = None
+    """Which tokens end a sentence: with it that is told of each token, as the column `ends`."""
 
     def __post_init__(self):
         if self.length < 1 or self.size < 1:
@@ -101,8 +103,8 @@ class Rows:
     @property
     def more(self) -> tuple[str, ...]:
         """Names of the columns that not all rows have."""
-        there = {"words": self.begins is not None, "labels": self.dataset.labels is not None}
-        return tuple(name for name, found in there.items() if found)
+        told = {"words": self.begins, "ends": self.ends, "labels": self.dataset.labels}
+        return tuple(name for name, found in told.items() if found is not None)
 
     @property
     def fingerprint(self) -> str:
@@ -155,6 +157,8 @@ class Rows:
             columns["words"] = _words(columns, self.begins)
         if data.labels is not None:
             columns["labels"] = np.where(real & heads, data.labels[document], -1).astype(np.int32)
+        if self.ends is not None:
+            columns["ends"] = self.ends[columns["ids"]].astype(np.int32)
         return columns
 
 

@@ -27,6 +27,10 @@ class Tokens:
     adapters: Int[Array, "row"] | None = None
     types: Int[Array, "row pos"] | None = None
     """Rows of an encoder's table of token types, such as the sentence of a pair; None is all 0."""
+    prefix: Int[Array, "row pos"] | None = None
+    """The position where the prefix of each token's document ends, the same at all of them: a decoder sees the
+    tokens before it from both sides (`layers.attention.mask.Mask`). None: every token sees those up to itself.
+    """
 
     def by_row(self) -> Tokens:
         """Every array begins with the rows: see `layers.stack.Context`."""

@@ -18,6 +18,7 @@ from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
 from jaxlm.objectives.masked_lm import masking
 from jaxlm.objectives.objective import Objective
 from jaxlm.objectives.prediction import Prediction
+from jaxlm.objectives.prefix import Prefix
 from jaxlm.objectives.two_sided import Denoising, Infilling
 
 
@@ -58,6 +59,8 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return _two_sided(corrupt, "span_corruption", chunks, model)
         case config.Ul2(denoisers, sentinels, length, chunks):
             return _two_sided(_denoising("ul2", denoisers, sentinels, length, special()), "ul2", chunks, model)
+        case config.PrefixLm(chunks=chunks) if isinstance(model, config.Decoder):
+            return Prediction(0.0, chunks, more, Prefix(special()), "prefix_lm", ("accuracy",))
         case config.PrefixLm(length, chunks):
             corrupt = _denoising("prefix_lm", (config.Denoiser(0.5, 0.0),), 0, length, special())
             return _two_sided(corrupt, "prefix_lm", chunks, model)

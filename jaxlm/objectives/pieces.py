@@ -48,9 +48,9 @@ class Pieces:
         real = segments > 0
         return cls(ids, word, index, count, before, starts & real, ends & real, segments, batch.documents)
 
-    def draw(self, key: Key[Array, ""], name: str) -> Float[Array, "row pos"]:
-        """A number in [0, 1) for each word."""
-        return random.of_tokens(_site(key, name), self.documents, self.index)
+    def draw(self, key: Key[Array, ""], name: str, number: Row | None = None) -> Float[Array, "row pos"]:
+        """A number in [0, 1) for each word, or for each part of a piece that has a number."""
+        return random.of_tokens(_site(key, name), self.documents, self.index if number is None else number)
 
     def draw_once(self, key: Key[Array, ""], name: str) -> Float[Array, "row pos"]:
         """A number in [0, 1) for each piece."""
@@ -95,12 +95,17 @@ def within(x: Row, groups: Row) -> tuple[Row, Row]:
 
 def lowest(draws: Float[Array, "row pos"], candidates: Flags, how_many: Row, groups: Row) -> Flags:
     """The `how_many` candidates of each group with the smallest draws."""
+    return candidates & (ranks(draws, candidates, groups) < how_many)
+
+
+def ranks(draws: Float[Array, "row pos"], candidates: Flags, groups: Row) -> Row:
+    """How many candidates of each candidate's group have smaller draws; anything for others."""
     order = jnp.lexsort((draws, ~candidates, groups), axis=1)
     place = jnp.argsort(order, axis=1).astype(jnp.int32)
     rows = jnp.arange(groups.shape[0])[:, None]
     size = jnp.zeros((groups.shape[0], groups.shape[1] + 1), jnp.int32).at[rows, groups].add(1)
     begins = (jnp.cumsum(size, axis=1) - size)[rows, groups]
-    return candidates & (place - begins < how_many)
+    return place - begins
 
 
 @struct.dataclass

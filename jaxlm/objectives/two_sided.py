@@ -11,6 +11,7 @@ from jaxlm import config
 from jaxlm.config.special import Special
 from jaxlm.layers.contracts import Batch
 from jaxlm.objectives.pieces import Pieces, Row, Written, lowest, shifted, within, write
+from jaxlm.objectives.sentences import permuted
 from jaxlm.objectives.spans import numbers, spans
 
 
@@ -79,7 +80,8 @@ class Denoising:
 class Infilling:
     """The decoder writes documents whole; the encoder sees spans of Poisson lengths as one mask token each (Lewis
     et al. 2019, arXiv:1910.13461, section 2.2). Where spans stand is drawn alike among all ways, neighbors too.
-    The end token stands behind what the encoder reads, and behind what the decoder writes where a document ends.
+    Before that sentences may change places: those that `extra["ends"]` tells, as `sentences.permuted` has them. The
+    end token stands behind what the encoder reads, and behind what the decoder writes where a document ends.
     """
 
     kind: config.Infilling
@@ -106,7 +108,8 @@ class Infilling:
         # The word that a slot of text shows: those of the slots before it, and of the spans.
         taken = jnp.where(is_span, length, 1) * (pieces.word & (index < slots))
         _, shown = within(taken.astype(jnp.int32), segments)
-        text = pieces.look_up(pieces.by_number(index, pieces.ids, pieces.word), shown)
+        order = permuted(pieces, batch.extra["ends"], self.kind.permuted, key) if self.kind.permuted else index
+        text = pieces.look_up(pieces.by_number(order, pieces.ids, pieces.word), shown)
         here = pieces.word & (index < slots)
         source = _written(
             pieces,

@@ -77,7 +77,9 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
         weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
-        extra={name: tokens() for name in ("words", "labels") if getattr(columns(experiment.objective), name)},
+        extra={
+            name: tokens() for name in ("words", "ends", "labels") if getattr(columns(experiment.objective), name)
+        },
     )
 
 

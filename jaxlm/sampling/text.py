@@ -58,7 +58,7 @@ def stream(
 
     Raises UsageError where that function does.
     """
-    inputs, memory = _inputs(model, tokenizer, [prompt], call)
+    inputs, memory = _inputs(model, tokenizer, [prompt], options, call)
     keys = _keys(options, [prompt], [number])
     chunks = _chunks(model, tokenizer, inputs, memory, keys, options, call, tokenizer.eos)
     yield from text_pieces(tokenizer, chunks)
@@ -74,7 +74,7 @@ def answer(
     """
     if isinstance(model, EncoderDecoder):
         raise UsageError("an encoder-decoder answers no conversation: jaxlm generate reads its source as text")
-    inputs = _padded([prompt], tokenizer.pad, loop.bucket(len(prompt)))
+    inputs = _read(_padded([prompt], tokenizer.pad, loop.bucket(len(prompt))), options)
     keys = _keys(options, [repr(prompt.tolist())], [0])
     chunks = _chunks(model, tokenizer, inputs, None, keys, options, call, stop)
     yield from text_pieces(tokenizer, chunks)
@@ -106,7 +106,7 @@ def sample_with_log_probabilities(
         raise UsageError(f"{len(prompts)} prompts, samples={options.samples}: both must be at least 1")
     texts = [prompt for prompt in prompts for _ in range(options.samples)]
     numbers = [number for _ in prompts for number in range(options.samples)]
-    inputs, memory = _inputs(model, tokenizer, texts, call)
+    inputs, memory = _inputs(model, tokenizer, texts, options, call)
     drawn = loop.generate(
         model,
         inputs,
@@ -167,13 +167,18 @@ def _chunks(
         state = loop.continue_(model, request, state, CHUNK, call=call)
 
 
-def _inputs(model: Model, tokenizer: Tokenizer, texts: Sequence[str], call: Call) -> tuple[Tokens, Memory | None]:
+def _inputs(
+    model: Model, tokenizer: Tokenizer, texts: Sequence[str], options: Options, call: Call
+) -> tuple[Tokens, Memory | None]:
     """Each text after `bos`; for an encoder-decoder the texts before `eos` are the source, as objectives write it,
-    and a lone token begins the target.
+    and a lone token begins the target. Raises UsageError for an encoder-decoder's prefix: its encoder reads it.
     """
     texts = [tokenizer.encode(text) for text in texts]
     if not isinstance(model, EncoderDecoder):
-        return _padded([np.concatenate([[tokenizer.bos], text]) for text in texts], tokenizer.pad), None
+        rows = [np.concatenate([[tokenizer.bos], text]) for text in texts]
+        return _read(_padded(rows, tokenizer.pad), options), None
+    if options.reading == "prefix":
+        raise UsageError("reading=prefix: an encoder-decoder's encoder sees prompts from both sides as it is")
     kind = model.config
     before = [tokenizer.bos] if kind.source == "bos_text" else []
     rows = [np.concatenate([np.array(before, np.int32), text, [tokenizer.eos]]) for text in texts]
@@ -187,6 +192,14 @@ def _inputs(model: Model, tokenizer: Tokenizer, texts: Sequence[str], call: Call
 @jax.jit(static_argnames="call")
 def _encode(model: EncoderDecoder, source: Tokens, call: Call) -> Memory:
     return model.encode(source, call)
+
+
+def _read(prompts: Tokens, options: Options) -> Tokens:
+    """Prompts as they are to be seen: as a prefix each is whole."""
+    if options.reading == "causal":
+        return prompts
+    lengths = jnp.sum(prompts.segments, axis=1, keepdims=True)
+    return dataclasses.replace(prompts, prefix=lengths * prompts.segments)
 
 
 def _padded(rows: Sequence[Int[np.ndarray, "_"]], pad: int, width: int | None = None) -> Tokens:

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
-from jaxlm.config import Experiment
+from jaxlm.config import Decoder, Experiment, PrefixLm
 from jaxlm.config.codec import what_hash
 from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options
@@ -34,7 +34,7 @@ from jaxlm.runs.report import write_report
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
-from jaxlm.tokenizers.words import begins_word
+from jaxlm.tokenizers.words import begins_word, ends_sentence
 from jaxlm.train import feed, held_out, planned
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
@@ -161,6 +161,8 @@ def _run(
     wanted = columns(experiment.objective)
     if wanted.words:
         size["begins"] = begins_word(prepared.tokenizer)
+    if wanted.ends:
+        size["ends"] = ends_sentence(prepared.tokenizer)
     train_rows = row_data.training(
         prepared.train, experiment.packing, seed=experiment.train.seed, copies=wanted.copies, **size
     )
@@ -276,7 +278,10 @@ def _sample(session: Session, state: State) -> None:
         return
     layout = single_device()
     model = jax.device_put(model, shardings(model, layout))
-    options = Options(samples.tokens, samples.temperature, seed=session.experiment.train.seed)
+    experiment = session.experiment
+    both = isinstance(experiment.objective, PrefixLm) and isinstance(experiment.model, Decoder)
+    reading = "prefix" if both else "causal"
+    options = Options(samples.tokens, samples.temperature, seed=experiment.train.seed, reading=reading)
     # Float32, so that whoever reads a text again finds the same log-probabilities.
     precision = dataclasses.replace(session.setup.call.precision, compute="float32", logits="float32")
     call = dataclasses.replace(session.setup.call, layout=layout, precision=precision)

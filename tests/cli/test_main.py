@@ -137,8 +137,8 @@ def test_generate_options():
     from jaxlm.cli.generate import parse
     from jaxlm.config.sampling import Options
 
-    words = "a/run --prompt hello --tokens 5 --top_k 3 --min-p 0.1 --temperature 0 --samples=2"
-    expected = Options(tokens=5, top_k=3, min_p=0.1, temperature=0.0, samples=2)
+    words = "a/run --prompt hello --tokens 5 --top_k 3 --min-p 0.1 --temperature 0 --samples=2 --reading prefix"
+    expected = Options(tokens=5, top_k=3, min_p=0.1, temperature=0.0, samples=2, reading="prefix")
     assert parse(words.split()) == ("a/run", "hello", expected)
 
 

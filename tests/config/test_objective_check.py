@@ -37,13 +37,25 @@ def test_shipped_experiments_pass(path):
         ),
         (config.FillInTheMiddle(), TWO_SIDED, "model is an EncoderDecoder: FillInTheMiddle has nothing for"),
         (config.Ul2(), None, "objective is Ul2: it has two sides, and a Decoder has one"),
-        (config.PrefixLm(), ENCODER, "objective is PrefixLm: it has two sides, and an Encoder has one"),
+        (config.PrefixLm(), ENCODER, "objective is PrefixLm: an Encoder sees what it is asked for"),
+        (
+            config.PrefixLm(),
+            config.Rwkv4(vocab=4096),
+            "objective is PrefixLm: a Rwkv4 reads from left to right",
+        ),
+        (config.PrefixLm(64), None, "objective.target_length is 64: a Decoder writes what follows a prefix in the"),
+        (
+            config.PrefixLm(),
+            config.Decoder(vocab=4096, position=config.RelativeBias()),
+            "model.position is RelativeBias: a Decoder's count distances to what stands before a token only",
+        ),
         (config.MaskedLm(0.0), ENCODER, "objective.rate is 0.0: expected a share above 0 and below 1"),
         (config.MaskedLm(1.0), ENCODER, "objective.rate is 1.0: expected a share above 0 and below 1"),
         (config.MaskedLm(masked=0.8, replaced=0.3), ENCODER, "objective.masked is 0.8, objective.replaced 0.3"),
         (config.SpanCorruption(span=0.5), TWO_SIDED, "objective.span is 0.5: a span has at least 1 token"),
         (config.SpanCorruption(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
         (config.Infilling(span=0.0), TWO_SIDED, "objective.span is 0.0: a span has at least 1 token"),
+        (config.Infilling(permuted=1.5), TWO_SIDED, "objective.permuted is 1.5: expected a share from 0 to 1"),
         (config.Ul2(()), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
         (config.Ul2((config.Denoiser(share=0.0),)), TWO_SIDED, "objective.denoisers: none of them is ever drawn"),
         (config.Ul2((config.Denoiser(span=0.5),)), TWO_SIDED, "objective.denoisers.0.span is 0.5: a span has"),
@@ -65,6 +77,8 @@ def test_an_end_is_no_span():
 def test_what_rows_have_to_tell():
     assert columns(config.Autoregressive()) == Columns()
     assert columns(config.MaskedLm(unit="word", copies=3)) == Columns(words=True, copies=3)
+    assert columns(config.Infilling()) == Columns()
+    assert columns(config.Infilling(permuted=0.5)) == Columns(ends=True)
     whole = config.NextSentence(config.MaskedLm(unit="word", copies=3))
     assert columns(whole) == Columns(words=True, copies=3, labels=True)
     assert columns(config.Contrastive()) == columns(config.Classification()) == Columns(labels=True)

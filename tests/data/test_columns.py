@@ -1,13 +1,15 @@
-"""What rows tell beyond their tokens: words, and documents that are the same again after some epochs."""
+"""What rows tell beyond their tokens: words, ends of sentences, and documents that are the same again."""
 
 import numpy as np
+import pytest
 
 from jaxlm.config import Bytes, SentencePiece, Stream, Whitespace, WordPiece
+from jaxlm.config.errors import UsageError
 from jaxlm.data import rows
 from jaxlm.data.dataset import in_memory
 from jaxlm.tokenizers import given
 from jaxlm.tokenizers.build import learned
-from jaxlm.tokenizers.words import begins_word
+from jaxlm.tokenizers.words import begins_word, ends_sentence
 
 TEXTS = [f"The cat, number {n}, sat unhappily on another mat." for n in range(40)]
 
@@ -46,6 +48,31 @@ def test_a_word_that_a_row_cuts_begins_with_the_row():
     data = documents(tokenizer)
     batch = rows.held_out(data, Stream(), batch=2, length=7, begins=begins_word(tokenizer)).batch(0)
     assert batch["words"][1].tolist() == [7, 7, 9, 9, 9, 9, 9], 't, " number"'
+
+
+@pytest.mark.parametrize("config", [SentencePiece("bpe", 300), Bytes(), Whitespace(90), WordPiece(120)])
+def test_sentences_end_at_points(config):
+    texts = ["It is 3 o'clock. Is it? It is!"] * 20 + TEXTS
+    tokenizer = given(config) or learned(config, texts)
+    ends = ends_sentence(tokenizer)
+    data = in_memory(
+        [np.array([tokenizer.bos, *tokenizer.encode(texts[0]), tokenizer.eos])],
+        bytes=1,
+        vocab=tokenizer.vocab,
+        pad=tokenizer.pad,
+    )
+    batch = rows.held_out(data, Stream(), batch=1, length=64, ends=ends).batch(0)
+    ids, found = batch["ids"][0], batch["ends"][0]
+    marked = [tokenizer.decode([token]).strip()[-1] for token in ids[found > 0]]
+    assert marked == [".", "?", "!"]
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(ends[ids], found > 0)
+
+
+def test_a_vocabulary_without_ends_is_refused():
+    tokenizer = learned(Whitespace(20), ["no end is here at all"])
+    with pytest.raises(UsageError, match=r"objective.permuted: no token of the tokenizer ends in"):
+        ends_sentence(tokenizer)
 
 
 def test_documents_are_the_same_again():

@@ -141,9 +141,12 @@ def test_blocks_agree_with_every_score_at_once(window, softcap, biased, monkeypa
         np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))
 
 
-@pytest.mark.parametrize(("window", "softcap", "causal"), [(None, None, True), (3, 2.0, True), (None, 1.5, False)])
+@pytest.mark.parametrize(
+    ("window", "softcap", "causal", "prefix"),
+    [(None, None, True, None), (3, 2.0, True, None), (None, 1.5, False, None), (6, None, True, (4, 2))],
+)
 @pytest.mark.parametrize("queries", [12, 8])
-def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, queries, monkeypatch):
+def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, prefix, queries, monkeypatch):
     """Values and gradients, in any order of positions, some pieces skipped, some queries seeing nothing."""
     monkeypatch.setattr(chunked, "PIECE", 4)
     monkeypatch.setattr(chunked, "SMALLEST", 4)
@@ -153,6 +156,8 @@ def test_chunked_agrees_with_every_score_at_once(window, softcap, causal, querie
     positions = jnp.asarray([[*range(5), *range(7)], [11, *range(11)]])
     segments = jnp.asarray([[1] * 5 + [2] * 7, [1] * 10 + [0] * 2])
     mask = Mask(positions[:, :queries], positions, segments[:, :queries], segments, causal, window)
+    if prefix is not None:
+        mask = mask.replace(prefix=jnp.asarray([0, *prefix])[segments[:, :queries]])
     sees = np.asarray(mask.dense()).any(axis=-1)[..., None, None]
 
     def loss(arrays, backend):

@@ -105,6 +105,36 @@ def test_a_prefix_is_followed_by_its_rest():
     assert stats.chisquare(list(ends.values())).pvalue > 1e-3, "all places alike"
 
 
+def test_what_follows_a_prefix_is_predicted():
+    docs = dict(enumerate(texts.documents([12] * 800 + [1, 0, 2])))
+    before = texts.batch([[one] for one in docs.items()], 16)
+    ends = collections.Counter()
+    for number, found in texts.by_document(before, texts.prepared("prefix_decoder", before)).items():
+        _, inputs, targets, weights, ends_at = found
+        assert inputs == [BOS, *docs[number], EOS]
+        assert targets[:-1] == inputs[1:]
+        (end,) = set(ends_at)
+        words = len(docs[number])
+        if words < 2:
+            assert set(weights) == {0.0}, "no place to cut"
+            continue
+        assert weights == [0.0] * (end - 1) + [1.0] * (words + 2 - end) + [0.0], "the last of a prefix predicts"
+        if words == 12:
+            ends[end - 1] += 1
+    assert set(ends) == set(range(1, 12)), "BOS and one word to all but one"
+    assert stats.chisquare(list(ends.values())).pvalue > 1e-3, "all places alike"
+
+
+def test_a_prefix_of_a_piece_begins_with_the_piece():
+    """Positions go on where a document does; what the next row has of it is predicted from this one's end."""
+    before = texts.batch([list(enumerate(texts.documents([30])))], 32)
+    cut = jax.tree.map(lambda x: x[:, 9:-5] if x.ndim == 2 else x, before)
+    after = texts.prepared("prefix_decoder", cut)
+    (end,) = set(np.asarray(after.inputs.prefix)[0].tolist())
+    assert 10 <= end < 9 + 18
+    np.testing.assert_array_equal(np.asarray(after.weights)[0], np.arange(9, 27) >= end - 1)
+
+
 def test_an_end_that_the_row_cuts_off_is_none():
     before = texts.batch([list(enumerate(texts.documents([30])))], 32)
     cut = jax.tree.map(lambda x: x[:, 1:-1] if x.ndim == 2 else x, before)

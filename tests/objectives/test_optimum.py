@@ -22,6 +22,7 @@ from jaxlm.objectives.build import build
 from jaxlm.parallel.layout import single_device
 from tests.objectives import texts
 from tests.objectives.test_corruptions import masks_of_t5
+from tests.objectives.test_sentences import sentences
 from tests.objectives.texts import BOS, EOS, FIRST, MASK, NAMED, SPECIAL
 
 WORDS, SYMBOLS, LENGTH = 5, 2, 7
@@ -143,8 +144,17 @@ def fill_in_the_middle(kind: config.FillInTheMiddle) -> float:
     return entropy(collected(written()))
 
 
+def orders_of(text, kind: config.Infilling):
+    """(How many there are, what the encoder would read without gaps) of each order of sentences."""
+    parts = sentences(text, (FIRST + 1,)) if kind.permuted else [text]
+    every = list(itertools.permutations(parts))
+    return [(len(every), [word for part in order for word in part]) for order in every]
+
+
 def infilling(kind: config.Infilling) -> float:
-    """Lengths until two words are hidden, the last cut short; gaps among the words in all ways."""
+    """Lengths until two words are hidden, the last cut short; gaps among the words in all ways, after sentences in
+    all orders: the second symbol ends one.
+    """
     wanted = round(WORDS * kind.rate)
     p = [math.exp(-kind.span) * kind.span**n / math.factorial(n) for n in range(40)]
 
@@ -162,7 +172,7 @@ def infilling(kind: config.Infilling) -> float:
             gaps = gaps[: WORDS - (WORDS - sum(gaps))] if len(gaps) > sum(gaps) else gaps
             slots = min(WORDS - sum(gaps) + len(gaps), WORDS)
             ways = list(itertools.combinations(range(slots), len(gaps)))
-            for share, text in language():
+            for share, text, read in ((s / n, t, one) for s, t in language() for n, one in orders_of(t, kind)):
                 for way in ways:
                     source, at, gap = [], 0, 0
                     for slot in range(slots):
@@ -170,7 +180,7 @@ def infilling(kind: config.Infilling) -> float:
                             source.append(MASK)
                             at, gap = at + gaps[gap], gap + 1
                         else:
-                            source.append(text[at])
+                            source.append(read[at])
                             at += 1
                     yield share * chance / len(ways), [*source, EOS], [*text, EOS]
 
@@ -188,6 +198,8 @@ class Shown:
 
     def prepare(self, batch, key):
         after = self.objective.prepare(batch, key)
+        if after.inputs.prefix is not None:  # all of the text is seen from both sides
+            return after.replace(inputs=after.inputs.replace(prefix=jnp.full_like(after.targets, LENGTH)))
         if after.source is None:
             return after.replace(inputs=after.inputs.replace(ids=after.targets))
         return after.replace(source=after.inputs.replace(ids=after.targets))
@@ -197,6 +209,7 @@ KINDS = {
     "masked_lm": (config.MaskedLm(0.3, chunks=1), ENCODER, masked_lm),
     "span_corruption": (config.SpanCorruption(0.4, 1.0, 2, chunks=1), TWO_SIDED, span_corruption),
     "prefix_lm": (config.PrefixLm(chunks=1), TWO_SIDED, prefix_lm),
+    "prefix_decoder": (config.PrefixLm(chunks=1), DECODER, prefix_lm),
     "ul2": (
         config.Ul2(
             (config.Denoiser(0.4, 1.0, 1.0, "[R]"), config.Denoiser(0.3, 0.0, 3.0, "[S]")), sentinels=2, chunks=1
@@ -205,6 +218,7 @@ KINDS = {
         ul2,
     ),
     "infilling": (config.Infilling(0.4, 1.0, chunks=1), TWO_SIDED, infilling),
+    "permuted": (config.Infilling(0.4, 1.0, 1.0, chunks=1), TWO_SIDED, infilling),
     "fill_in_the_middle": (config.FillInTheMiddle(0.5, 0.25, chunks=1), DECODER, fill_in_the_middle),
 }
 
@@ -220,7 +234,11 @@ def drawn(count: int, first: int) -> Batch:
     batch = jax.tree.map(repeat, whole)
     numbers = jnp.asarray((first + np.arange(count))[:, None] + np.zeros((1, LENGTH)), jnp.int32)
     return batch.replace(
-        inputs=batch.inputs.replace(ids=jnp.asarray(ids, jnp.int32)), rows=numbers[:, 0], documents=numbers
+        inputs=batch.inputs.replace(ids=jnp.asarray(ids, jnp.int32)),
+        targets=jnp.asarray(np.pad(ids[:, 1:], ((0, 0), (0, 1))), jnp.int32),
+        rows=numbers[:, 0],
+        documents=numbers,
+        extra={"ends": jnp.asarray(ids == FIRST + 1, jnp.int32)},
     )
 
 
@@ -260,6 +278,9 @@ def counted(name: str, objective, count: int) -> float:
     after = jax.jit(objective.prepare)(drawn(count, 0), jax.random.key(5))
     wanted, targets, inputs = (np.asarray(x) for x in (after.weights > 0, after.targets, after.inputs.ids))
     source = np.zeros((count, 0)) if after.source is None else np.asarray(after.source.ids)
+    if after.inputs.prefix is not None:  # with which places are to be predicted
+        source = np.where(after.inputs.positions < after.inputs.prefix, inputs, -1)
+        source = np.concatenate([source, wanted], axis=1)
     found: Outcomes = collections.defaultdict(lambda: collections.defaultdict(float))
     if name == "masked_lm":
         symbols = np.isin(inputs, [MASK, *range(FIRST, FIRST + SYMBOLS)])

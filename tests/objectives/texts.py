@@ -24,6 +24,8 @@ SPECIAL = Special(
         *NAMED.items(),
     ),
 )
+ENDS = range(FIRST, FIRST + 8)
+"""Tokens that end a sentence."""
 ENCODER = config.Encoder(vocab=VOCAB, layers=1)
 TWO_SIDED = config.EncoderDecoder(vocab=VOCAB)
 DECODER = config.Decoder(vocab=VOCAB, layers=1)
@@ -32,8 +34,10 @@ KINDS = {
     "whole_words": (config.MaskedLm(0.3, unit="word", chunks=2), ENCODER),
     "span_corruption": (config.SpanCorruption(0.3, 2.0, SENTINELS, chunks=2), TWO_SIDED),
     "prefix_lm": (config.PrefixLm(chunks=2), TWO_SIDED),
+    "prefix_decoder": (config.PrefixLm(chunks=2), DECODER),
     "ul2": (config.Ul2(sentinels=SENTINELS, chunks=2), TWO_SIDED),
     "infilling": (config.Infilling(chunks=2), TWO_SIDED),
+    "permuted": (config.Infilling(permuted=0.7, chunks=2), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(0.7, chunks=2), DECODER),
 }
 """Name -> (objective, a model that takes it)."""
@@ -70,12 +74,14 @@ def batch(rows: list[list[tuple[int, np.ndarray]]], length: int) -> Batch:
         weights=jnp.asarray(follows, jnp.float32),
         rows=jnp.arange(len(rows)),
         documents=jnp.asarray(numbers),
-        extra={"words": jnp.asarray(positions // 2 * 2)},
+        extra={"words": jnp.asarray(positions // 2 * 2), "ends": jnp.asarray(np.isin(ids, ENDS), jnp.int32)},
     )
 
 
 def by_document(before: Batch, after: Batch) -> dict[int, tuple]:
-    """What each document became: (source, inputs, targets, weights), as tuples of the tokens that are there."""
+    """What each document became: (source, inputs, targets, weights), and a prefix's end at each of its tokens, as
+    tuples of the tokens that are there.
+    """
     found = {}
     numbers = np.asarray(before.documents)
     segments = np.asarray(before.inputs.segments)
@@ -91,7 +97,8 @@ def by_document(before: Batch, after: Batch) -> dict[int, tuple]:
                 there = np.asarray(after.source.segments)[row] == segment
                 source = np.asarray(after.source.ids)[row][there].tolist()
                 assert np.asarray(after.source.positions)[row][there].tolist() == list(range(there.sum()))
-            found[number] = (source, *sides)
+            more = [] if after.inputs.prefix is None else [np.asarray(after.inputs.prefix)[row][here].tolist()]
+            found[number] = (source, *sides, *more)
     return found
 
 

@@ -48,10 +48,12 @@ def model_of(vocab, kind="decoder"):
     return jax.tree.map(lambda leaf: 1.5 * leaf, make(jax.random.key(4)))
 
 
-def full_log_p(model, ids):
+def full_log_p(model, ids, prefix=None):
     """Log-probabilities of all tokens but the first, from one forward without a cache."""
     ids = np.asarray(ids)[None]
     tokens = Tokens(*map(jnp.asarray, (ids, np.ones_like(ids), np.arange(ids.shape[1])[None])))
+    if prefix is not None:
+        tokens = tokens.replace(prefix=jnp.full_like(tokens.ids, prefix))
     log_p = jax.nn.log_softmax(model.logits(model(tokens, CALL).hidden, CALL)[0])
     return np.asarray(log_p)[np.arange(ids.shape[1] - 1), ids[0, 1:]]
 
@@ -106,6 +108,19 @@ def test_an_encoder_decoder_reads_its_prompt():
     samples = sample_with_log_probabilities(model, tokenizer, ["one", "two"], options, CALL)
     first, second = (sample.log_probabilities for sample in samples)
     assert not np.allclose(first[0], second[0], atol=1e-4)
+
+
+def test_a_prompt_that_is_seen_from_both_sides():
+    """The most likely tokens of a whole forward in which the prompt is a prefix, not of one from left to right."""
+    model, options = model_of(ASCII.vocab), Options(tokens=12, temperature=0.0, reading="prefix")
+    (sample,) = sample_with_log_probabilities(model, ASCII, ["def f"], options, CALL)
+    assert "".join(stream(model, ASCII, "def f", options, CALL)) == sample.text
+    ids, start = sample.as_json(ASCII)["ids"], 1 + len("def f")
+    again = full_log_p(model, ids, start)[start - 1 :]
+    np.testing.assert_allclose(sample.log_probabilities, again, atol=1e-4)
+    assert np.abs(full_log_p(model, ids)[start - 1 :] - again).max() > 1e-2
+    with pytest.raises(UsageError, match="reading=prefix: an encoder-decoder"):
+        list(stream(model_of(Bytes().vocab, "encoder_decoder"), Bytes(), "x", options, CALL))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])

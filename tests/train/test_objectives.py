@@ -31,8 +31,10 @@ KINDS = {
     "drawn_once": (config.MaskedLm(copies=2), ENCODER),
     "span_corruption": (config.SpanCorruption(sentinels=8, target_length=16), TWO_SIDED),
     "prefix_lm": (config.PrefixLm(), TWO_SIDED),
+    "prefix_decoder": (config.PrefixLm(), DECODER),
     "ul2": (config.Ul2(sentinels=8), TWO_SIDED),
     "infilling": (config.Infilling(), TWO_SIDED),
+    "permuted": (config.Infilling(permuted=1.0), TWO_SIDED),
     "fill_in_the_middle": (config.FillInTheMiddle(), DECODER),
     "next_sentence": (config.NextSentence(), CLASSIFIER),
     "classification": (config.Classification(), CLASSIFIER),
@@ -82,6 +84,7 @@ def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
     setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
     wanted = columns(KINDS[name][0])
     more = {"copies": wanted.copies} | ({"begins": BEGINS} if wanted.words else {})
+    more |= {"ends": BEGINS} if wanted.ends else {}
     data = labeled() if wanted.labels else documents()
     rows = row_data.training(data, packing(name), batch=16, length=32, seed=0, **more)
     micro = setup.experiment.where.micro_batches

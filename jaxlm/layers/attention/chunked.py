@@ -2,7 +2,8 @@
 
 Milakov and Gimelshein 2018 (arXiv:1805.02867) for the running softmax; Dao 2023 (arXiv:2307.08691, algorithms 1 and
 2) for the backward pass, which computes scores again from the normalizers. Pieces that see nothing of each other,
-by causality or by documents, are skipped. Takes segments, windows and soft caps in any order of positions; no bias.
+by causality or by documents, are skipped. Takes segments, prefixes, windows and soft caps in any order of
+positions; no bias.
 """
 
 from __future__ import annotations
@@ -204,6 +205,7 @@ def _if_seen(piece: Any, part: Any, place: Any, queries: Any, keys: Any, mask: M
         k_positions=of_k(mask.k_positions, axis=1),
         q_segments=of_q(mask.q_segments, axis=1),
         k_segments=of_k(mask.k_segments, axis=1),
+        prefix=of_q(mask.prefix, axis=1),
     )
     seen = here.dense()
     return lax.cond(

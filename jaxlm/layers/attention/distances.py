@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.products import einsum32
 
@@ -31,8 +32,14 @@ def spread(x: Float[Array, "#row heads #query distance"], mask: Mask) -> Float[A
     """What is known of the distance of each query and key; `x` in the order of `distances`, of each row or of all.
 
     Keys that are not seen get anything. In a segment each token's position is one more than that of the token
-    before: where it is not, NaN.
+    before: where it is not, NaN. Raises UsageError for a prefix: a causal mask knows no distance to keys after
+    a query.
     """
+    if mask.prefix is not None:
+        raise UsageError(
+            "a prefix is seen from both sides, and these positions count distances to what stands before a token "
+            "only; choose others, such as model.position:rope"
+        )
     q, k = mask.q_positions[:, :, None], mask.k_positions[:, None, :]
     seen, keys = mask.dense(), k.shape[2]
     x = jnp.broadcast_to(x, (*x.shape[:2], q.shape[1], x.shape[3]))

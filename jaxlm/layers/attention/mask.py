@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Int
 
 @struct.dataclass
 class Mask:
-    """A query sees a key of its own segment; if causal, not after it; with a window, at most window - 1 before it.
+    """A query sees a key of its own segment; if causal, not after it, unless it is in the segment's prefix; with a
+    window, at most window - 1 from it, on either side.
 
     Segment 0 is padding: it is seen by nobody, and sees nobody.
     """
@@ -24,6 +25,10 @@ class Mask:
     window: int | None = struct.field(pytree_node=False, default=None)
     aligned: bool = struct.field(pytree_node=False, default=False)
     """The keys are the queries' own tokens in the row's order: if causal, none is seen from before its place."""
+    prefix: Int[Array, "row query"] | None = None
+    """The position where the prefix of each query's segment ends (Raffel et al. 2019, arXiv:1910.10683, figure 3);
+    None: there is none. It belongs to queries, so that a cache need not know of it. Only causal masks have one.
+    """
 
     def block(self, queries: slice, keys: slice) -> Mask:
         """The mask of some queries and some keys."""
@@ -34,6 +39,7 @@ class Mask:
             q_segments=self.q_segments[:, queries],
             k_segments=self.k_segments[:, keys],
             aligned=False,
+            prefix=None if self.prefix is None else self.prefix[:, queries],
         )
 
     def dense(self) -> Bool[Array, "row query key"]:
@@ -42,7 +48,8 @@ class Mask:
         q_segments, k_segments = self.q_segments[:, :, None], self.k_segments[:, None, :]
         seen = (q_segments == k_segments) & (k_segments > 0)
         if self.causal:
-            seen &= k <= q
+            last = q if self.prefix is None else jnp.maximum(q, self.prefix[:, :, None] - 1)
+            seen &= k <= last
         if self.window is not None:
             seen &= jnp.abs(q - k) < self.window
         return seen

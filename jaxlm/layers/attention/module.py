@@ -71,6 +71,7 @@ class Attention:
             causal,
             self.config.window,
             aligned=cache is None,
+            prefix=tokens.prefix if causal else None,
         )
         bias, content = position.bias(mask, self.config.heads, call), None
         if self.position is not None:

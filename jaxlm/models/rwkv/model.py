@@ -43,9 +43,11 @@ class Rwkv:
         cache: caches.Cache | None = None,
         key: RowKeys | None = None,
     ) -> Output:
-        """Hidden states after the last norm; positions are not used. Raises UsageError for a memory."""
+        """Hidden states after the last norm; positions are not used. Raises UsageError for a memory or a prefix."""
         if memory is not None:
             raise UsageError(f"{self._name} has no cross-attention: it takes no memory")
+        if inputs.prefix is not None:
+            raise UsageError(f"{self._name} reads from left to right only: it sees no prefix from both sides")
         self._check(call)
         x = self.embedding_norm(look_up(self.embedding, inputs.ids, call))
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
