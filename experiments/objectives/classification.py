@@ -1,11 +1,10 @@
 """A small encoder that tells from two texts whether they stand in their own order, or that reads labels from files.
 
     jaxlm run experiments/objectives/classification.py
-    jaxlm run experiments/objectives/classification.py --data labeled --data.paths train.csv \\
-        --data.text sentence --data.held_out_paths dev.csv
+    jaxlm run experiments/objectives/classification.py --data labeled --data.paths train.csv
 
-Files are `.jsonl`, `.csv` or `.tsv`; `--data.second` names the field of a second text, and
-`--model.classifier.labels` says how many labels there are.
+Files are `.jsonl`, `.csv` or `.tsv`; `--data.text`, `--data.second` and `--data.label` name their fields,
+`--data.held_out_paths` files for evaluation, and `--model.classifier.labels` says how many labels there are.
 """
 
 import dataclasses
