@@ -67,6 +67,7 @@ from jaxlm.config.objective import (
     FillInTheMiddle,
     Infilling,
     MaskedLm,
+    MultiToken,
     PrefixLm,
     SpanCorruption,
     Ul2,

@@ -33,6 +33,7 @@ MAY_BE_ZERO = {
     "target_length",
     "types",
     "start",
+    "ahead",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {
@@ -87,6 +88,8 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
+    if getattr(model, "ahead", 0) >= train.length:
+        yield f"model.ahead is {model.ahead}: rows of train.length = {train.length} have no token so far ahead"
     yield from objective_problems(experiment.objective, model)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
         try:

@@ -134,18 +134,32 @@ class FillInTheMiddle:
 
 
 @dataclass(frozen=True)
+class MultiToken:
+    """The next token, and by each of `model.ahead` further heads one beyond it (Gloeckle et al. 2024,
+    arXiv:2404.19737, section 2).
+    """
+
+    coefficient: float = 1.0
+    """Factor of each further head's cross-entropy; that of the next token has 1."""
+    chunks: int = 8
+    """Chunks of positions; more of them need less memory."""
+
+
+@dataclass(frozen=True)
 class Custom:
     """An objective of your own: `package.module:name`; its source is part of the experiment's hash."""
 
     path: str = ""
 
 
-Objective = Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | Custom
+Objective = (
+    Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken | Custom
+)
 
 
 def rewrites(objective: Objective) -> bool:
-    """Whether an objective makes new rows of a batch's, of other lengths or another order."""
-    return isinstance(objective, SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle)
+    """Whether an objective makes new rows of a batch's, of other lengths or another order, or new targets."""
+    return isinstance(objective, SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaxlm.config.block import apart
+from jaxlm.config.errors import UsageError
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.objective import (
     Autoregressive,
+    Custom,
     FillInTheMiddle,
     Infilling,
     MaskedLm,
+    MultiToken,
     Objective,
     PrefixLm,
     SpanCorruption,
@@ -22,6 +26,7 @@ from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
     """Each with its path and what to do."""
     yield from _fits(objective, model)
+    yield from _heads(objective, model)
     for path, leaf in leaves(objective).items():
         field = path.split(".")[-1]
         if field == "rate" and not 0 < leaf.value < 1:
@@ -55,3 +60,25 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
             (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
         ):
             yield f"objective is {name}: it has two sides, and {one} has one; choose model:encoder_decoder"
+
+
+def _heads(objective: Objective, model: Model) -> Iterator[str]:
+    """Heads that look further ahead need an objective that trains them, and it needs them."""
+    name, kind, ahead = type(objective).__name__, type(model).__name__, getattr(model, "ahead", 0)
+    match objective:
+        case MultiToken() if not isinstance(model, Decoder):
+            one = f"an {kind}" if kind[0] == "E" else f"a {kind}"
+            yield f"objective is {name}: {one} has no heads that look further ahead; choose model:decoder"
+        case MultiToken() if not ahead:
+            yield f"model.ahead is 0: {name} has no further heads to train; use 3, or objective:autoregressive"
+        case MultiToken(coefficient=coefficient) if not coefficient > 0:
+            yield f"objective.coefficient is {coefficient}: the heads of model.ahead would learn nothing"
+        case MultiToken() | Custom():
+            pass
+        case _ if ahead:
+            yield f"model.ahead is {ahead}: {name} trains none of these heads; use 0, or objective:multi_token"
+    if ahead:
+        try:
+            apart(model.block, model.layers)
+        except UsageError as error:
+            yield str(error)

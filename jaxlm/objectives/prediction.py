@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxlm.layers.contracts import Batch, Call, Model
 from jaxlm.layers.logprob import likeliest, log_probability
 from jaxlm.layers.random import row_keys
+from jaxlm.models.heads import Scorer
 from jaxlm.objectives.auxiliary import NONE, Auxiliary
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.objective import Sums
@@ -70,8 +71,21 @@ class Prediction:
         keys = None if key is None else row_keys(key, batch.rows)
         memory = None if batch.source is None else model.encode(batch.source, call, key=keys)
         output = model(batch.inputs, call, memory=memory, key=keys)
+        sums = self.sums(model.scorer(call), output.hidden, batch.targets, batch.weights, call)
+        if "left_out" in self.measured:
+            sums["left_out"] = jnp.sum(batch.extra["left_out"])
+        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
+        return sums, {f"tap.{name}": value for name, value in output.taps.items()}
 
-        scores = model.scorer(call)
+    def sums(
+        self,
+        scores: Scorer,
+        hidden: Float[Array, "row pos embed"],
+        targets: Int[Array, "row pos"],
+        weights: Float[Array, "row pos"],
+        call: Call,
+    ) -> Sums:
+        """The terms of hidden states whose targets these are."""
 
         def terms(
             hidden: Float[Array, "row chunk embed"],
@@ -86,9 +100,4 @@ class Prediction:
                 sums["accuracy"] = jnp.sum(weights * hit)
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 
-        aligned = (batch.targets, batch.weights)
-        sums = sums_by_chunk(terms, output.hidden, aligned, self.chunks, self.measured)
-        if "left_out" in self.measured:
-            sums["left_out"] = jnp.sum(batch.extra["left_out"])
-        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
-        return sums, {f"tap.{name}": value for name, value in output.taps.items()}
+        return sums_by_chunk(terms, hidden, (targets, weights), self.chunks, self.measured)

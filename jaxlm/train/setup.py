@@ -120,8 +120,8 @@ def _check_order(experiment: Experiment) -> None:
     context = experiment.where.mesh.context
     if context > 1 and rewrites(experiment.objective):
         raise UsageError(
-            f"where.mesh.context={context}: {type(experiment.objective).__name__} writes rows anew, and needs each "
-            "whole on a device; use context 1"
+            f"where.mesh.context={context}: {type(experiment.objective).__name__} writes rows or targets anew, and "
+            "needs each row whole on a device; use context 1"
         )
 
 

@@ -5,6 +5,8 @@ given what is shown, is counted out.
 """
 
 import collections
+import dataclasses
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from jaxlm import config
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.models import build as build_model
 from jaxlm.objectives.build import build
+from jaxlm.objectives.multi_token import MultiToken
 from jaxlm.parallel.layout import single_device
 from tests.objectives import texts
 from tests.objectives.test_corruptions import masks_of_t5
@@ -39,6 +42,7 @@ ENCODER = config.Encoder(
 )
 TWO_SIDED = config.EncoderDecoder(**SIZES, encoder_layers=2, decoder_layers=2, block=BLOCK, position=POSITION)
 DECODER = config.Decoder(**SIZES, layers=3, block=BLOCK, position=POSITION)
+AHEAD = dataclasses.replace(DECODER, ahead=2)
 Outcomes = dict[tuple, dict[tuple, float]]
 """What is shown -> what is to be written -> probability."""
 
@@ -177,6 +181,35 @@ def infilling(kind: config.Infilling) -> float:
     return entropy(collected(written()))
 
 
+def ahead(head: int) -> Outcomes:
+    """All that is shown up to each place -> the token so many places on."""
+    return collected(
+        (share, (BOS, *text)[: place + 1], [(*text, EOS)[place + head - 1]])
+        for share, text in language()
+        for place in range(LENGTH - head)
+    )
+
+
+def multi_token(kind: config.MultiToken) -> float:
+    """Of each head the mean over the places that have such a token, added up."""
+    further = (entropy(ahead(head)) for head in range(2, AHEAD.ahead + 2))
+    return entropy(ahead(1)) + kind.coefficient * sum(further)
+
+
+@dataclass(frozen=True)
+class Later:
+    """The control: further heads whose targets are one place off."""
+
+    objective: MultiToken
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def prepare(self, batch, key):
+        one = dataclasses.replace(self.objective, heads=self.objective.heads + 1).prepare(batch, key).extra
+        return batch.replace(extra={name: one[name][..., 1:] for name in ("ahead", "ahead_weights")})
+
+
 @dataclass(frozen=True)
 class Shown:
     """The control: an objective that shows what it hides."""
@@ -206,6 +239,7 @@ KINDS = {
     ),
     "infilling": (config.Infilling(0.4, 1.0, chunks=1), TWO_SIDED, infilling),
     "fill_in_the_middle": (config.FillInTheMiddle(0.5, 0.25, chunks=1), DECODER, fill_in_the_middle),
+    "multi_token": (config.MultiToken(chunks=1), AHEAD, multi_token),
 }
 
 
@@ -219,17 +253,18 @@ def drawn(count: int, first: int) -> Batch:
     repeat = lambda x: jnp.repeat(x, count, axis=0)  # noqa: E731
     batch = jax.tree.map(repeat, whole)
     numbers = jnp.asarray((first + np.arange(count))[:, None] + np.zeros((1, LENGTH)), jnp.int32)
-    return batch.replace(
-        inputs=batch.inputs.replace(ids=jnp.asarray(ids, jnp.int32)), rows=numbers[:, 0], documents=numbers
-    )
+    ids = jnp.asarray(ids, jnp.int32)
+    targets = jnp.pad(ids[:, 1:], ((0, 0), (0, 1)))
+    inputs = batch.inputs.replace(ids=ids)
+    return batch.replace(inputs=inputs, targets=targets, rows=numbers[:, 0], documents=numbers)
 
 
-def reached(objective, kind) -> float:
-    """The loss of new texts after training on others."""
+def reached(objective, kind, judge=None) -> float:
+    """The loss of new texts after training on others, by the same objective or by another."""
     model = build_model(kind, jax.random.key(0))
     adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
 
-    def loss(model, batch, key):
+    def loss(model, batch, key, objective=objective):
         batch = objective.prepare(batch, key)
         totals, _ = objective.totals(model, batch, None, CALL, {})
         weights = objective.weights(batch)
@@ -246,7 +281,8 @@ def reached(objective, kind) -> float:
     for number in range(STEPS):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
-    return float(jax.jit(loss)(model, drawn(CHECKED, 0), jax.random.key(10**6)))
+    judged = jax.jit(functools.partial(loss, objective=judge or objective))
+    return float(judged(model, drawn(CHECKED, 0), jax.random.key(10**6)))
 
 
 def counted(name: str, objective, count: int) -> float:
@@ -256,6 +292,10 @@ def counted(name: str, objective, count: int) -> float:
     """
     after = jax.jit(objective.prepare)(drawn(count, 0), jax.random.key(5))
     wanted, targets, inputs = (np.asarray(x) for x in (after.weights > 0, after.targets, after.inputs.ids))
+    if name == "multi_token":
+        further = [(after.extra["ahead"][..., i], after.extra["ahead_weights"][..., i]) for i in range(AHEAD.ahead)]
+        heads = enumerate(((targets, wanted), *further), start=1)
+        return sum(counted_ahead(head, inputs, *(np.asarray(x)[:10_000] for x in one)) for head, one in heads)
     source = np.zeros((count, 0)) if after.source is None else np.asarray(after.source.ids)
     found: Outcomes = collections.defaultdict(lambda: collections.defaultdict(float))
     if name == "masked_lm":
@@ -270,6 +310,15 @@ def counted(name: str, objective, count: int) -> float:
     return entropy(found) + missed / wanted.sum()
 
 
+def counted_ahead(head: int, inputs, targets, weights) -> float:
+    """What the language's own probabilities say of one head's targets: entropies of different heads are alike."""
+    known, nats = ahead(head), 0.0
+    for row, place in np.argwhere(weights > 0):
+        written = known[tuple(inputs[row, : place + 1].tolist())]
+        nats -= math.log(written.get((int(targets[row, place]),), 1e-9) / sum(written.values()))
+    return nats / (weights > 0).sum()
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_hidden_is_what_is_counted(name):
     """The texts that an objective makes have the probabilities that are counted out by hand."""
@@ -277,10 +326,13 @@ def test_what_is_hidden_is_what_is_counted(name):
     objective, expected = build(kind, model, lambda: SPECIAL), optimum(kind)
     assert expected > 0.1
     assert counted(name, objective, 60_000) == pytest.approx(expected, rel=0.02)
-    if name == "fill_in_the_middle":  # it hides nothing
-        wrong = build(config.FillInTheMiddle(0.1), model, lambda: SPECIAL)
-    else:
-        wrong = Shown(objective)
+    match name:
+        case "fill_in_the_middle":  # it hides nothing
+            wrong = build(config.FillInTheMiddle(0.1), model, lambda: SPECIAL)
+        case "multi_token":
+            wrong = Later(objective)
+        case _:
+            wrong = Shown(objective)
     assert abs(counted(name, wrong, 4_000) / expected - 1) > 0.1, "the control"
 
 
@@ -297,3 +349,10 @@ def test_what_is_shown_is_not_predicted(name):
     """The control misses the optimum: the answer is in front of the model."""
     kind, model, optimum = KINDS[name]
     assert reached(Shown(build(kind, model, lambda: SPECIAL)), model) < 0.9 * optimum(kind)
+
+
+@pytest.mark.nightly
+def test_heads_that_look_elsewhere_miss_it():
+    kind, model, optimum = KINDS["multi_token"]
+    objective = build(kind, model)
+    assert reached(Later(objective), model, objective) > 1.1 * optimum(kind)
