@@ -92,7 +92,7 @@ class Decoder:
     """What scores labels, beside the head or in place of it."""
     ahead: int = 0
     """Heads that predict the 2nd, 3rd, ... token after a position, each a layer like the last one, beside it
-    (Gloeckle et al. 2024, arXiv:2404.19737, section 2). Only training computes them.
+    (Gloeckle et al. 2024, arXiv:2404.19737, section 2). Text is generated without them.
     """
 
     @property

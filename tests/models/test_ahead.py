@@ -131,8 +131,8 @@ WAYS = {
     "unroll": {"layers": "unroll"},
     "full": {"remat": "full"},
     "names": {"remat": "query+attention", "layers": "unroll"},
-    "fsdp 2, tensor 2": {"layout": layout(fsdp=2, tensor=2)},
-    "pipeline 2, fsdp 2": {"layout": layout(pipeline=2, fsdp=2), "pipeline": config.Pipeline(2)},
+    "fsdp 2, tensor 2": {"layout": {"fsdp": 2, "tensor": 2}},
+    "pipeline 2, fsdp 2": {"layout": {"pipeline": 2, "fsdp": 2}, "pipeline": config.Pipeline(2)},
 }
 
 
@@ -141,11 +141,21 @@ WAYS = {
 )
 def test_the_same_numbers_in_every_way(way):
     gradients, (value, (terms, _)) = computed()
-    others, (other, (found, _)) = computed(dataclasses.replace(CALL, **WAYS[way]))
+    how = {name: layout(**value) if name == "layout" else value for name, value in WAYS[way].items()}
+    others, (other, (found, _)) = computed(dataclasses.replace(CALL, **how))
     np.testing.assert_allclose(other, value, rtol=2e-6)
     for term, mean in terms.items():
         np.testing.assert_allclose(found[term], mean, rtol=2e-6)
     close(others, gradients)
+
+
+def test_every_layer_is_recomputed_by_itself():
+    """Heads as all others: in a program of an unrolled stack as many recomputations as layers and heads."""
+    model, batch = arguments()
+    call = dataclasses.replace(CALL, layers="unroll", remat="full")
+    traced = jax.make_jaxpr(jax.grad(lambda m: sum(OBJECTIVE.totals(m, batch, None, call, {})[0].values())))(model)
+    found = [one.params["differentiated"] for one in traced.jaxpr.eqns if one.primitive.name == "remat2"]
+    assert sum(found) == KIND.layers + KIND.ahead
 
 
 def test_text_is_generated_by_the_next_token_alone():
