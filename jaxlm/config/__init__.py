@@ -71,6 +71,7 @@ from jaxlm.config.objective import (
     FillInTheMiddle,
     Infilling,
     MaskedLm,
+    MultiToken,
     NextSentence,
     PrefixLm,
     SpanCorruption,

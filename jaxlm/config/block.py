@@ -253,6 +253,22 @@ def distinct(block: Layers, layers: int) -> list[Block]:
     return list(block.period) if isinstance(block, Shared) else blocks(block, layers)
 
 
+def apart(block: Layers, layers: int) -> Layers:
+    """The same layers, the last of which is in a suffix, with the rest of its period where it has one.
+
+    Raises UsageError where it has its parameters in common with others.
+    """
+    if isinstance(block, Shared):
+        raise UsageError("model.block is Shared: its last layer is all the others too; use a block or a pattern")
+    if isinstance(block, Block):
+        return Pattern((block,), suffix=(block,))
+    if block.suffix:
+        return block
+    if len(block.prefix) == layers:
+        return Pattern(block.period, block.prefix[:-1], block.prefix[-1:])
+    return Pattern(block.period, block.prefix, block.period)
+
+
 def ends_normed(block: Layers, layers: int) -> bool:
     """Whether a stack ends with a norm of its last layer's, so that the model needs none after it (BERT, BART)."""
     return any(isinstance(one.wiring, PostNorm) for one in blocks(block, layers)[-1:])

@@ -34,6 +34,7 @@ MAY_BE_ZERO = {
     "types",
     "start",
     "label",
+    "ahead",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {
@@ -89,6 +90,8 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
+    if getattr(model, "ahead", 0) >= train.length:
+        yield f"model.ahead is {model.ahead}: rows of train.length = {train.length} have no token so far ahead"
     yield from objective_problems(experiment.objective, model)
     yield from data_problems(experiment.objective, experiment.data, experiment.packing)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):

@@ -66,6 +66,11 @@ def _sides(model: Decoder | Encoder | EncoderDecoder) -> list[tuple[int, int, bo
     return [(model.layers, 1, isinstance(model, Decoder))]
 
 
+def _further(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
+    """Layers of the heads that predict more than the next token."""
+    return model.further if isinstance(model, Decoder) else []
+
+
 def _relative(a: Attention, model: Model, causal: bool) -> int:
     """Parameters of positions in a layer's self-attention."""
     match model.position if isinstance(a.position, OfModel) else a.position:
@@ -167,7 +172,7 @@ def _norms(block: Block, attentions: int) -> int:
 
 
 def _stack(model: Model) -> Counter:
-    """Matrices and vectors of the layers by component, the norm after the last one included."""
+    """Matrices and vectors of the layers and further heads by component, the norm after the last one included."""
     found: Counter = Counter()
     if isinstance(model, Recurrent):
         (time, vectors), (channel, shifts) = _mixes(model)
@@ -176,7 +181,7 @@ def _stack(model: Model) -> Counter:
         found["norms"] = (2 * model.layers + 2) * _norm(model.norm, model.embed)
         return found
     for layers, attentions, causal in _sides(model):
-        for one in distinct(model.block, layers):
+        for one in distinct(model.block, layers) + _further(model):
             found["attention"] += attentions * sum(_attention(one.attention, model))
             found["attention"] += _relative(one.attention, model, causal)
             found["mlp"] += sum(_mlp(one.mlp, model.embed))
@@ -263,7 +268,9 @@ def experts(model: Model) -> int:
 
 
 def staged(model: Model) -> int:
-    """Parameters of the layers that the stages of a pipeline share: not of those around a pattern's repeats."""
+    """Parameters of the layers that the stages of a pipeline share: not of those around a pattern's repeats, nor of
+    further heads.
+    """
     layers = sum(_stack(model).values())
     if isinstance(model, Recurrent):
         layers -= 2 * _norm(model.norm, model.embed)  # one of them after the embedding
@@ -271,10 +278,10 @@ def staged(model: Model) -> int:
         alone = sum(_stack(dataclasses.replace(model, layers=1)).values()) - 2 * _norm(model.norm, model.embed)
         return layers - first * alone
     layers -= sum(_last_norm(model, count) for count, _, _ in _sides(model))
-    if not isinstance(model.block, Pattern):
-        return layers
+    block = model.stacked if isinstance(model, Decoder) else model.block
+    alone = [*block.prefix, *block.suffix] if isinstance(block, Pattern) else []
     for _, attentions, causal in _sides(model):
-        for one in (*model.block.prefix, *model.block.suffix):
+        for one in alone + _further(model):
             layers -= attentions * sum(_attention(one.attention, model)) + sum(_mlp(one.mlp, model.embed))
             layers -= _relative(one.attention, model, causal)
             layers -= _norms(one, attentions) * _norm(model.norm, model.embed)
@@ -290,15 +297,15 @@ def active_parameters(model: Model) -> int:
 
 
 def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
-    """The blocks of a transformer in order, an encoder's before its decoder's."""
+    """The blocks of a transformer in order, an encoder's before its decoder's, further heads last."""
     if isinstance(model, EncoderDecoder):
         return blocks(model.block, model.encoder_layers) + blocks(model.block, model.decoder_layers)
-    return blocks(model.block, model.layers)
+    return blocks(model.block, model.layers) + _further(model)
 
 
 def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
     """Those of `every_block` that have parameters of their own."""
-    return [one for layers, _, _ in _sides(model) for one in distinct(model.block, layers)]
+    return [one for layers, _, _ in _sides(model) for one in distinct(model.block, layers)] + _further(model)
 
 
 def _keys(length: int, window: int | None, causal: bool) -> float:
@@ -314,15 +321,17 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
     Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
     is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one
     target with a source token beside it. Of a mixture of experts those count that a token chooses: what a capacity
-    leaves empty or drops is not. A classifier of documents does not count.
+    leaves empty or drops is not. A classifier of documents does not count. Heads that look further ahead count
+    everywhere, as they do in training.
     """
-    found = {"projections": 0.0, "attention": 0.0, "head": _head_flops(model)}
+    predictions = 1 + getattr(model, "ahead", 0)
+    found = {"projections": 0.0, "attention": 0.0, "head": predictions * _head_flops(model)}
     if isinstance(model, Recurrent):
         found["projections"] = 2.0 * sum(matrices for matrices, _ in _mixes(model))
         found["attention"] = _recurrence(model)
     else:
         for layers, attentions, causal in _sides(model):
-            for one in blocks(model.block, layers):
+            for one in blocks(model.block, layers) + _further(model):
                 a = one.attention
                 matrices = attentions * _attention(a, model)[0] + _mlp(one.mlp, model.embed)[0]
                 matrices -= _unused(one.mlp, model.embed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm
+from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm, apart, blocks
 from jaxlm.config.head import Head, Tied
 from jaxlm.config.position import Learned, Position, Rope
 from jaxlm.config.recurrent import Recurrent
@@ -90,6 +90,20 @@ class Decoder:
     """What becomes of token vectors on their way into the first layer."""
     classifier: NoClassifier | Classifier = NoClassifier()
     """What scores labels, beside the head or in place of it."""
+    ahead: int = 0
+    """Heads that predict the 2nd, 3rd, ... token after a position, each a layer like the last one, beside it
+    (Gloeckle et al. 2024, arXiv:2404.19737, section 2). Text is generated without them.
+    """
+
+    @property
+    def stacked(self) -> Layers:
+        """The layers as they are stacked: where heads begin before the last one, it is by itself."""
+        return apart(self.block, self.layers) if self.ahead else self.block
+
+    @property
+    def further(self) -> list[Block]:
+        """The layers of the heads that look further ahead."""
+        return blocks(self.block, self.layers)[-1:] * self.ahead if self.ahead else []
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,18 @@ class FillInTheMiddle:
 
 
 @dataclass(frozen=True)
+class MultiToken:
+    """The next token, and by each of `model.ahead` further heads one beyond it (Gloeckle et al. 2024,
+    arXiv:2404.19737, section 2).
+    """
+
+    coefficient: float = 1.0
+    """Factor of each further head's cross-entropy; that of the next token has 1."""
+    chunks: int = 8
+    """Chunks of positions; more of them need less memory."""
+
+
+@dataclass(frozen=True)
 class Custom:
     """An objective of your own: `package.module:name`; its source is part of the experiment's hash."""
 
@@ -189,6 +201,7 @@ Objective = (
     | PrefixLm
     | Infilling
     | FillInTheMiddle
+    | MultiToken
     | Custom
 )
 
@@ -197,7 +210,7 @@ def rewrites(objective: Objective) -> bool:
     """Whether an objective needs the tokens of each row whole and in order: it writes rows anew, marks parts that
     belong together, or looks for where texts begin and end.
     """
-    rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle
+    rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken
     return isinstance(objective, rows | NextSentence | Classification | Contrastive)
 
 

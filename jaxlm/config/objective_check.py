@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaxlm.config.block import apart
 from jaxlm.config.data import BestFit, Data, Labeled, Packing, Pairs
+from jaxlm.config.errors import UsageError
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model, NoClassifier
 from jaxlm.config.objective import (
     Autoregressive,
@@ -14,6 +16,7 @@ from jaxlm.config.objective import (
     FillInTheMiddle,
     Infilling,
     MaskedLm,
+    MultiToken,
     NextSentence,
     Objective,
     PrefixLm,
@@ -30,6 +33,7 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
     """Each with its path and what to do."""
     yield from _fits(objective, model)
     yield from _classifies(objective, model)
+    yield from _heads(objective, model)
     for path, leaf in leaves(objective).items():
         field = path.split(".")[-1]
         if field == "rate" and not 0 < leaf.value < 1:
@@ -131,3 +135,25 @@ def _prefix_of_decoder(objective: PrefixLm, model: Decoder) -> Iterator[str]:
             f"model.position is {type(model.position).__name__}: a Decoder's count distances to what stands before "
             "a token only, and a prefix is seen from both sides; choose another, such as model.position:rope"
         )
+
+
+def _heads(objective: Objective, model: Model) -> Iterator[str]:
+    """Heads that look further ahead need an objective that trains them, and it needs them."""
+    name, kind, ahead = type(objective).__name__, type(model).__name__, getattr(model, "ahead", 0)
+    match objective:
+        case MultiToken() if not isinstance(model, Decoder):
+            one = f"an {kind}" if kind[0] == "E" else f"a {kind}"
+            yield f"objective is {name}: {one} has no heads that look further ahead; choose model:decoder"
+        case MultiToken() if not ahead:
+            yield f"model.ahead is 0: {name} has no further heads to train; use 3, or objective:autoregressive"
+        case MultiToken(coefficient=coefficient) if not coefficient > 0:
+            yield f"objective.coefficient is {coefficient}: the heads of model.ahead would learn nothing"
+        case MultiToken() | Custom():
+            pass
+        case _ if ahead:
+            yield f"model.ahead is {ahead}: {name} trains none of these heads; use 0, or objective:multi_token"
+    if ahead:
+        try:
+            apart(model.block, model.layers)
+        except UsageError as error:
+            yield str(error)

@@ -111,6 +111,11 @@ def published(model: Model, length: int, model_type: str = "") -> tuple[ModuleTy
     `length` is the longest row it is meant for. Raises UsageError that says what each of them lacks.
     """
     own, reasons = families(model), []
+    if isinstance(model, Decoder) and model.ahead:
+        raise UsageError(
+            f"model.ahead is {model.ahead}: no format that is known here has room for heads of further tokens; "
+            "use the run itself, or train one with model.ahead 0"
+        )
     if model_type:
         if (asked := family(model_type)) not in own:
             raise UsageError(f"model_type {model_type!r} has no {type(model).__name__.lower()}s")

@@ -93,6 +93,8 @@ class Output:
     """Auxiliary sums over layers and tokens, such as a router's load balance; see `objectives.auxiliary`."""
     taps: dict[str, Array] = field(default_factory=dict)
     """Activations that `Call.taps` asked for, stacked over layers: [layer, ...]."""
+    trunk: Float[Array, "row pos embed"] | None = None
+    """What the last layer was given, of models with further heads: where those begin."""
 
 
 @runtime_checkable

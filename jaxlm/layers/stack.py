@@ -139,21 +139,24 @@ class Stack:
             middle = self._pipelined if pipelined else self._scanned
             x, middle = middle(x, context, call, key, before)
             reports += middle
+        before_last = None
         for index, layer in enumerate(self.suffix, start=after):
+            before_last = x
             x, _, report = _run(layer, x, context, call, None, at(key, index))
             reports.append(report)
-        return x, None, Report.join(reports)
+        return x, None, Report.join(reports).replace(before_last=before_last)
 
     def _unrolled(
         self, x: Hidden, context: Any, call: Call, caches: tuple[LayerCache, ...] | None, key: RowKeys | None
     ) -> tuple[Hidden, tuple[LayerCache, ...] | None, Report]:
-        new, reports = [], []
+        new, reports, before_last = [], [], None
         for index, layer in enumerate(self.layers()):
-            cache = None if caches is None else caches[index]
+            cache, before_last = None if caches is None else caches[index], x
             x, cache, report = _run(layer, x, context, call, cache, at(key, index))
             new.append(cache)
             reports.append(report)
-        return x, None if caches is None else tuple(new), Report.join(reports)
+        report = Report.join(reports).replace(before_last=before_last)
+        return x, None if caches is None else tuple(new), report
 
     def _scanned(
         self, x: Hidden, context: Any, call: Call, key: RowKeys | None, first: int

@@ -6,7 +6,7 @@ from dataclasses import field
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jaxlm.layers.contracts import Call
 
@@ -17,6 +17,8 @@ class Report:
 
     taps: dict[str, Array] = field(default_factory=dict)
     terms: dict[str, Array] = field(default_factory=dict)
+    before_last: PyTree = None
+    """The residual stream that a stack's last layer was given, where that layer is not scanned with others."""
 
     @classmethod
     def join(cls, reports: list[Report]) -> Report:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.block import Context, initial_block, initial_last_norm
+from jaxlm.layers.block import Block, Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
@@ -23,7 +25,11 @@ from jaxlm.models import heads
 
 @struct.dataclass
 class Decoder:
-    """Token embedding, normalized or not, blocks, norm, head."""
+    """Token embedding, normalized or not, blocks, norm, head.
+
+    Of Gloeckle et al. 2024 (arXiv:2404.19737, section 2) the trunk is all blocks but the last, and that is the head
+    of the next token; `ahead` are the other heads, each a block that begins where the last one does.
+    """
 
     embedding: Weight
     position: Position
@@ -33,6 +39,7 @@ class Decoder:
     config: config.Decoder = struct.field(pytree_node=False)
     embedding_norm: Norm | None = None
     classifier: heads.Classifier | None = None
+    ahead: tuple[Block, ...] = ()
 
     def __call__(
         self,
@@ -59,7 +66,28 @@ class Decoder:
         cache = None if cache is None else cache.advance(layers, inputs.segments)
         encoder = Report() if memory is None else Report(terms=memory.terms)
         x = x if self.norm is None else self.norm(x)
-        return Output(x, cache, Report.join([encoder, report]).terms, report.taps)
+        trunk = report.before_last if self.ahead else None
+        return Output(x, cache, Report.join([encoder, report]).terms, report.taps, trunk)
+
+    def further(
+        self,
+        trunk: Float[Array, "row pos embed"],
+        number: int,
+        inputs: Tokens,
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+    ) -> Output:
+        """Hidden states of head `number`, counted from 0, after the last norm: of the token `number` + 2 ahead.
+
+        `trunk` is the `Output.trunk` of the same inputs. There are no taps.
+        """
+        context = Context.of(inputs, self.position, call)
+        # It is no part of a scan, where its recomputation could not be taken for the first computation.
+        call = dataclasses.replace(call, layers="unroll", taps=())
+        head = Stack((self.ahead[number],), (), (), 0)
+        x, _, report = head(trunk, context, call, key=at(at(key, "ahead"), number))
+        return Output(x if self.norm is None else self.norm(x), None, report.terms)
 
     def embedded(
         self, inputs: Tokens, position: Position, norm: Norm | None, call: Call
@@ -98,18 +126,19 @@ def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False
     """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
     scale = (2 * model.layers) ** -0.5
 
-    def block(kind: config.Block, init: Initial):
+    def block(kind: config.Block, init: Initial) -> Block:
         return initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
 
     return Decoder(
         embedding=heads.initial_embedding(model.vocab, model.embed, init),
         position=initial_position(model.position, model.embed, init.at("position"), heads_of(model.block)),
-        blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
+        blocks=initial_stack(model.stacked, model.layers, block, init.at("blocks")),
         norm=initial_last_norm(model, model.layers, init),
         head=heads.initial_head(model.head, model.vocab, model.embed, init, norm=model.norm),
         config=model,
         embedding_norm=initial_embedding_norm(model, init),
         classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),
+        ahead=tuple(block(kind, init.at("ahead").number(number)) for number, kind in enumerate(model.further)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,8 +74,8 @@ def documents(segments: Int[Array, "row pos"]) -> Float[Array, ""]:
     return jnp.sum(present[:, 1:], dtype=jnp.float32)
 
 
-def auxiliary(model: Model) -> Auxiliary:
-    """The terms of a model's mixtures.
+def auxiliary(model: Model, further: Sequence[config.Block] = ()) -> Auxiliary:
+    """The terms of a model's mixtures, and of those in further layers that read the batch's inputs.
 
     Raises UsageError when they disagree on coefficients or on what is balanced: a term has one of each.
     """
@@ -85,7 +86,8 @@ def auxiliary(model: Model) -> Auxiliary:
             source, own = blocks(model.block, model.encoder_layers), blocks(model.block, model.decoder_layers)
         case _:
             source, own = [], blocks(model.block, model.layers)
-    theirs, ours = ([b.mlp for b in side if isinstance(b.mlp, config.Moe)] for side in (source, own))
+    sides = (source, [*own, *further])
+    theirs, ours = ([b.mlp for b in side if isinstance(b.mlp, config.Moe)] for side in sides)
     mixtures = [*theirs, *ours]
     if not mixtures:
         return NONE

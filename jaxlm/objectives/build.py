@@ -16,6 +16,7 @@ from jaxlm.objectives.classification import Classification, NextSentence
 from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
 from jaxlm.objectives.masked_lm import masking
+from jaxlm.objectives.multi_token import MultiToken
 from jaxlm.objectives.objective import Objective
 from jaxlm.objectives.prediction import Prediction
 from jaxlm.objectives.prefix import Prefix
@@ -72,6 +73,9 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             found = special()
             tokens = found.named(fill_in_the_middle.TOKENS, "fill_in_the_middle")
             return Prediction(0.0, chunks, more, FillInTheMiddle(objective, tokens, found), "fill_in_the_middle")
+        case config.MultiToken(coefficient, chunks):
+            more = auxiliary(model, model.further)
+            return MultiToken(len(model.further), coefficient, Prediction(chunks=chunks, auxiliary=more))
         case config.Custom(path):
             return _custom(path)
 

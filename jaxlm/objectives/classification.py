@@ -108,7 +108,7 @@ class NextSentence:
     ) -> tuple[Sums, Sums]:
         """Sums over the micro-batch's hidden tokens and pairs."""
         output = self.masked.output(model, batch, key, call)
-        sums, more = self.masked.sums(model, output, batch, call)
+        sums, more = self.masked.totals_of(model, output, batch, call)
         return sums | self.pairs.sums(model, output, batch, call), more
 
 

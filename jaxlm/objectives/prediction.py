@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxlm.layers.contracts import Batch, Call, Model, Output
 from jaxlm.layers.logprob import likeliest, log_probability
 from jaxlm.layers.random import row_keys
+from jaxlm.models.heads import Scorer
 from jaxlm.objectives.auxiliary import NONE, Auxiliary
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.objective import Sums
@@ -67,7 +68,7 @@ class Prediction:
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
     ) -> tuple[Sums, Sums]:
         """Sums in nats over the micro-batch's targets."""
-        return self.sums(model, self.output(model, batch, key, call), batch, call)
+        return self.totals_of(model, self.output(model, batch, key, call), batch, call)
 
     def output(self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call) -> Output:
         """What the model makes of the rows, of both sides where there are two."""
@@ -75,9 +76,23 @@ class Prediction:
         memory = None if batch.source is None else model.encode(batch.source, call, key=keys)
         return model(batch.inputs, call, memory=memory, key=keys)
 
-    def sums(self, model: Model, output: Output, batch: Batch, call: Call) -> tuple[Sums, Sums]:
-        """The terms of hidden states that are there, and sums to report."""
-        scores = model.scorer(call)
+    def totals_of(self, model: Model, output: Output, batch: Batch, call: Call) -> tuple[Sums, Sums]:
+        """The same of hidden states that are there."""
+        sums = self.sums(model.scorer(call), output.hidden, batch.targets, batch.weights, call)
+        if "left_out" in self.measured:
+            sums["left_out"] = jnp.sum(batch.extra["left_out"])
+        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
+        return sums, {f"tap.{name}": value for name, value in output.taps.items()}
+
+    def sums(
+        self,
+        scores: Scorer,
+        hidden: Float[Array, "row pos embed"],
+        targets: Int[Array, "row pos"],
+        weights: Float[Array, "row pos"],
+        call: Call,
+    ) -> Sums:
+        """The terms of hidden states whose targets these are."""
 
         def terms(
             hidden: Float[Array, "row chunk embed"],
@@ -92,9 +107,4 @@ class Prediction:
                 sums["accuracy"] = jnp.sum(weights * hit)
             return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
 
-        aligned = (batch.targets, batch.weights)
-        sums = sums_by_chunk(terms, output.hidden, aligned, self.chunks, self.measured)
-        if "left_out" in self.measured:
-            sums["left_out"] = jnp.sum(batch.extra["left_out"])
-        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
-        return sums, {f"tap.{name}": value for name, value in output.taps.items()}
+        return sums_by_chunk(terms, hidden, (targets, weights), self.chunks, self.measured)

@@ -8,7 +8,7 @@ from math import prod
 from jaxlm.config.block import Gated
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import blocks, bytes_per_device, flops_per_token
+from jaxlm.config.flops import bytes_per_device, every_block, flops_per_token
 from jaxlm.config.model import EncoderDecoder, Model
 from jaxlm.config.numbers import divisors
 from jaxlm.config.recurrent import Recurrent
@@ -35,7 +35,7 @@ def recomputed(model: Model, remat: str, length: int) -> float:
     again = flops["attention"] if "attention" not in remat.split("+") else 0.0
     if remat == "dots" or isinstance(model, Recurrent | EncoderDecoder):
         return again / flops["forward"]
-    for one in blocks(model.block, model.layers):
+    for one in every_block(model):
         wide, narrow = one.attention.heads * one.attention.head, one.attention.kv_heads * one.attention.head
         sizes = {"query": wide, "key": narrow, "value": narrow, "middle": wide, "up": one.mlp.width}
         sizes |= {"gate": one.mlp.width} if isinstance(one.mlp, Gated) else {}

@@ -27,7 +27,7 @@ from jaxlm.config.flops import (
     parameters,
     shape_of_mesh,
 )
-from jaxlm.config.model import EncoderDecoder, Model
+from jaxlm.config.model import Model
 from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves
 from jaxlm.config.precision import PRECISIONS
@@ -222,7 +222,7 @@ def _activations(experiment: Experiment, mesh: dict[str, int], again: float) -> 
     tensor, context, expert = mesh["tensor"], mesh["context"], mesh["expert"]
     shards = mesh["replica"] * mesh["data"] * mesh["fsdp"] * expert * context
     tokens = train.batch * train.length / shards * _wide(experiment)
-    layers = model.encoder_layers + model.decoder_layers if isinstance(model, EncoderDecoder) else model.layers
+    layers = model.layers if isinstance(model, Recurrent) else len(every_block(model))
     # attention and MLP each join their tokens and scatter their sums, forward and backward
     joined = (4 + 2 * again) * layers / mesh["pipeline"] * tokens * model.embed * 2 * (tensor - 1) / tensor
     # so do a mixture's experts

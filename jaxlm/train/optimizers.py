@@ -76,7 +76,7 @@ def matrix(name: str, leaf: Any) -> MuonDimensionNumbers | None:
     Axes count from the end, so those in front (layers stacked, experts) are orthogonalized one by one.
     """
     *path, last = name.split(".")
-    if last != "kernel" or "blocks" not in path:
+    if last != "kernel" or not {"blocks", "ahead"} & set(path):
         return None
     heads = any(word in ("attention", "cross", "time") for word in path)
     match path[-1]:

@@ -76,6 +76,7 @@ DEEPSEEK = Decoder(
     [
         (GPT2, 124_439_808),
         (LLAMA2, 6_738_415_616),
+        (dataclasses.replace(LLAMA2, layers=29, ahead=3), 6_738_415_616),  # as many layers, three of them heads
         (MISTRAL, 7_241_732_096),
         (T5, 60_506_624 - 2 * 32 * 8),  # without its two tables of relative biases
         (BERT, 109_482_240 - 768 * 769),  # without pooler

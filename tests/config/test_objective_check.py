@@ -15,6 +15,7 @@ from tests.base import experiment
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments/objectives").glob("*.py"))
 TWO_SIDED = config.EncoderDecoder(vocab=4096)
 ENCODER = config.Encoder(vocab=4096)
+AHEAD = config.Decoder(vocab=4096, ahead=3)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -36,6 +37,23 @@ def test_shipped_experiments_pass(path):
             "model is an Encoder: it sees the tokens that FillInTheMiddle asks",
         ),
         (config.FillInTheMiddle(), TWO_SIDED, "model is an EncoderDecoder: FillInTheMiddle has nothing for"),
+        (config.MultiToken(), None, "model.ahead is 0: MultiToken has no further heads to train; use 3"),
+        (config.MultiToken(), ENCODER, "objective is MultiToken: an Encoder has no heads that look further"),
+        (config.MultiToken(), TWO_SIDED, "objective is MultiToken: an EncoderDecoder has no heads that look"),
+        (config.MultiToken(), config.Rwkv7(vocab=4096, embed=128), "objective is MultiToken: a Rwkv7 has no"),
+        (config.MultiToken(0.0), AHEAD, "objective.coefficient is 0.0: the heads of model.ahead would learn"),
+        (config.Autoregressive(), AHEAD, "model.ahead is 3: Autoregressive trains none of these heads; use 0"),
+        (config.FillInTheMiddle(), AHEAD, "model.ahead is 3: FillInTheMiddle trains none of these heads"),
+        (
+            config.MultiToken(),
+            dataclasses.replace(AHEAD, block=config.Shared((AHEAD.block,))),
+            "model.block is Shared: its last layer is all the others too",
+        ),
+        (
+            config.MultiToken(),
+            dataclasses.replace(AHEAD, ahead=256),
+            "model.ahead is 256: rows of train.length = 256 have no token so far ahead",
+        ),
         (config.Ul2(), None, "objective is Ul2: it has two sides, and a Decoder has one"),
         (config.PrefixLm(), ENCODER, "objective is PrefixLm: an Encoder sees what it is asked for"),
         (
@@ -72,6 +90,11 @@ def test_refusals(objective, model, message):
 
 def test_an_end_is_no_span():
     check(dataclasses.replace(experiment(), model=TWO_SIDED, objective=config.Ul2((config.Denoiser(span=0.0),))))
+
+
+def test_heads_for_an_objective_of_ones_own():
+    check(dataclasses.replace(experiment(), model=AHEAD, objective=config.MultiToken()))
+    check(dataclasses.replace(experiment(), model=AHEAD, objective=config.Custom("somewhere:else")))
 
 
 def test_what_rows_have_to_tell():

@@ -56,6 +56,7 @@ NIGHTLY = ("eagle", "finch")
 """With other random numbers: of some, norms of heads that are almost constant magnify rounding tenfold."""
 POSITIONS = {
     "relative_bias": dataclasses.replace(KINDS["encoder_decoder"], position=config.RelativeBias(buckets=8)),
+    "ahead": dataclasses.replace(KINDS["decoder"], layers=3, ahead=2),
     "shaw": dataclasses.replace(KINDS["decoder"], position=config.Shaw(clip=3)),
     "transformer_xl": config.Encoder(
         **SMALL, layers=2, block=KINDS["encoder"].block, position=config.TransformerXl()
@@ -75,7 +76,7 @@ POSITIONS = {
         position=config.Disentangled(buckets=4, distance=8),
     ),
 }
-"""Those with parameters of their own in attention, or of which all layers share some."""
+"""Those with parameters of their own in attention, or of which all layers share some; and further heads."""
 GENERATES = ("decoder", "encoder_decoder", "mixture", *RECURRENT)
 
 

@@ -88,8 +88,8 @@ OPTIMA = {
 def test_labels(name):
     kind, optimum = OPTIMA[name]
     objective = build(kind, CLASSIFIER, lambda: SPECIAL)
-    assert reached(objective, CLASSIFIER, labeled) == pytest.approx(optimum(), rel=0.02)
-    assert reached(objective, CLASSIFIER, turned) > 1.1 * optimum(), "the control"
+    assert reached(objective, CLASSIFIER, drawn=labeled) == pytest.approx(optimum(), rel=0.02)
+    assert reached(objective, CLASSIFIER, drawn=turned) > 1.1 * optimum(), "the control"
 
 
 def pairs(count: int, first: int) -> Batch:
@@ -134,8 +134,8 @@ def test_pairs():
     objective = build(config.Contrastive(most=1, temperature=0.2), ENCODER, lambda: SPECIAL)
     optimum = told_apart(pairs(CHECKED, 0))
     assert optimum < 0.9 * np.log(FEW)
-    assert reached(objective, ENCODER, pairs, FEW) == pytest.approx(optimum, rel=0.02)
-    assert reached(objective, ENCODER, strangers, FEW) > 1.05 * optimum, "the control"
+    assert reached(objective, ENCODER, drawn=pairs, tests=FEW) == pytest.approx(optimum, rel=0.02)
+    assert reached(objective, ENCODER, drawn=strangers, tests=FEW) > 1.05 * optimum, "the control"
 
 
 def test_what_is_counted_is_what_is_drawn():

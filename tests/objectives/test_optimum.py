@@ -5,6 +5,8 @@ given what is shown, is counted out.
 """
 
 import collections
+import dataclasses
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from jaxlm import config
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.models import build as build_model
 from jaxlm.objectives.build import build
+from jaxlm.objectives.multi_token import MultiToken
 from jaxlm.parallel.layout import single_device
 from tests.objectives import texts
 from tests.objectives.test_corruptions import masks_of_t5
@@ -40,6 +43,7 @@ ENCODER = config.Encoder(
 )
 TWO_SIDED = config.EncoderDecoder(**SIZES, encoder_layers=2, decoder_layers=2, block=BLOCK, position=POSITION)
 DECODER = config.Decoder(**SIZES, layers=3, block=BLOCK, position=POSITION)
+AHEAD = dataclasses.replace(DECODER, ahead=2)
 Outcomes = dict[tuple, dict[tuple, float]]
 """What is shown -> what is to be written -> probability."""
 
@@ -187,6 +191,35 @@ def infilling(kind: config.Infilling) -> float:
     return entropy(collected(written()))
 
 
+def ahead(head: int) -> Outcomes:
+    """All that is shown up to each place -> the token so many places on."""
+    return collected(
+        (share, (BOS, *text)[: place + 1], [(*text, EOS)[place + head - 1]])
+        for share, text in language()
+        for place in range(LENGTH - head)
+    )
+
+
+def multi_token(kind: config.MultiToken) -> float:
+    """Of each head the mean over the places that have such a token, added up."""
+    further = (entropy(ahead(head)) for head in range(2, AHEAD.ahead + 2))
+    return entropy(ahead(1)) + kind.coefficient * sum(further)
+
+
+@dataclass(frozen=True)
+class Later:
+    """The control: further heads whose targets are one place off."""
+
+    objective: MultiToken
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def prepare(self, batch, key):
+        one = dataclasses.replace(self.objective, heads=self.objective.heads + 1).prepare(batch, key).extra
+        return batch.replace(extra={name: one[name][..., 1:] for name in ("ahead", "ahead_weights")})
+
+
 @dataclass(frozen=True)
 class Shown:
     """The control: an objective that shows what it hides."""
@@ -220,6 +253,7 @@ KINDS = {
     "infilling": (config.Infilling(0.4, 1.0, chunks=1), TWO_SIDED, infilling),
     "permuted": (config.Infilling(0.4, 1.0, 1.0, chunks=1), TWO_SIDED, infilling),
     "fill_in_the_middle": (config.FillInTheMiddle(0.5, 0.25, chunks=1), DECODER, fill_in_the_middle),
+    "multi_token": (config.MultiToken(chunks=1), AHEAD, multi_token),
 }
 
 
@@ -242,12 +276,14 @@ def drawn(count: int, first: int) -> Batch:
     )
 
 
-def reached(objective, kind, drawn=drawn, tests=CHECKED) -> float:
-    """The loss of new texts after training on others, a mean over batches of so many."""
+def reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> float:
+    """The loss of new texts after training on others, by the same objective or by another: a mean over batches of
+    so many texts.
+    """
     model = build_model(kind, jax.random.key(0))
     adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
 
-    def loss(model, batch, key):
+    def loss(model, batch, key, objective=objective):
         batch = objective.prepare(batch, key)
         totals, _ = objective.totals(model, batch, None, CALL, {})
         weights = objective.weights(batch)
@@ -264,10 +300,10 @@ def reached(objective, kind, drawn=drawn, tests=CHECKED) -> float:
     for number in range(STEPS):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
-    loss = jax.jit(loss)
+    judged = jax.jit(functools.partial(loss, objective=judge or objective))
     found = drawn(CHECKED, 0)
     parts = (jax.tree.map(lambda x, at=at: x[at : at + tests], found) for at in range(0, CHECKED, tests))
-    return float(np.mean([loss(model, part, jax.random.key(10**6)) for part in parts]))
+    return float(np.mean([judged(model, part, jax.random.key(10**6)) for part in parts]))
 
 
 def counted(name: str, objective, count: int) -> float:
@@ -277,6 +313,10 @@ def counted(name: str, objective, count: int) -> float:
     """
     after = jax.jit(objective.prepare)(drawn(count, 0), jax.random.key(5))
     wanted, targets, inputs = (np.asarray(x) for x in (after.weights > 0, after.targets, after.inputs.ids))
+    if name == "multi_token":
+        further = [(after.extra["ahead"][..., i], after.extra["ahead_weights"][..., i]) for i in range(AHEAD.ahead)]
+        heads = enumerate(((targets, wanted), *further), start=1)
+        return sum(counted_ahead(head, inputs, *(np.asarray(x)[:10_000] for x in one)) for head, one in heads)
     source = np.zeros((count, 0)) if after.source is None else np.asarray(after.source.ids)
     if after.inputs.prefix is not None:  # with which places are to be predicted
         source = np.where(after.inputs.positions < after.inputs.prefix, inputs, -1)
@@ -294,6 +334,15 @@ def counted(name: str, objective, count: int) -> float:
     return entropy(found) + missed / wanted.sum()
 
 
+def counted_ahead(head: int, inputs, targets, weights) -> float:
+    """What the language's own probabilities say of one head's targets: entropies of different heads are alike."""
+    known, nats = ahead(head), 0.0
+    for row, place in np.argwhere(weights > 0):
+        written = known[tuple(inputs[row, : place + 1].tolist())]
+        nats -= math.log(written.get((int(targets[row, place]),), 1e-9) / sum(written.values()))
+    return nats / (weights > 0).sum()
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_hidden_is_what_is_counted(name):
     """The texts that an objective makes have the probabilities that are counted out by hand."""
@@ -301,10 +350,13 @@ def test_what_is_hidden_is_what_is_counted(name):
     objective, expected = build(kind, model, lambda: SPECIAL), optimum(kind)
     assert expected > 0.1
     assert counted(name, objective, 60_000) == pytest.approx(expected, rel=0.02)
-    if name == "fill_in_the_middle":  # it hides nothing
-        wrong = build(config.FillInTheMiddle(0.1), model, lambda: SPECIAL)
-    else:
-        wrong = Shown(objective)
+    match name:
+        case "fill_in_the_middle":  # it hides nothing
+            wrong = build(config.FillInTheMiddle(0.1), model, lambda: SPECIAL)
+        case "multi_token":
+            wrong = Later(objective)
+        case _:
+            wrong = Shown(objective)
     assert abs(counted(name, wrong, 4_000) / expected - 1) > 0.1, "the control"
 
 
@@ -321,3 +373,10 @@ def test_what_is_shown_is_not_predicted(name):
     """The control misses the optimum: the answer is in front of the model."""
     kind, model, optimum = KINDS[name]
     assert reached(Shown(build(kind, model, lambda: SPECIAL)), model) < 0.9 * optimum(kind)
+
+
+@pytest.mark.nightly
+def test_heads_that_look_elsewhere_miss_it():
+    kind, model, optimum = KINDS["multi_token"]
+    objective = build(kind, model)
+    assert reached(Later(objective), model, objective) > 1.1 * optimum(kind)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlm import config
+from jaxlm.config.errors import UsageError
 from jaxlm.config.objective import columns
 from jaxlm.data import rows as row_data
 from jaxlm.data.dataset import in_memory
@@ -40,6 +41,7 @@ KINDS = {
     "classification": (config.Classification(), CLASSIFIER),
     "contrastive": (config.Contrastive(most=4, temperature=0.5), ENCODER),
     "another_dropout": (config.Contrastive("dropout", most=4, temperature=0.5), ENCODER),
+    "multi_token": (config.MultiToken(0.5), dataclasses.replace(DECODER, ahead=2)),
 }
 ONE, SPREAD = (config.Mesh(), 1, 1), (config.Mesh(fsdp=2, tensor=2), 8, 2)
 """Mesh, devices, micro-batches: data 2, fsdp 2 and tensor 2 are the eight."""
@@ -123,6 +125,14 @@ def test_targets_begin_with_the_token_of_the_model(start):
     assert set(np.asarray(one.inputs.ids)[begins].tolist()) == {2 if start is None else start}
     rest = [(batch.targets, batch.source.ids, np.where(begins, 0, batch.inputs.ids)) for batch in (one, plain)]
     jax.tree.map(np.testing.assert_array_equal, *rest)
+
+
+@pytest.mark.parametrize("name", ["span_corruption", "multi_token"])
+def test_a_row_must_be_whole_on_a_device(name):
+    with pytest.raises(
+        UsageError, match=r"where\.mesh\.context=2: .* needs each row whole on a device; use context"
+    ):
+        make_setup(tree(name, config.Mesh(context=2)), jax.devices()[:2])
 
 
 @pytest.mark.nightly

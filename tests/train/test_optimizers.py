@@ -126,6 +126,7 @@ def test_muon_updates_are_orthogonal_for_each_layer_and_its_own_axes():
     [
         ("blocks.period.0.attention.value.kernel", (3, 8, 2, 4), (-3,), (-2, -1)),
         ("decoder.blocks.prefix.1.cross.key.kernel", (8, 2, 4), (-3,), (-2, -1)),
+        ("ahead.1.attention.out.kernel", (2, 4, 8), (-3, -2), (-1,)),
         ("blocks.period.0.moe.up.kernel", (3, 4, 8, 16), (-2,), (-1,)),
         ("blocks.period.0.channel_receptance.kernel", (3, 8, 16), (-2,), (-1,)),
         ("blocks.period.0.out.kernel", (3, 8, 8), (-2,), (-1,)),
