@@ -55,7 +55,9 @@ from jaxlm.config.model import (
     Encoder,
     EncoderDecoder,
     Factorized,
+    Generator,
     NoClassifier,
+    NoGenerator,
     Normed,
     Scaled,
     Unchanged,
@@ -68,6 +70,7 @@ from jaxlm.config.objective import (
     Infilling,
     MaskedLm,
     PrefixLm,
+    ReplacedTokens,
     SpanCorruption,
     Ul2,
 )

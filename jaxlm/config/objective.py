@@ -37,6 +37,23 @@ class MaskedLm:
 
 
 @dataclass(frozen=True)
+class ReplacedTokens:
+    """Hidden tokens are predicted by a small generator and replaced by what it draws, and the model tells of every
+    token whether it was replaced (ELECTRA, Clark et al. 2020, arXiv:2003.10555, section 3.1).
+    """
+
+    hidden: MaskedLm = MaskedLm(masked=1.0, replaced=0.0)
+    """What the generator is to predict, and what it sees in its place."""
+    weight: float = 50.0
+    """Factor of the model's loss; the generator's has 1."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of positions of the generator's logits."""
+        return self.hidden.chunks
+
+
+@dataclass(frozen=True)
 class SpanCorruption:
     """Hidden spans are written out by the decoder, each behind a sentinel that stands for it in the encoder's text
     (Raffel et al. 2019, arXiv:1910.10683, section 3.1.4).
@@ -140,7 +157,17 @@ class Custom:
     path: str = ""
 
 
-Objective = Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | Custom
+Objective = (
+    Autoregressive
+    | MaskedLm
+    | ReplacedTokens
+    | SpanCorruption
+    | Ul2
+    | PrefixLm
+    | Infilling
+    | FillInTheMiddle
+    | Custom
+)
 
 
 def rewrites(objective: Objective) -> bool:
@@ -161,6 +188,6 @@ class Columns:
 def columns(objective: Objective) -> Columns:
     """Those of an objective."""
     match objective:
-        case MaskedLm(unit=unit, copies=copies):
+        case MaskedLm(unit=unit, copies=copies) | ReplacedTokens(MaskedLm(unit=unit, copies=copies)):
             return Columns(unit == "word", copies)
     return Columns()

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
+from jaxlm.config.block import Moe, blocks
+from jaxlm.config.head import NoHead
+from jaxlm.config.model import (
+    Classifier,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Model,
+    NoGenerator,
+    Unchanged,
+    generating,
+)
 from jaxlm.config.objective import (
     Autoregressive,
     FillInTheMiddle,
@@ -12,6 +23,7 @@ from jaxlm.config.objective import (
     MaskedLm,
     Objective,
     PrefixLm,
+    ReplacedTokens,
     SpanCorruption,
     Ul2,
 )
@@ -30,8 +42,11 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
             yield f"objective.{path} is {leaf.value}: a span has at least 1 token"
     if isinstance(objective, Ul2) and not sum(one.share for one in objective.denoisers) > 0:
         yield "objective.denoisers: none of them is ever drawn; give one a share above 0"
-    if isinstance(objective, MaskedLm) and objective.masked + objective.replaced > 1:
-        both = f"objective.masked is {objective.masked}, objective.replaced {objective.replaced}"
+    of, hidden = "", objective
+    if isinstance(objective, ReplacedTokens):
+        of, hidden = "hidden.", objective.hidden
+    if isinstance(hidden, MaskedLm) and hidden.masked + hidden.replaced > 1:
+        both = f"objective.{of}masked is {hidden.masked}, objective.{of}replaced {hidden.replaced}"
         yield f"{both}: together they are at most 1"
 
 
@@ -39,9 +54,13 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
     name, kind = type(objective).__name__, type(model).__name__
     one = f"an {kind}" if kind[0] == "E" else f"a {kind}"
     match objective, model:
-        case MaskedLm(), Decoder() | EncoderDecoder():
+        case ReplacedTokens(), Encoder():
+            yield from _discriminator(model)
+        case _, Encoder(generator=generator) if generator != NoGenerator():
+            yield f"model.generator is a Generator: {name} does not train it; use no_generator, or replaced_tokens"
+        case MaskedLm() | ReplacedTokens(), Decoder() | EncoderDecoder():
             yield f"objective is {name}: {one}'s causal mask hides what follows a token; choose model:encoder"
-        case MaskedLm(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
+        case MaskedLm() | ReplacedTokens(), Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7():
             yield f"objective is {name}: {one} reads from left to right only; choose model:encoder"
         case ((Autoregressive() | FillInTheMiddle()), Encoder()):
             yield f"model is an Encoder: it sees the tokens that {name} asks for; choose model:decoder"
@@ -55,3 +74,26 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
             (Decoder() | Encoder() | Rwkv4() | Rwkv5() | Rwkv6() | Rwkv7()),
         ):
             yield f"objective is {name}: it has two sides, and {one} has one; choose model:encoder_decoder"
+
+
+def _discriminator(model: Encoder) -> Iterator[str]:
+    """What keeps an encoder from being the discriminator of ReplacedTokens."""
+    if model.generator == NoGenerator():
+        yield "objective is ReplacedTokens: nothing replaces tokens; choose model.generator:generator"
+    match model.classifier:
+        case Classifier(1, "tokens"):
+            pass
+        case other:
+            found = f"{other.labels} of {other.of}" if isinstance(other, Classifier) else "none"
+            yield f"model.classifier has labels {found}: ReplacedTokens scores tokens; use labels 1, of tokens"
+    if not isinstance(model.head, NoHead):
+        yield f"model.head is {type(model.head).__name__}: ReplacedTokens does not train it; use no_head"
+    if (generator := generating(model)) is None:
+        return
+    if isinstance(model.embedding, Unchanged) and generator.embed != model.features:
+        yield (
+            f"model.embedding is Unchanged: nothing normalizes its {model.features} features before they are "
+            f"projected to model.generator.embed = {generator.embed}; use normed, or as many"
+        )
+    if any(isinstance(one.mlp, Moe) for one in blocks(generator.block, generator.layers)):
+        yield "model.generator.block has experts: only the model's own are kept balanced; use gated or plain"

@@ -13,9 +13,10 @@ from jaxlm.config.special import Special
 from jaxlm.objectives import fill_in_the_middle
 from jaxlm.objectives.auxiliary import auxiliary
 from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
-from jaxlm.objectives.masked_lm import masking
+from jaxlm.objectives.masked_lm import Masking, masking
 from jaxlm.objectives.objective import Objective
 from jaxlm.objectives.prediction import Prediction
+from jaxlm.objectives.replaced_token import ReplacedTokens
 from jaxlm.objectives.two_sided import Denoising, Infilling
 
 
@@ -37,6 +38,10 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return Prediction(z_loss, chunks, more)
         case config.MaskedLm(chunks=chunks):
             return Prediction(0.0, chunks, more, masking(objective, special()), "masked_lm", ("accuracy",))
+        case config.ReplacedTokens(hidden, weight):
+            found = special()
+            corrupt = Masking(hidden, found.mask("replaced_tokens"), found.ids, found.vocab)
+            return ReplacedTokens(corrupt, weight, more)
         case config.SpanCorruption(rate, span, sentinels, length, chunks):
             corrupt = _denoising("span_corruption", (config.Denoiser(rate, span),), sentinels, length, special())
             return _two_sided(corrupt, "span_corruption", chunks, model)
