@@ -3,8 +3,8 @@
     jaxlm run experiments/objectives/replaced_token.py
     jaxlm export replaced-token-HASH DIR      # ElectraForPreTraining, and DIR/generator: ElectraForMaskedLM
 
-Clark et al. 2020 (arXiv:2003.10555). Both have one set of tables, of 64 features, and the generator a quarter of the
-model's width, as in the paper's small model. The loss is 1 * masked_lm + 50 * replaced.
+Clark et al. 2020 (arXiv:2003.10555). Both have one set of tables, of 64 features, and the generator a quarter of
+the model's width, as in the paper's small model. The loss is masked_lm + 50 * replaced.
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from jaxlm.config import (
     ReplacedTokens,
     Samples,
     SentencePiece,
+    Stream,
 )
 
 
@@ -53,6 +54,7 @@ def experiment() -> Experiment:
             generator=Generator(embed=32, layers=4, block=block(heads=2, head=16)),
         ),
         tokenizer=SentencePiece(vocab=4096, special=("<mask>",)),
+        packing=Stream(positions="row"),
         objective=ReplacedTokens(),
         samples=Samples(),
     )

@@ -11,13 +11,14 @@ from jaxlm.config.model import (
     Decoder,
     Encoder,
     EncoderDecoder,
+    Generator,
     Model,
-    NoGenerator,
     Unchanged,
     generating,
 )
 from jaxlm.config.objective import (
     Autoregressive,
+    Custom,
     FillInTheMiddle,
     Infilling,
     MaskedLm,
@@ -56,7 +57,7 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
     match objective, model:
         case ReplacedTokens(), Encoder():
             yield from _discriminator(model)
-        case _, Encoder(generator=generator) if generator != NoGenerator():
+        case _, Encoder(generator=Generator()) if not isinstance(objective, Custom):
             yield f"model.generator is a Generator: {name} does not train it; use no_generator, or replaced_tokens"
         case MaskedLm() | ReplacedTokens(), Decoder() | EncoderDecoder():
             yield f"objective is {name}: {one}'s causal mask hides what follows a token; choose model:encoder"
@@ -78,7 +79,7 @@ def _fits(objective: Objective, model: Model) -> Iterator[str]:
 
 def _discriminator(model: Encoder) -> Iterator[str]:
     """What keeps an encoder from being the discriminator of ReplacedTokens."""
-    if model.generator == NoGenerator():
+    if not isinstance(model.generator, Generator):
         yield "objective is ReplacedTokens: nothing replaces tokens; choose model.generator:generator"
     match model.classifier:
         case Classifier(1, "tokens"):

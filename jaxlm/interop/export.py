@@ -21,17 +21,22 @@ def export(run: str, directory: Path) -> str:
     """
     experiment = read_experiment(run)
     length, kind, generator = experiment.train.length, experiment.model, generating(experiment.model)
-    kinds = {directory: kind} if generator is None else {directory: kind.alone, directory / "generator": generator}
-    settings, *_ = (published(one, length)[1] for one in kinds.values())
+    kind = kind if generator is None else kind.alone
+    family = published(kind, length)[1]["model_type"]
+    if generator is not None:
+        published(generator, length, family)
     safetensors.refuse_existing(directory)
     model, tokenizer, _ = load_run(run)
-    models = (model,) if generator is None else (model.alone, model.generating)
-    files, remark = exported(tokenizer, settings["model_type"])
+    files, remark = exported(tokenizer, family)
     tokens = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
     if isinstance(kind, EncoderDecoder) and kind.start is None:
         tokens["decoder_start_token_id"] = tokenizer.bos
-    for (there, one), model in zip(kinds.items(), models, strict=True):
-        exchange.save(one, model, there, length=length, tokens=tokens, files=files)
-    more = [] if generator is None else ["generator"]
-    written = ", ".join([f"config.json ({settings['model_type']})", "safetensors", *sorted(files), *more])
-    return f"{directory}: {written}" + (f" ({remark})" if remark else "")
+    more = {"length": length, "tokens": tokens, "files": files}
+    written = [f"config.json ({family})", "safetensors", *sorted(files)]
+    if generator is None:
+        exchange.save(kind, model, directory, **more)
+    else:
+        exchange.save(kind, model.alone, directory, **more)
+        exchange.save(generator, model.generating, directory / "generator", model_type=family, **more)
+        written.append("generator")
+    return f"{directory}: {', '.join(written)}" + (f" ({remark})" if remark else "")

@@ -226,14 +226,24 @@ def drawn(count: int, first: int) -> Batch:
 
 def reached(objective, kind) -> float:
     """The loss of new texts after training on others."""
+    found = terms_reached(objective, kind)
+    return sum(c * found[term] for term, c in objective.coefficients.items() if c)
+
+
+def terms_reached(objective, kind) -> dict[str, float]:
+    """Each term of it."""
     model = build_model(kind, jax.random.key(0))
     adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
 
-    def loss(model, batch, key):
+    def terms(model, batch, key):
         batch = objective.prepare(batch, key)
         totals, _ = objective.totals(model, batch, None, CALL, {})
         weights = objective.weights(batch)
-        return sum(c * totals[n] / weights[n] for n, c in objective.coefficients.items() if c)
+        return {n: totals[n] / weights[n] for n in totals}
+
+    def loss(model, batch, key):
+        found = terms(model, batch, key)
+        return sum(c * found[n] for n, c in objective.coefficients.items() if c)
 
     @jax.jit
     def step(model, state, batch, key):
@@ -246,7 +256,8 @@ def reached(objective, kind) -> float:
     for number in range(STEPS):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
-    return float(jax.jit(loss)(model, drawn(CHECKED, 0), jax.random.key(10**6)))
+    found = jax.jit(terms)(model, drawn(CHECKED, 0), jax.random.key(10**6))
+    return {name: float(value) for name, value in found.items()}
 
 
 def counted(name: str, objective, count: int) -> float:
