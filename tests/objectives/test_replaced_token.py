@@ -186,7 +186,9 @@ def references(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("name", ["factorized", "wide", "equal"])
+@pytest.mark.parametrize(
+    "name", ["factorized", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("wide", "equal"))]
+)
 def test_losses_are_those_of_transformers(references, name):
     torch = pytest.importorskip("torch")
     discriminator, generator = references(name)
