@@ -57,7 +57,9 @@ from jaxlm.config.model import (
     Encoder,
     EncoderDecoder,
     Factorized,
+    Generator,
     NoClassifier,
+    NoGenerator,
     Normed,
     Scaled,
     Unchanged,
@@ -74,6 +76,7 @@ from jaxlm.config.objective import (
     MultiToken,
     NextSentence,
     PrefixLm,
+    ReplacedTokens,
     SpanCorruption,
     Ul2,
 )

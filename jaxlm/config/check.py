@@ -9,7 +9,8 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
-from jaxlm.config.objective_check import data_problems, objective_problems
+from jaxlm.config.needs import data_problems
+from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
 from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count

@@ -36,7 +36,7 @@ from jaxlm.config.block import (
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.head import NoHead, Tied, Transformed, Untied
-from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed
+from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed, generating
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
@@ -256,7 +256,20 @@ def parameters(model: Model) -> dict[str, int]:
         found["types"] = model.types * features
     if head := _head(model):
         found["head"] = head
+    if own := _of_generator(model):
+        found["generator"] = sum(own.values())
     return found | {"total": sum(found.values())}
+
+
+def _of_generator(model: Model) -> dict[str, int]:
+    """Parameters of a model's generator by component, without those that it shares."""
+    if (generator := generating(model)) is None:
+        return {}
+    shared = {"total", "embedding", "types"} | ({"positions"} if isinstance(generator.position, Learned) else set())
+    found = {name: count for name, count in parameters(generator).items() if name not in shared}
+    if isinstance(generator.embedding, Normed | Factorized):
+        found["norms"] -= _norm(generator.norm, generator.features)
+    return found
 
 
 def experts(model: Model) -> int:
@@ -272,6 +285,8 @@ def staged(model: Model) -> int:
     further heads.
     """
     layers = sum(_stack(model).values())
+    if generator := generating(model):
+        layers += staged(generator)
     if isinstance(model, Recurrent):
         layers -= 2 * _norm(model.norm, model.embed)  # one of them after the embedding
         first = 1 if isinstance(model, Rwkv7) else 0  # which is not stacked with the others
@@ -321,8 +336,9 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
     Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
     is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one
     target with a source token beside it. Of a mixture of experts those count that a token chooses: what a capacity
-    leaves empty or drops is not. A classifier of documents does not count. Heads that look further ahead count
-    everywhere, as they do in training.
+    leaves empty or drops is not. A classifier of tokens and a generator beside the model count as `classifier` and
+    `generator`; a classifier of documents does not count. Heads that look further ahead count everywhere, as they
+    do in training.
     """
     predictions = 1 + getattr(model, "ahead", 0)
     found = {"projections": 0.0, "attention": 0.0, "head": predictions * _head_flops(model)}
@@ -341,6 +357,11 @@ def flops_per_token(model: Model, length: int) -> dict[str, float]:
                 found["attention"] += 2 * (2 * keys + sum(_distances(a, model, causal, own))) * a.heads * a.head
         if isinstance(model, Encoder) and isinstance(model.embedding, Factorized):
             found["projections"] += 2 * model.features * model.embed
+        match getattr(model, "classifier", None):
+            case Classifier(labels, "tokens", hidden):
+                found["classifier"] = 2.0 * model.embed * (labels + (0 if hidden == "none" else model.embed))
+    if generator := generating(model):
+        found["generator"] = flops_per_token(generator, length)["forward"]
     forward = sum(found.values())
     return found | {"forward": forward, "training": TRAINING * forward}
 
@@ -396,7 +417,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
     own = staged(model) - experts(model) + experts(model) // mesh["expert"]
     count += own // stages - staged(model)
     moment = count * BYTES[p.optimizer]
-    outside = parameters(model)
+    outside = Counter(parameters(model)) + Counter(_of_generator(model))
     vectors = sum(outside.get(one, 0) for one in (*OUTSIDE, "norms"))
     match experiment.optimizer:
         case AdamW():
@@ -421,7 +442,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
         "average": count * 4 // shards if experiment.train.ema is not None else 0,
         "activations": tokens * (saved + stream) // mesh["tensor"] * BYTES[p.compute],
         "logits": 0
-        if isinstance(model.head, NoHead)
+        if isinstance((generating(model) or model).head, NoHead)
         else 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
     }
     return found | {"total": sum(found.values())}
@@ -446,7 +467,8 @@ def gathered_bytes(experiment: Experiment, devices: int) -> float:
         ends += found["embedding"]
     width = BYTES[PRECISIONS[experiment.precision].compute]
     whole = width * (2 * layers + ends) / mesh["tensor"]
-    return experiment.where.micro_batches * whole * (shards - 1) / shards
+    sent, generator = experiment.where.micro_batches * whole * (shards - 1) / shards, generating(model)
+    return sent + (gathered_bytes(dataclasses.replace(experiment, model=generator), devices) if generator else 0)
 
 
 def _saved(experiment: Experiment) -> int:
@@ -467,6 +489,8 @@ def _saved(experiment: Experiment) -> int:
         scores = a.heads * experiment.train.length
         every = products + 4 * e + attentions * (a.heads * a.head + scores) + width
         total += {"none": every, "dots": products}.get(remat, e + _named(one, e, remat))
+    if generator := generating(model):
+        total += _saved(dataclasses.replace(experiment, model=generator))
     return round(total)
 
 

@@ -6,11 +6,12 @@ from these (`layers`, `models`) do so by one `match` each.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm, apart, blocks
-from jaxlm.config.head import Head, Tied
+from jaxlm.config.head import Head, Tied, Transformed, Untied
 from jaxlm.config.position import Learned, Position, Rope
 from jaxlm.config.recurrent import Recurrent
 
@@ -65,6 +66,31 @@ class Classifier:
     """Of a document, its first or last token, the mean of its tokens, or each token: see `models.pooling`."""
     hidden: Literal["none", "tanh", "gelu", "relu"] = "tanh"
     """The activation of a dense layer as wide as the stream; none is no such layer."""
+
+
+# --- generators --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoGenerator:
+    """An encoder by itself."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A small masked language model beside an encoder, its discriminator, which learns to tell the words of the
+    text from those of the generator (ELECTRA, Clark et al. 2020, arXiv:2003.10555, section 3).
+
+    It has the discriminator's tables of tokens, positions and types and the norm of their sum, which both train,
+    projected where its stream has other features than they (section 3.2; the released code shares as much). What is
+    not said here is as the discriminator's.
+    """
+
+    embed: int = 128
+    """Features of the residual stream."""
+    layers: int = 8
+    block: Layers = Block(mlp=Plain(), wiring=PostNorm())
+    head: Tied | Untied | Transformed = Transformed()
 
 
 # --- models ------------------------------------------------------------------------------------------------
@@ -124,11 +150,18 @@ class Encoder:
     """Rows of the table of token types, such as BERT's two for sentences A and B; 0 is no table."""
     classifier: NoClassifier | Classifier = NoClassifier()
     """What scores labels, beside the head or in place of it."""
+    generator: NoGenerator | Generator = NoGenerator()
+    """What replaces tokens of the text in training, for this model to find: see `config.ReplacedTokens`."""
 
     @property
     def features(self) -> int:
         """Features of the tables of tokens, positions and types."""
         return self.embedding.features if isinstance(self.embedding, Factorized) else self.embed
+
+    @property
+    def alone(self) -> Encoder:
+        """This model without its generator."""
+        return dataclasses.replace(self, generator=NoGenerator())
 
 
 @dataclass(frozen=True)
@@ -156,3 +189,16 @@ class EncoderDecoder:
 
 
 Model = Decoder | Encoder | EncoderDecoder | Recurrent
+
+
+def generating(model: Model) -> Encoder | None:
+    """The generator of a model that has one, as a model by itself, with tables of its own."""
+    match model:
+        case Encoder(generator=Generator(embed, layers, block, head), embedding=embedding):
+            if embed != model.features:
+                embedding = Factorized(model.features)
+            elif isinstance(embedding, Factorized):
+                embedding = Normed()
+            own = {"embed": embed, "layers": layers, "block": block, "head": head, "embedding": embedding}
+            return dataclasses.replace(model.alone, **own, classifier=NoClassifier())
+    return None

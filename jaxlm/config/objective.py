@@ -37,13 +37,30 @@ class MaskedLm:
 
 
 @dataclass(frozen=True)
+class ReplacedTokens:
+    """Hidden tokens are predicted by a small generator and replaced by what it draws, and the model tells of every
+    token whether it was replaced (ELECTRA, Clark et al. 2020, arXiv:2003.10555, section 3.1).
+    """
+
+    hidden: MaskedLm = MaskedLm(masked=1.0, replaced=0.0)
+    """What the generator is to predict, and what it sees in its place."""
+    weight: float = 50.0
+    """Factor of the model's loss; the generator's has 1."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of positions of the generator's logits."""
+        return self.hidden.chunks
+
+
+@dataclass(frozen=True)
 class NextSentence:
     """Hidden tokens of pairs of texts, and whether the second goes on from the first: the labels of `data:pairs`
     (Devlin et al. 2018, arXiv:1810.04805, section 3.1; with pairs of `wrong` order Lan et al. 2019,
     arXiv:1909.11942, section 3.1). The loss is the sum of both.
     """
 
-    masked: MaskedLm = MaskedLm()
+    hidden: MaskedLm = MaskedLm()
 
 
 @dataclass(frozen=True)
@@ -196,6 +213,7 @@ Objective = (
     | NextSentence
     | Classification
     | Contrastive
+    | ReplacedTokens
     | SpanCorruption
     | Ul2
     | PrefixLm
@@ -231,11 +249,11 @@ class Columns:
 def columns(objective: Objective) -> Columns:
     """Those of an objective."""
     match objective:
-        case NextSentence(masked=masked):
-            return replace(columns(masked), labels=True)
+        case NextSentence(hidden):
+            return replace(columns(hidden), labels=True)
         case Classification() | Contrastive(positive="second"):
             return Columns(labels=True)
-        case MaskedLm(unit=unit, copies=copies):
+        case MaskedLm(unit=unit, copies=copies) | ReplacedTokens(MaskedLm(unit=unit, copies=copies)):
             return Columns(unit == "word", copies)
         case Infilling(permuted=permuted):
             return Columns(ends=permuted > 0)

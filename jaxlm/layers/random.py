@@ -34,15 +34,22 @@ def at(keys: Key[Array, "row"] | None, name: str | int | Int[Array, ""]) -> Key[
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
+def token_keys(
+    base: Key[Array, ""], documents: Int[Array, "row pos"], places: Int[Array, "row pos"]
+) -> Key[Array, "row pos"]:
+    """One key for each token, by its document and its place there: packing and padding change none."""
+
+    def one(document: Int[Array, ""], place: Int[Array, ""]) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.fold_in(base, document), place)
+
+    return jax.vmap(jax.vmap(one))(documents, places)
+
+
 def of_tokens(
     base: Key[Array, ""], documents: Int[Array, "row pos"], places: Int[Array, "row pos"]
 ) -> Float[Array, "row pos"]:
-    """A number in [0, 1) for each token, by its document and its place there: packing and padding change none."""
-
-    def one(document: Int[Array, ""], place: Int[Array, ""]) -> Float[Array, ""]:
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(base, document), place))
-
-    return jax.vmap(jax.vmap(one))(documents, places)
+    """A number in [0, 1) for each token, by its key."""
+    return jax.vmap(jax.vmap(jax.random.uniform))(token_keys(base, documents, places))
 
 
 def dropout(

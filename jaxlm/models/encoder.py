@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.model import generating
 from jaxlm.layers.block import Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm, initial_norm
-from jaxlm.layers.positions import Position, heads_of, initial_position
+from jaxlm.layers.positions import Learned, Position, heads_of, initial_position
 from jaxlm.layers.projection import Weight, look_up, project
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
@@ -34,6 +38,23 @@ class Encoder:
     embedding_norm: Norm | None = None
     embedding_projection: Weight | None = None
     classifier: heads.Classifier | None = None
+    generator: Encoder | None = None
+    """Without what it shares with this model: use `generating`."""
+
+    @property
+    def generating(self) -> Encoder:
+        """The generator with what it shares with this model, for both to train: tables, and the norm of their sum.
+
+        Raises UsageError where there is none.
+        """
+        if self.generator is None:
+            raise UsageError("model.generator is no_generator: nothing here replaces tokens; use generator")
+        return dataclasses.replace(self.generator, **_shared(self))
+
+    @property
+    def alone(self) -> Encoder:
+        """This model without its generator."""
+        return dataclasses.replace(self, generator=None, config=self.config.alone)
 
     def __call__(
         self,
@@ -87,6 +108,29 @@ class Encoder:
         )
 
 
+def _shared(model: Encoder) -> dict[str, Any]:
+    """The fields that a generator has of its discriminator (Clark et al. 2020, section 3.2).
+
+    Only a table of positions is of the embedding: all others belong to the layers.
+    """
+    fields = ("embedding", "types", "embedding_norm")
+    fields += ("position",) if isinstance(model.position, Learned) else ()
+    return {name: getattr(model, name) for name in fields}
+
+
+def initial_generator(model: config.Encoder, init: Initial) -> Encoder | None:
+    """The generator of a discriminator, without what it shares.
+
+    Raises UsageError where it would project what nothing normalizes.
+    """
+    if (kind := generating(model)) is None:
+        return None
+    if isinstance(model.embedding, config.Unchanged) and kind.embed != model.features:
+        raise UsageError(f"model.generator.embed={kind.embed}: unchanged tables have {model.features} features")
+    generator = initial_encoder(kind, init)
+    return dataclasses.replace(generator, **dict.fromkeys(_shared(generator)))
+
+
 def initial_encoder(model: config.Encoder, init: Initial) -> Encoder:
     """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
     scale = (2 * model.layers) ** -0.5
@@ -110,4 +154,5 @@ def initial_encoder(model: config.Encoder, init: Initial) -> Encoder:
             init.dense("embedding_projection", *inward, bias=True) if isinstance(kind, config.Factorized) else None
         ),
         classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),
+        generator=initial_generator(model, init.at("generator")),
     )

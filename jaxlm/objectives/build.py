@@ -15,11 +15,12 @@ from jaxlm.objectives.auxiliary import NONE, auxiliary
 from jaxlm.objectives.classification import Classification, NextSentence
 from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
-from jaxlm.objectives.masked_lm import masking
+from jaxlm.objectives.masked_lm import Masking, masking
 from jaxlm.objectives.multi_token import MultiToken
 from jaxlm.objectives.objective import Objective
 from jaxlm.objectives.prediction import Prediction
 from jaxlm.objectives.prefix import Prefix
+from jaxlm.objectives.replaced_token import ReplacedTokens
 from jaxlm.objectives.two_sided import Denoising, Infilling
 
 
@@ -41,20 +42,20 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return Prediction(z_loss, chunks, more)
         case config.MaskedLm(chunks=chunks):
             return Prediction(0.0, chunks, more, masking(objective, special()), "masked_lm", ("accuracy",))
-        case config.NextSentence(masked):
-            hidden = masking(masked, special())
-            pairs = Classification(
-                special().eos, model.classifier.of, NONE, "next_sentence", "next_sentence_accuracy"
-            )
-            return NextSentence(Prediction(0.0, masked.chunks, more, hidden, "masked_lm", ("accuracy",)), pairs)
+        case config.NextSentence(hidden):
+            masked = Prediction(0.0, hidden.chunks, more, masking(hidden, special()), "masked_lm", ("accuracy",))
+            names = ("next_sentence", "next_sentence_accuracy")
+            return NextSentence(masked, Classification(special().eos, model.classifier.of, NONE, *names))
         case config.Classification():
             return Classification(special().eos, model.classifier.of, more)
         case config.Contrastive():
             if more != NONE:
-                raise UsageError(
-                    "model.block: Contrastive does not balance the experts of a mixture; use a dense one"
-                )
+                raise UsageError("model.block: Contrastive does not balance the experts of a mixture; use others")
             return Contrastive(objective, special())
+        case config.ReplacedTokens(hidden, weight):
+            found = special()
+            corrupt = Masking(hidden, found.mask("replaced_tokens"), found.ids, found.vocab)
+            return ReplacedTokens(corrupt, weight, more)
         case config.SpanCorruption(rate, span, sentinels, length, chunks):
             corrupt = _denoising("span_corruption", (config.Denoiser(rate, span),), sentinels, length, special())
             return _two_sided(corrupt, "span_corruption", chunks, model)

@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, PyTree
 
 Sums = dict[str, Float[Array, ""]]
 Terms = Callable[..., Sums]
-"""terms(hidden [row, chunk, embed], *aligned [row, chunk]) -> sums over the chunk."""
+"""terms(hidden [row, chunk, embed], *aligned [row, chunk, ...]) -> sums over the chunk."""
+TermsAndTokens = Callable[..., tuple[Sums, PyTree]]
+"""The same, and what is to be kept of each token: arrays [row, chunk]."""
 
 
 def sums_by_chunk(
@@ -31,14 +33,26 @@ def sums_by_chunk(
     `aligned` is data: no gradient flows to it, and none from the terms that are `measured` only. Positions are
     padded with zeros to a multiple of `chunks`: where the weight is zero, nothing must be added.
     """
+    return sums_and_tokens_by_chunk(lambda *piece: (terms(*piece), ()), hidden, aligned, chunks, measured)[0]
+
+
+def sums_and_tokens_by_chunk(
+    terms: TermsAndTokens,
+    hidden: Float[Array, "row pos embed"],
+    aligned: tuple[Array, ...],
+    chunks: int,
+    measured: tuple[str, ...] = (),
+) -> tuple[Sums, PyTree]:
+    """The same for terms that also return something of each token: data too, [row, pos]."""
     pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *jax.lax.stop_gradient(aligned)))
     example = tuple(piece[0] for piece in pieces)
-    names = tuple(jax.eval_shape(terms, *example))
-    losses = [name for name in names if name not in measured]
+    losses = [name for name in jax.eval_shape(terms, *example)[0] if name not in measured]
     if len(losses) > 1:
-        return _scan_sums(jax.checkpoint(terms), pieces)
-    pure, closed_over = jax.closure_convert(terms, *example)
-    return _fused(pure, losses[0], tuple(closed_over), pieces)
+        sums, kept = _scan_sums(jax.checkpoint(terms), pieces)
+    else:
+        pure, closed_over = jax.closure_convert(terms, *example)
+        sums, kept = _fused(pure, losses[0], tuple(closed_over), pieces)
+    return sums, jax.tree.map(lambda x: _joined(x, hidden.shape[1]), jax.lax.stop_gradient(kept))
 
 
 def _cut(x: Array, chunks: int) -> Array:
@@ -49,45 +63,52 @@ def _cut(x: Array, chunks: int) -> Array:
     return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
 
 
-def _scan_sums(terms: Terms, pieces: tuple[Array, ...]) -> Sums:
-    def body(total: Sums, piece: tuple[Array, ...]) -> tuple[Sums, None]:
-        return jax.tree.map(jnp.add, total, terms(*piece)), None
+def _joined(x: Array, length: int) -> Array:
+    """[chunk, row, pos / chunks, ...] -> [row, pos, ...], of which there were `length`."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
 
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(terms, *(p[0] for p in pieces)))
-    return jax.lax.scan(body, zero, pieces)[0]
+
+def _scan_sums(terms: TermsAndTokens, pieces: tuple[Array, ...]) -> tuple[Sums, PyTree]:
+    def body(total: Sums, piece: tuple[Array, ...]) -> tuple[Sums, PyTree]:
+        value, kept = terms(*piece)
+        return jax.tree.map(jnp.add, total, value), kept
+
+    sums, _ = jax.eval_shape(terms, *(p[0] for p in pieces))
+    return jax.lax.scan(body, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums), pieces)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fused(pure: Callable[..., Sums], loss: str, closed_over: PyTree, pieces: tuple[Array, ...]) -> Sums:
+def _fused(pure: TermsAndTokens, loss: str, closed_over: PyTree, pieces: tuple[Array, ...]) -> tuple[Sums, PyTree]:
     return _scan_sums(lambda *piece: pure(*piece, *closed_over), pieces)
 
 
 def _fused_forward(
-    pure: Callable[..., Sums], loss: str, closed_over: PyTree, pieces: tuple[Array, ...]
-) -> tuple[Sums, Any]:
+    pure: TermsAndTokens, loss: str, closed_over: PyTree, pieces: tuple[Array, ...]
+) -> tuple[tuple[Sums, PyTree], Any]:
     hidden, *aligned = pieces
 
-    def body(carry: tuple[Sums, PyTree], piece: tuple[Array, ...]) -> tuple[tuple[Sums, PyTree], Array]:
+    def body(carry: tuple[Sums, PyTree], piece: tuple[Array, ...]) -> tuple[tuple[Sums, PyTree], PyTree]:
         total, gradient = carry
         hidden, *rest = piece
-        value, backward = jax.vjp(lambda h, c: pure(h, *rest, *c), hidden, closed_over)
+        value, backward, kept = jax.vjp(lambda h, c: pure(h, *rest, *c), hidden, closed_over, has_aux=True)
         d_hidden, d_closed = backward({name: jnp.full_like(one, name == loss) for name, one in value.items()})
         gradient = jax.tree.map(lambda g, d: g + d.astype(g.dtype), gradient, d_closed)
-        return (jax.tree.map(jnp.add, total, value), gradient), d_hidden
+        return (jax.tree.map(jnp.add, total, value), gradient), (d_hidden, kept)
 
-    shapes = jax.eval_shape(lambda: pure(*(p[0] for p in pieces), *closed_over))
+    shapes, _ = jax.eval_shape(lambda: pure(*(p[0] for p in pieces), *closed_over))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     start = jax.tree.map(lambda c: jnp.zeros(c.shape, jnp.float32), closed_over)
-    (total, gradient), d_hidden = jax.lax.scan(body, (zero, start), (hidden, *aligned))
+    (total, gradient), (d_hidden, kept) = jax.lax.scan(body, (zero, start), (hidden, *aligned))
     gradient = jax.tree.map(lambda g, c: g.astype(c.dtype), gradient, closed_over)
-    return total, (gradient, d_hidden, aligned)
+    return (total, kept), (gradient, d_hidden, aligned)
 
 
 def _fused_backward(
-    _: Callable[..., Sums], loss: str, saved: Any, cotangent: Sums
+    _: TermsAndTokens, loss: str, saved: Any, cotangent: tuple[Sums, PyTree]
 ) -> tuple[PyTree, tuple[Any, ...]]:
     gradient, d_hidden, aligned = saved
-    factor = cotangent[loss]
+    factor = cotangent[0][loss]
 
     def scaled(x: Array) -> Array:
         return (factor * x.astype(jnp.float32)).astype(x.dtype)

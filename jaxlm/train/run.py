@@ -19,6 +19,7 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Decoder, Experiment, PrefixLm
 from jaxlm.config.codec import what_hash
+from jaxlm.config.errors import UsageError
 from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data

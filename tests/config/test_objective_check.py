@@ -16,6 +16,13 @@ SHIPPED = sorted((Path(__file__).parents[2] / "experiments/objectives").glob("*.
 TWO_SIDED = config.EncoderDecoder(vocab=4096)
 ENCODER = config.Encoder(vocab=4096)
 AHEAD = config.Decoder(vocab=4096, ahead=3)
+ELECTRA = config.Encoder(
+    vocab=4096,
+    head=config.NoHead(),
+    embedding=config.Normed(),
+    classifier=config.Classifier(1, "tokens"),
+    generator=config.Generator(),
+)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -54,6 +61,50 @@ def test_shipped_experiments_pass(path):
             dataclasses.replace(AHEAD, ahead=256),
             "model.ahead is 256: rows of train.length = 256 have no token so far ahead",
         ),
+        (config.ReplacedTokens(), None, "objective is ReplacedTokens: a Decoder's causal mask hides what follows"),
+        (
+            config.ReplacedTokens(),
+            config.Rwkv7(vocab=4096, embed=128),
+            "objective is ReplacedTokens: a Rwkv7 reads",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, generator=config.NoGenerator()),
+            "objective is ReplacedTokens: nothing replaces tokens; choose model.generator:generator",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, classifier=config.NoClassifier()),
+            "model.classifier has labels none: ReplacedTokens scores tokens; use labels 1, of tokens",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, classifier=config.Classifier(2, "first")),
+            "model.classifier has labels 2 of first",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, head=config.Tied()),
+            "model.head is Tied: ReplacedTokens does not train it; use no_head",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, embedding=config.Unchanged()),
+            "model.embedding is Unchanged: nothing normalizes its 512 features",
+        ),
+        (
+            config.ReplacedTokens(),
+            dataclasses.replace(ELECTRA, generator=config.Generator(block=config.Block(mlp=config.Moe()))),
+            "model.generator.block has experts",
+        ),
+        (config.MaskedLm(), ELECTRA, "model.generator is a Generator: MaskedLm does not train it"),
+        (config.Autoregressive(), ELECTRA, "model.generator is a Generator: Autoregressive does not train it"),
+        (
+            config.ReplacedTokens(config.MaskedLm(masked=0.8, replaced=0.3)),
+            ELECTRA,
+            "objective.hidden.masked is 0.8, objective.hidden.replaced 0.3: together",
+        ),
+        (config.ReplacedTokens(config.MaskedLm(1.0)), ELECTRA, "objective.hidden.rate is 1.0: expected a share"),
         (config.Ul2(), None, "objective is Ul2: it has two sides, and a Decoder has one"),
         (config.PrefixLm(), ENCODER, "objective is PrefixLm: an Encoder sees what it is asked for"),
         (
@@ -100,6 +151,8 @@ def test_heads_for_an_objective_of_ones_own():
 def test_what_rows_have_to_tell():
     assert columns(config.Autoregressive()) == Columns()
     assert columns(config.MaskedLm(unit="word", copies=3)) == Columns(words=True, copies=3)
+    words = config.ReplacedTokens(config.MaskedLm(masked=1.0, replaced=0.0, unit="word"))
+    assert columns(words) == Columns(words=True)
     assert columns(config.Infilling()) == Columns()
     assert columns(config.Infilling(permuted=0.5)) == Columns(ends=True)
     whole = config.NextSentence(config.MaskedLm(unit="word", copies=3))
@@ -163,7 +216,7 @@ def test_what_passes(model, changes):
         (
             dataclasses.replace(LABELS, classifier=config.Classifier()),
             {"objective": config.NextSentence(config.MaskedLm(masked=0.9, replaced=0.2)), **PAIRS},
-            "objective.masked.masked is 0.9, objective.masked.replaced 0.2: together",
+            "objective.hidden.masked is 0.9, objective.hidden.replaced 0.2: together",
         ),
         (
             config.Decoder(vocab=4096, classifier=config.Classifier()),

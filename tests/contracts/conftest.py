@@ -75,8 +75,13 @@ POSITIONS = {
         block=config.Block(config.Attention(4, 4, 4), config.Plain(24)),
         position=config.Disentangled(buckets=4, distance=8),
     ),
+    "generator": dataclasses.replace(
+        KINDS["encoder"],
+        generator=config.Generator(12, 2, KINDS["encoder"].block),
+        classifier=config.NoClassifier(),
+    ),
 }
-"""Those with parameters of their own in attention, or of which all layers share some; and further heads."""
+"""Those with parameters of their own in attention, or which layers or two models share, or heads."""
 GENERATES = ("decoder", "encoder_decoder", "mixture", *RECURRENT)
 
 

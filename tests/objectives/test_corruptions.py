@@ -317,6 +317,7 @@ def test_masks_that_are_drawn_once():
     ("name", "message"),
     [
         ("masked_lm", "masked_lm needs a mask token"),
+        ("replaced_tokens", "replaced_tokens needs a mask token"),
         ("infilling", "infilling needs a mask token"),
         ("span_corruption", "span_corruption needs 8 sentinel tokens .* has 0"),
         ("ul2", r"ul2 needs the special tokens \[R\]"),

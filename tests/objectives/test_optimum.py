@@ -276,18 +276,27 @@ def drawn(count: int, first: int) -> Batch:
     )
 
 
-def reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> float:
-    """The loss of new texts after training on others, by the same objective or by another: a mean over batches of
-    so many texts.
-    """
+def reached(objective, kind, judge=None, **texts) -> float:
+    """The loss of new texts after training on others, by the same objective or by another."""
+    judge = judge or objective
+    found = terms_reached(objective, kind, judge, **texts)
+    return sum(c * found[term] for term, c in judge.coefficients.items() if c)
+
+
+def terms_reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> dict[str, float]:
+    """Each term of it: a mean over batches of so many texts."""
     model = build_model(kind, jax.random.key(0))
     adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
 
-    def loss(model, batch, key, objective=objective):
+    def terms(model, batch, key, objective=objective):
         batch = objective.prepare(batch, key)
         totals, _ = objective.totals(model, batch, None, CALL, {})
         weights = objective.weights(batch)
-        return sum(c * totals[n] / weights[n] for n, c in objective.coefficients.items() if c)
+        return {n: totals[n] / weights[n] for n in totals}
+
+    def loss(model, batch, key):
+        found = terms(model, batch, key)
+        return sum(c * found[n] for n, c in objective.coefficients.items() if c)
 
     @jax.jit
     def step(model, state, batch, key):
@@ -300,10 +309,11 @@ def reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> float:
     for number in range(STEPS):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
-    judged = jax.jit(functools.partial(loss, objective=judge or objective))
-    found = drawn(CHECKED, 0)
-    parts = (jax.tree.map(lambda x, at=at: x[at : at + tests], found) for at in range(0, CHECKED, tests))
-    return float(np.mean([judged(model, part, jax.random.key(10**6)) for part in parts]))
+    judged = jax.jit(functools.partial(terms, objective=judge or objective))
+    whole = drawn(CHECKED, 0)
+    parts = (jax.tree.map(lambda x, at=at: x[at : at + tests], whole) for at in range(0, CHECKED, tests))
+    found = [jax.device_get(judged(model, part, jax.random.key(10**6))) for part in parts]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def counted(name: str, objective, count: int) -> float:

@@ -28,10 +28,19 @@ ENDS = range(FIRST, FIRST + 8)
 """Tokens that end a sentence."""
 ENCODER = config.Encoder(vocab=VOCAB, layers=1)
 TWO_SIDED = config.EncoderDecoder(vocab=VOCAB)
+ELECTRA = config.Encoder(
+    vocab=VOCAB,
+    layers=1,
+    head=config.NoHead(),
+    embedding=config.Normed(),
+    classifier=config.Classifier(1, "tokens", "gelu"),
+    generator=config.Generator(layers=1),
+)
 DECODER = config.Decoder(vocab=VOCAB, layers=1)
 KINDS = {
     "masked_lm": (config.MaskedLm(0.3, chunks=2), ENCODER),
     "whole_words": (config.MaskedLm(0.3, unit="word", chunks=2), ENCODER),
+    "replaced_tokens": (config.ReplacedTokens(config.MaskedLm(0.3, 1.0, 0.0, chunks=2)), ELECTRA),
     "span_corruption": (config.SpanCorruption(0.3, 2.0, SENTINELS, chunks=2), TWO_SIDED),
     "prefix_lm": (config.PrefixLm(chunks=2), TWO_SIDED),
     "prefix_decoder": (config.PrefixLm(chunks=2), DECODER),

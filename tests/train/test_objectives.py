@@ -24,12 +24,23 @@ BLOCK = config.Block(config.Attention(heads=2, kv_heads=2, head=8), config.Gated
 SIZES = {"vocab": 288, "embed": 16, "dropout": 0.1}
 ENCODER = config.Encoder(**SIZES, layers=2, block=BLOCK, position=config.Rope())
 TWO_SIDED = config.EncoderDecoder(**SIZES, encoder_layers=1, decoder_layers=1, block=BLOCK)
+ELECTRA = config.Encoder(
+    **SIZES,
+    layers=2,
+    block=BLOCK,
+    position=config.Rope(),
+    head=config.NoHead(),
+    embedding=config.Factorized(8),
+    classifier=config.Classifier(1, "tokens", "gelu"),
+    generator=config.Generator(12, 2, BLOCK),
+)
 DECODER = config.Decoder(**SIZES, layers=2, block=BLOCK)
 CLASSIFIER = dataclasses.replace(ENCODER, types=2, classifier=config.Classifier())
 KINDS = {
     "masked_lm": (config.MaskedLm(), ENCODER),
     "whole_words": (config.MaskedLm(unit="word"), ENCODER),
     "drawn_once": (config.MaskedLm(copies=2), ENCODER),
+    "replaced_tokens": (config.ReplacedTokens(), ELECTRA),
     "span_corruption": (config.SpanCorruption(sentinels=8, target_length=16), TWO_SIDED),
     "prefix_lm": (config.PrefixLm(), TWO_SIDED),
     "prefix_decoder": (config.PrefixLm(), DECODER),
