@@ -372,17 +372,23 @@ def test_what_is_hidden_is_what_is_counted(name):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", KINDS)
-def test_optimum(name):
+def test_optimum(name, record_property):
     kind, model, optimum = KINDS[name]
-    assert reached(build(kind, model, lambda: SPECIAL), model) == pytest.approx(optimum(kind), rel=0.02)
+    found = reached(build(kind, model, lambda: SPECIAL), model)
+    assert found == pytest.approx(optimum(kind), rel=0.02)
+    record_property("objective", name)
+    record_property("optimum", found / optimum(kind))
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_shown_is_not_predicted(name):
+def test_what_is_shown_is_not_predicted(name, record_property):
     """The control misses the optimum: the answer is in front of the model."""
     kind, model, optimum = KINDS[name]
-    assert reached(Shown(build(kind, model, lambda: SPECIAL)), model) < 0.9 * optimum(kind)
+    found = reached(Shown(build(kind, model, lambda: SPECIAL)), model)
+    assert found < 0.9 * optimum(kind)
+    record_property("objective", name)
+    record_property("control", found / optimum(kind))
 
 
 @pytest.mark.nightly

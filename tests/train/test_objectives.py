@@ -1,4 +1,7 @@
-"""Every objective on a mesh and in micro-batches, with dropout, is what it is on one device; its step lowers."""
+"""Every objective on a mesh and in micro-batches, with dropout, is what it is on one device; its step lowers.
+
+Properties of these tests are in the second table of README's objectives: `experiments/benchmarks/objectives.py`.
+"""
 
 import dataclasses
 
@@ -13,6 +16,8 @@ from jaxlm.data import rows as row_data
 from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
 from jaxlm.train import feed
+from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.fingerprint import digest, fingerprint
 from jaxlm.train.setup import initial_state, make_setup
 from tests.tiny import close
 from tests.train.test_lowering import exported
@@ -92,15 +97,18 @@ def labeled():
     return in_memory(arrays, bytes=1, vocab=264, pad=0, labels=draw.integers(0, 2, 200))
 
 
-def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
-    """(Losses of some steps, gradients of the first)."""
-    setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
+def rows_of(name: str):
     wanted = columns(KINDS[name][0])
     more = {"copies": wanted.copies} | ({"begins": BEGINS} if wanted.words else {})
     more |= {"ends": BEGINS} if wanted.ends else {}
     data = labeled() if wanted.labels else documents()
-    rows = row_data.training(data, packing(name), batch=16, length=32, seed=0, **more)
-    micro = setup.experiment.where.micro_batches
+    return row_data.training(data, packing(name), batch=16, length=32, seed=0, **more)
+
+
+def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
+    """(Losses of some steps, gradients of the first)."""
+    setup = make_setup(tree(name, mesh, micro), jax.devices()[:devices])
+    rows, micro = rows_of(name), setup.experiment.where.micro_batches
     step = compiled(setup, micro_batches=micro, observe=lambda _, gradients, __: flatten(gradients))
     state, losses, first = initial_state(setup), [], None
     for index in range(STEPS):
@@ -112,11 +120,36 @@ def trained(name: str, mesh: config.Mesh, devices: int, micro: int):
 
 
 @pytest.mark.parametrize("name", some(ORDINARY))
-def test_meshes_and_micro_batches_agree(name):
+def test_meshes_and_micro_batches_agree(name, record_property):
     losses, gradients = trained(name, *ONE)
     others, spread = trained(name, *SPREAD)
     np.testing.assert_allclose(others, losses, rtol=2e-6)
     close(spread, gradients)
+    record_property("objective", name)
+    record_property("meshes", float(np.max(np.abs(np.array(others) / losses - 1))))
+
+
+@pytest.mark.parametrize("name", some(("contrastive",)))
+def test_resumes_bit_for_bit(name, tmp_path, record_property):
+    """Four steps are two, a checkpoint, and two: every bit of the state."""
+    setup, rows = make_setup(tree(name, ONE[0]), jax.devices()[:1]), rows_of(name)
+    step = compiled(setup)
+
+    def steps(state, first, last):
+        for index in range(first, last):
+            state, _ = step(state, feed.global_batch(rows, setup.call.layout, index))
+        return state
+
+    whole = digest(fingerprint(steps(initial_state(setup), 0, 4)))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, steps(initial_state(setup), 0, 2), {})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        at, state, _ = checkpoints.restore(setup.abstract)
+    assert at == 2
+    assert digest(fingerprint(state)) != whole
+    assert digest(fingerprint(steps(state, 2, 4))) == whole
+    record_property("objective", name)
+    record_property("resumes", "bit for bit")
 
 
 @pytest.mark.parametrize("start", [None, 0, 3])
@@ -149,6 +182,8 @@ def test_a_row_must_be_whole_on_a_device(name):
 @pytest.mark.nightly
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_step_lowers(name, platform, monkeypatch):
+def test_the_step_lowers(name, platform, monkeypatch, record_property):
     wanted = dataclasses.replace(tree(name, SPREAD[0], length=256), precision="bfloat16")
     assert "reduce_scatter" in exported(wanted, platform, monkeypatch)
+    record_property("objective", name)
+    record_property("lowers", platform)
