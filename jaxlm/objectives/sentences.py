@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jaxlm.objectives.pieces import Flags, Pieces, Row, lowest, ranks, within
+from jaxlm.objectives.pieces import Flags, Pieces, Row, ranks, within
 
 
 def opens(pieces: Pieces, ends: Row) -> Flags:
@@ -37,8 +37,9 @@ def permuted(pieces: Pieces, ends: Row, share: float, key: Key[Array, ""]) -> Ro
     number = before + first - 1
     # Counted on the host: in float32 a product that should be whole may lie above.
     how_many = jnp.asarray(np.ceil(share * np.arange(segments.shape[1] + 1)).astype(np.int32))[count]
-    moving = lowest(pieces.draw(key, "moving", number), first, how_many, segments)
-    order = ranks(pieces.draw(key, "order", number), moving, segments)
+    # The lowest draws say which, and their order says in which order: neither tells of the other.
+    order = ranks(pieces.draw(key, "sentence", number), first, segments)
+    moving = first & (order < how_many)
     slots = pieces.by_number(within(moving.astype(jnp.int32), segments)[1], number, moving)
     place = jnp.where(moving, pieces.look_up(slots, order), number)
     # What stands before a sentence: as many words as the sentences of the places before have.

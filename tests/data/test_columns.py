@@ -69,6 +69,12 @@ def test_sentences_end_at_points(config):
     np.testing.assert_array_equal(ends[ids], found > 0)
 
 
+def test_white_space_behind_a_point_hides_no_end(monkeypatch):
+    tokenizer = given(Bytes())
+    monkeypatch.setattr(type(tokenizer), "bytes_of", lambda self, ids: {5: b".\n", 6: b". a"}.get(ids[0], b"x"))
+    assert np.flatnonzero(ends_sentence(tokenizer)).tolist() == [5]
+
+
 def test_a_vocabulary_without_ends_is_refused():
     tokenizer = learned(Whitespace(20), ["no end is here at all"])
     with pytest.raises(UsageError, match=r"objective.permuted: no token of the tokenizer ends in"):
