@@ -23,7 +23,8 @@ class MultiToken:
     """-log p of the next token, `next`'s own terms, and of the k-th next one as the term `ahead_k`, k from 2.
 
     Each is a mean over the targets that there are of it: tokens of the same piece of a document, with the weights
-    that they have as next tokens. Heads are computed one after the other, each with its own scores in chunks.
+    that they have as next tokens. Heads are computed one after the other, each with its own scores in chunks; each
+    keeps its gradient of the matrix of scores until the backward pass adds them up.
     """
 
     heads: int
