@@ -88,23 +88,24 @@ def _kernel(one: Instruction, times: int) -> Kernel:
     )
 
 
-def blocks_run(kernel: Kernel, window: int | None = None) -> int:
-    """Blocks of a head that are not masked away; causal where there are as many keys as queries."""
+def blocks_run(kernel: Kernel, window: int | None = None, *, causal: bool = True) -> int:
+    """Blocks of a head that are not masked away; with as many queries as keys they are of the same tokens."""
     if kernel.queries != kernel.keys:
         return -(-kernel.queries // kernel.block_q) * -(-kernel.keys // kernel.block_kv)
-    total = 0
+    total, width = 0, kernel.keys if window is None else window - 1
     for start in range(0, kernel.queries, kernel.block_q):
         end = min(start + kernel.block_q, kernel.queries)
-        first = max(0, start - window + 1) if window else 0
-        total += -(-end // kernel.block_kv) - first // kernel.block_kv
+        last = end if causal else min(end + width, kernel.keys)
+        total += -(-last // kernel.block_kv) - max(0, start - width) // kernel.block_kv
     return total
 
 
-def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float:
+def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None, *, causal: bool = True) -> float:
     """Seconds a step spends in attention, matrix and vector units one after the other."""
     total = 0.0
     for kernel in some:
-        scores = blocks_run(kernel, window) * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
+        blocks = blocks_run(kernel, window, causal=causal)
+        scores = blocks * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
         matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
         vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
         total += kernel.times * (matrix + vector)

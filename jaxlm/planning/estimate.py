@@ -9,6 +9,7 @@ from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import FLAGS
 from jaxlm.config.flops import flops_per_token
+from jaxlm.config.model import Decoder
 from jaxlm.config.paths import leaves
 from jaxlm.planning import attention, experts, roofline
 from jaxlm.planning.collectives import Collective
@@ -92,7 +93,9 @@ def estimate(
     gpu = chip.platform == "cuda"
     compute = roofline.seconds(module, chip) if gpu else module.cycles / chip.clock
     kernels = [] if gpu else attention.kernels(module)
-    serial = attention.pessimistic(kernels, chip, window(experiment))
+    # Of an encoder-decoder's kernels some are causal: the dearer case counts for all.
+    causal = isinstance(experiment.model, Decoder)
+    serial = attention.pessimistic(kernels, chip, window(experiment), causal=causal)
     mixed = 0.0 if gpu else experts.pessimistic(experts.kernels(module), chip)
     exposed = exposed_seconds(some, chip)
     step = compute + serial + mixed + exposed
