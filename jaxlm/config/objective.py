@@ -164,3 +164,8 @@ def columns(objective: Objective) -> Columns:
         case MaskedLm(unit=unit, copies=copies):
             return Columns(unit == "word", copies)
     return Columns()
+
+
+def target_length(objective: Objective, length: int) -> int:
+    """Tokens of the rows that an encoder-decoder writes, beside rows of `length`."""
+    return getattr(objective, "target_length", 0) or length

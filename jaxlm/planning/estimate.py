@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import FLAGS
-from jaxlm.config.flops import flops_per_token
+from jaxlm.config.flops import flops_of
 from jaxlm.config.model import Decoder
 from jaxlm.config.paths import leaves
 from jaxlm.planning import attention, experts, roofline
@@ -101,7 +101,7 @@ def estimate(
     step = compute + serial + mixed + exposed
     train = experiment.train
     tokens = train.batch * train.length
-    flops = flops_per_token(experiment.model, train.length)["training"] * tokens
+    flops = flops_of(experiment)["training"] * tokens
     ideal = flops / (devices * chip.peak)
     hours = train.steps * step * chips / 3600
     price = chip.price if price is None else price
