@@ -20,10 +20,10 @@ PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4, "fused": 5}
 """Matrix products of a block; the separate backward kernels compute the scores twice."""
 VECTOR = {"fwd": 14, "dq": 9, "dkv": 9, "fused": 18}
 """float32 vector operations for each score."""
-
-
 BLOCK = 1024
 """Of a call that names none."""
+LANES = 128
+"""Features that the matrix unit takes at once: a smaller head takes as long."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None, *
     for kernel in some:
         blocks = blocks_run(kernel, window, causal=causal)
         scores = blocks * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
-        matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
+        head = -(-kernel.head // LANES) * LANES
+        matrix = scores * PRODUCTS[kernel.phase] * 2 * head / (MXU_SHARE * chip.peak)
         vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
         total += kernel.times * (matrix + vector)
     return total

@@ -249,7 +249,7 @@ def test_a_backend_that_does_not_take_it_says_why(backend, mesh, message):
     [(None, None, 2, 72, True), (100, 20.0, 1, 128, True), (None, None, 2, 64, False), (100, 20.0, 1, 64, False)],
 )
 def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads, head, causal):
-    """Values and gradients of the TPU kernel, interpreted; heads that are no whole vectors are filled up."""
+    """Values and gradients of the TPU kernel, interpreted; heads need not be whole vectors."""
     length = 256 if causal or window is None else 384  # of three blocks, some of which see nothing of each other
     rng = np.random.default_rng(5)
     q = jnp.asarray(rng.standard_normal((2, length, 2, head)), jnp.float32)

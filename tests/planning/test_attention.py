@@ -53,6 +53,13 @@ def test_from_both_sides_costs_what_no_block_masked_costs():
     assert whole == pytest.approx(16 / 10 * pessimistic(some, CHIPS["v5p"]))
 
 
+def test_heads_take_the_time_of_whole_vectors():
+    time = {
+        head: pessimistic(layers(4, 32, 32, "fwd", "dq", head=head), CHIPS["v5p"]) for head in (64, 128, 192, 256)
+    }
+    assert time[64] == time[128] < time[192] == time[256]
+
+
 def test_keys_of_another_shard_are_all_seen():
     assert blocks_run(Kernel("fwd", 1, 1, 2048, 4096, 128, 1024, 1024, 1)) == 8
 

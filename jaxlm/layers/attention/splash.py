@@ -5,8 +5,6 @@ Takes attention of a row with itself, causal or from both sides, with segments, 
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
@@ -45,18 +43,13 @@ def attend(
     scale: float,
     interpret: bool = False,
 ) -> Float[Array, "row pos heads head"]:
-    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere.
-
-    Heads are filled with zeros to whole vectors, as the matrix unit would.
-    """
+    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere."""
     queries = _kept("query", q * jnp.asarray(scale, q.dtype))
     keys, values = _kept("key", k), _kept("value", v)
-    filled = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, 0), (0, -q.shape[3] % LANES)))
     vectors = -(-q.shape[3] // LANES)
     run = _kernel(q.shape[2], q.shape[1], vectors, mask.causal, mask.window, softcap, interpret)
     segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
-    mixed = jax.vmap(run)(filled(queries), filled(keys), filled(values), segments)
-    return _swapped(mixed[..., : q.shape[3]])
+    return _swapped(jax.vmap(run)(queries, keys, values, segments))
 
 
 def _swapped(x: Float[Array, "row a b head"]) -> Float[Array, "row b a head"]:
