@@ -3,8 +3,8 @@
     python experiments/benchmarks/recurrence.py [--length 4096]
 
 Two layers of 128 features, one row, forward and gradients on a CPU, both forms in turn: medians, and how often
-faster chunks are, pair by pair. The same of the recurrences alone, of one layer. Then single tokens at positions 100
-and 100,000, in turn: the cache has one size, so both cost the same. On two cores that others used too, 4,096 tokens:
+faster chunks are, pair by pair. The same of the recurrences alone, of one layer. Then single tokens at positions
+100 and 100,000, in turn: the cache has one size, so both cost the same. On two cores that others used too:
 
     4,096 tokens with gradients, ms
                           by token  in chunks       times (range)
@@ -17,9 +17,8 @@ and 100,000, in turn: the cache has one size, so both cost the same. On two core
     rwkv7   step              4139        756       6.0 (4.6-7.5)
     rwkv7   recurrence        1714        179      9.3 (7.8-10.8)
 
-RWKV-4's state is three numbers a feature and no matrix: its recurrence is a seventh of the step a layer, all of it
-exponentials, of which chunks compute as many. What they save is steps one after the other, and a CPU that has few
-features to compute at once waits little for those.
+RWKV-4's state is three numbers a feature and no matrix: the recurrences of both layers are a quarter of its step.
+They take 4 exponentials a token and feature one by one, and 6 in chunks, which save only steps one after the other.
 """
 
 from __future__ import annotations
