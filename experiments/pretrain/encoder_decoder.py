@@ -7,7 +7,8 @@
 Spans are hidden as T5 hides them (Raffel et al. 2019, arXiv:1910.10683, section 3.1.4): 15 % of the text, which the
 decoder writes in rows of 128 tokens. Rows of 512 tokens, 2048 rows a step, as many steps as make 1 T tokens
 (section 3.7); the learning rate is that of LLaMA 2 7B. Of the family's paper this has the architecture, and of its
-recipe no more than that.
+recipe no more than that. The plan of T5-11B on 256 v5e chips is kept in plans/, and printed by
+experiments/benchmarks/plans.py.
 """
 
 from jaxlm.config import (

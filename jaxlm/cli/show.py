@@ -17,7 +17,7 @@ from jaxlm.cli.text import bold, count, size, table
 from jaxlm.config.codec import what_hash, whole_hash
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import active_parameters, bytes_per_device, flops_per_token, parameters
+from jaxlm.config.flops import active_parameters, bytes_per_device, flops_of, parameters
 
 OPTIONS = ("init", "devices")
 
@@ -85,7 +85,7 @@ def _parameters(tree: Experiment) -> str:
 
 
 def _flops(tree: Experiment) -> str:
-    found = flops_per_token(tree.model, tree.train.length)
+    found = flops_of(tree)
     rows = [(name, count(value)) for name, value in found.items()]
     tokens = tree.train.steps * tree.train.batch * tree.train.length
     total = found["training"] * tokens

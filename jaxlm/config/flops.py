@@ -37,6 +37,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.head import NoHead, Tied, Transformed, Untied
 from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed, generating
+from jaxlm.config.objective import target_length
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.precision import PRECISIONS
@@ -329,32 +330,43 @@ def _keys(length: int, window: int | None, causal: bool) -> float:
     return (1 if causal else 2) * (span - span * span / (2 * length))
 
 
-def flops_per_token(model: Model, length: int) -> dict[str, float]:
+def flops_of(experiment: Experiment) -> dict[str, float]:
+    """`flops_per_token` in an experiment's rows; of an encoder-decoder tokens are those of the source's rows."""
+    length = experiment.train.length
+    return flops_per_token(experiment.model, length, target_length(experiment.objective, length))
+
+
+def flops_per_token(model: Model, length: int, targets: int | None = None) -> dict[str, float]:
     """Operations a token in rows of `length`: `projections`, `attention`, `head`, `forward` and `training`.
 
     The embedding is a lookup, and biases and norms are too few to count. RWKV's attention is its recurrence.
     Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
-    is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one
-    target with a source token beside it. Of a mixture of experts those count that a token chooses: what a capacity
-    leaves empty or drops is not. A classifier of tokens and a generator beside the model count as `classifier` and
-    `generator`; a classifier of documents does not count. Heads that look further ahead count everywhere, as they
-    do in training.
+    is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one of
+    the source's with its share of a row of `targets`, by default as many. Of a mixture of experts those count that a
+    token chooses: what a capacity leaves empty or drops is not. A classifier of tokens and a generator beside the
+    model count as `classifier` and `generator`; a classifier of documents does not count. Heads that look further
+    ahead count everywhere, as they do in training.
     """
+    written = (targets or length) / length if isinstance(model, EncoderDecoder) else 1.0
     predictions = 1 + getattr(model, "ahead", 0)
-    found = {"projections": 0.0, "attention": 0.0, "head": predictions * _head_flops(model)}
+    found = {"projections": 0.0, "attention": 0.0, "head": written * predictions * _head_flops(model)}
     if isinstance(model, Recurrent):
         found["projections"] = 2.0 * sum(matrices for matrices, _ in _mixes(model))
         found["attention"] = _recurrence(model)
     else:
         for layers, attentions, causal in _sides(model):
+            share = written if causal else 1.0
             for one in blocks(model.block, layers) + _further(model):
                 a = one.attention
                 matrices = attentions * _attention(a, model)[0] + _mlp(one.mlp, model.embed)[0]
                 matrices -= _unused(one.mlp, model.embed)
-                found["projections"] += 2 * matrices
-                own = _keys(length, a.window, causal)
+                # a memory's keys and values are made of each source token
+                memory = (attentions - 1) * 2 * model.embed * a.kv_heads * a.head
+                found["projections"] += 2 * (share * (matrices - memory) + memory)
+                own = _keys(round(share * length), a.window, causal)
                 keys = own + (attentions - 1) * length
-                found["attention"] += 2 * (2 * keys + sum(_distances(a, model, causal, own))) * a.heads * a.head
+                each = 2 * keys + sum(_distances(a, model, causal, own))
+                found["attention"] += share * 2 * each * a.heads * a.head
         if isinstance(model, Encoder) and isinstance(model.embedding, Factorized):
             found["projections"] += 2 * model.features * model.embed
         match getattr(model, "classifier", None):

@@ -258,3 +258,8 @@ def columns(objective: Objective) -> Columns:
         case Infilling(permuted=permuted):
             return Columns(ends=permuted > 0)
     return Columns()
+
+
+def target_length(objective: Objective, length: int) -> int:
+    """Tokens of the rows that an encoder-decoder writes, beside rows of `length`."""
+    return getattr(objective, "target_length", 0) or length

@@ -20,10 +20,10 @@ PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4, "fused": 5}
 """Matrix products of a block; the separate backward kernels compute the scores twice."""
 VECTOR = {"fwd": 14, "dq": 9, "dkv": 9, "fused": 18}
 """float32 vector operations for each score."""
-
-
 BLOCK = 1024
 """Of a call that names none."""
+LANES = 128
+"""Features that the matrix unit takes at once: a smaller head takes as long."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +88,26 @@ def _kernel(one: Instruction, times: int) -> Kernel:
     )
 
 
-def blocks_run(kernel: Kernel, window: int | None = None) -> int:
-    """Blocks of a head that are not masked away; causal where there are as many keys as queries."""
+def blocks_run(kernel: Kernel, window: int | None = None, *, causal: bool = True) -> int:
+    """Blocks of a head that are not masked away; with as many queries as keys they are of the same tokens."""
     if kernel.queries != kernel.keys:
         return -(-kernel.queries // kernel.block_q) * -(-kernel.keys // kernel.block_kv)
-    total = 0
+    total, width = 0, kernel.keys if window is None else window - 1
     for start in range(0, kernel.queries, kernel.block_q):
         end = min(start + kernel.block_q, kernel.queries)
-        first = max(0, start - window + 1) if window else 0
-        total += -(-end // kernel.block_kv) - first // kernel.block_kv
+        last = end if causal else min(end + width, kernel.keys)
+        total += -(-last // kernel.block_kv) - max(0, start - width) // kernel.block_kv
     return total
 
 
-def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None) -> float:
+def pessimistic(some: Iterable[Kernel], chip: Chip, window: int | None = None, *, causal: bool = True) -> float:
     """Seconds a step spends in attention, matrix and vector units one after the other."""
     total = 0.0
     for kernel in some:
-        scores = blocks_run(kernel, window) * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
-        matrix = scores * PRODUCTS[kernel.phase] * 2 * kernel.head / (MXU_SHARE * chip.peak)
+        blocks = blocks_run(kernel, window, causal=causal)
+        scores = blocks * kernel.block_q * kernel.block_kv * kernel.heads * kernel.rows
+        head = -(-kernel.head // LANES) * LANES
+        matrix = scores * PRODUCTS[kernel.phase] * 2 * head / (MXU_SHARE * chip.peak)
         vector = scores * VECTOR[kernel.phase] / (chip.vector_lanes * chip.clock)
         total += kernel.times * (matrix + vector)
     return total

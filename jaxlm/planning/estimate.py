@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import FLAGS
-from jaxlm.config.flops import flops_per_token
+from jaxlm.config.flops import flops_of
+from jaxlm.config.model import Decoder
 from jaxlm.config.paths import leaves
 from jaxlm.planning import attention, experts, roofline
 from jaxlm.planning.collectives import Collective
@@ -92,13 +93,15 @@ def estimate(
     gpu = chip.platform == "cuda"
     compute = roofline.seconds(module, chip) if gpu else module.cycles / chip.clock
     kernels = [] if gpu else attention.kernels(module)
-    serial = attention.pessimistic(kernels, chip, window(experiment))
+    # Of an encoder-decoder's kernels some are causal: the dearer case counts for all.
+    causal = isinstance(experiment.model, Decoder)
+    serial = attention.pessimistic(kernels, chip, window(experiment), causal=causal)
     mixed = 0.0 if gpu else experts.pessimistic(experts.kernels(module), chip)
     exposed = exposed_seconds(some, chip)
     step = compute + serial + mixed + exposed
     train = experiment.train
     tokens = train.batch * train.length
-    flops = flops_per_token(experiment.model, train.length)["training"] * tokens
+    flops = flops_of(experiment)["training"] * tokens
     ideal = flops / (devices * chip.peak)
     hours = train.steps * step * chips / 3600
     price = chip.price if price is None else price

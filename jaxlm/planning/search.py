@@ -23,7 +23,7 @@ from jaxlm.config.flops import (
     bytes_per_device,
     every_block,
     experts,
-    flops_per_token,
+    flops_of,
     parameters,
     shape_of_mesh,
 )
@@ -178,7 +178,7 @@ def seconds(experiment: Experiment, chip: Chip, devices: int) -> float:
     mesh = shape_of_mesh(experiment, devices)
     model, train, where = experiment.model, experiment.train, experiment.where
     tokens = train.batch * train.length
-    flops = flops_per_token(model, train.length)
+    flops = flops_of(experiment)
     again = recomputed(model, where.remat, train.length)
     stages, flow = mesh["pipeline"], where.pipeline
     work = flow.rounds * flow.flight(stages)

@@ -13,7 +13,7 @@ import jax
 from jaxlm.config import Experiment
 from jaxlm.config.chips import Chip, of_kind
 from jaxlm.config.errors import Failure
-from jaxlm.config.flops import flops_per_token
+from jaxlm.config.flops import flops_of
 from jaxlm.runs import plans
 from jaxlm.train.session import Session
 from jaxlm.train.setup import Setup
@@ -82,7 +82,7 @@ def rows(
         "tokens/s": (tokens / plan["step ms"] * 1e3, tokens / seconds),
     }
     if chip is not None:
-        flops = flops_per_token(experiment.model, experiment.train.length)["training"] * tokens
+        flops = flops_of(experiment)["training"] * tokens
         found["MFU, %"] = (plan["mfu"], 100 * flops / (devices * chip.peak * seconds))
     if peak is not None:
         found["peak, GiB"] = (plan["peak GiB"], peak / GIB)

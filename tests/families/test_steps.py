@@ -23,8 +23,10 @@ ONE, SPREAD = (Mesh(), 1), (Mesh(fsdp=2, tensor=2), 8)
 BATCH, LENGTH = 8, 16
 KERNELS = {"tpu_custom_call": "tpu", "__cudnn$fmhaSoftmaxBackward(": "cuda"}
 BIASED = ("bloom", "t5", "mt5")
-WITHOUT = {"tpu": (*BIASED, "rwkv", *ENCODERS), "cuda": (*BIASED, "gemma2", "rwkv", *ENCODERS)}
-"""Kernels of attention take no bias of the scores and are causal, and cuDNN's take no soft cap; RWKV has none."""
+WITHOUT = {"tpu": (*BIASED, "rwkv", "deberta-v2"), "cuda": (*BIASED, "gemma2", "rwkv", *ENCODERS)}
+"""Kernels of attention take no bias of the scores and no vectors of distances, and cuDNN's no soft cap and nothing
+but causal attention; RWKV has none.
+"""
 ORDINARY = ("gpt_bigcode", "bloom", "bart")
 """With parts that no other test spreads over devices: a lone key and value head, ALiBi, two halves' tables."""
 

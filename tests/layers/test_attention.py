@@ -249,17 +249,21 @@ def test_a_backend_that_does_not_take_it_says_why(backend, mesh, message):
         attend(q, q, q, mask=mask, call=Call(layout(**mesh), attention=backend))
 
 
-@pytest.mark.parametrize(("window", "softcap", "kv_heads", "head"), [(None, None, 2, 72), (100, 20.0, 1, 128)])
-def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads, head):
-    """Values and gradients of the TPU kernel, interpreted; heads that are no whole vectors are filled up."""
-    length = 256
+@pytest.mark.parametrize(
+    ("window", "softcap", "kv_heads", "head", "causal"),
+    [(None, None, 2, 72, True), (100, 20.0, 1, 128, True), (None, None, 2, 64, False), (100, 20.0, 1, 64, False)],
+)
+def test_splash_agrees_with_every_score_at_once(window, softcap, kv_heads, head, causal):
+    """Values and gradients of the TPU kernel, interpreted; heads need not be whole vectors."""
+    length = 256 if causal or window is None else 384  # of three blocks, some of which see nothing of each other
     rng = np.random.default_rng(5)
     q = jnp.asarray(rng.standard_normal((2, length, 2, head)), jnp.float32)
     k, v = jnp.asarray(rng.standard_normal((2, 2, length, kv_heads, head)), jnp.float32)
-    segments = jnp.asarray(np.where(np.arange(length)[None] < np.asarray([[90], [256]]), 1, 2))
+    segments = jnp.asarray(np.where(np.arange(length)[None] < np.asarray([[90], [length]]), 1, 2))
     positions = jnp.tile(jnp.arange(length)[None], (2, 1))
-    mask = Mask(positions, positions, segments, segments, True, window, aligned=True)
+    mask = Mask(positions, positions, segments, segments, causal, window, aligned=True)
     assert splash.refusal(q, mask, None) == ""
+    assert "itself" in splash.refusal(q, dataclasses.replace(mask, aligned=False), None)
     more = {"softcap": softcap, "scale": head**-0.5}
 
     def loss(arrays, run):

@@ -1,6 +1,7 @@
 # ruff: noqa: E501  (lines of HLO are long)
 """Attention estimates against the published hand calculations for LLaMA-2 on each chip."""
 
+import numpy as np
 import pytest
 
 from jaxlm.config.chips import CHIPS
@@ -27,25 +28,36 @@ def test_recomputed_forward_and_separate_backward():
 
 
 @pytest.mark.parametrize(
-    ("length", "q", "kv", "window", "blocks"),
+    ("length", "q", "kv", "window", "blocks", "two_sided"),
     [
-        (4096, 1024, 1024, None, 10),
-        (4096, 1024, 512, None, 20),
-        (2048, 512, 1024, None, 6),
-        (4096, 1024, 1024, 1024, 7),
+        (4096, 1024, 1024, None, 10, 16),
+        (4096, 1024, 512, None, 20, 32),
+        (2048, 512, 1024, None, 6, 8),
+        (4096, 1024, 1024, 1024, 7, 10),
+        (4096, 512, 1024, 100, 11, 14),
     ],
 )
-def test_blocks_that_are_not_masked_away(length, q, kv, window, blocks):
+def test_blocks_that_are_not_masked_away(length, q, kv, window, blocks, two_sided):
     kernel = Kernel("fwd", 1, 1, length, length, 128, q, kv, 1)
-    seen = {
-        (i // q, j // kv)
-        for i in range(0, length, 256)
-        for i in (i, i + 255)
-        for j in range(0, length, 256)
-        for j in (j, j + 255)
-        if j <= i and (window is None or i - j < window)
+    i, j = np.arange(length)[:, None], np.arange(length)[None]
+    near = np.full((length, length), True) if window is None else np.abs(i - j) < window
+    for causal, wanted in ((True, blocks), (False, two_sided)):
+        seen = near & (j <= i) if causal else near
+        run = seen.reshape(length // q, q, length // kv, kv).any(axis=(1, 3)).sum()
+        assert blocks_run(kernel, window, causal=causal) == run == wanted
+
+
+def test_from_both_sides_costs_what_no_block_masked_costs():
+    some = layers(4, 32, 32, "fwd", "dq", "dkv")
+    whole = pessimistic(some, CHIPS["v5p"], causal=False)
+    assert whole == pytest.approx(16 / 10 * pessimistic(some, CHIPS["v5p"]))
+
+
+def test_heads_take_the_time_of_whole_vectors():
+    time = {
+        head: pessimistic(layers(4, 32, 32, "fwd", "dq", head=head), CHIPS["v5p"]) for head in (64, 128, 192, 256)
     }
-    assert blocks_run(kernel, window) == len(seen) == blocks
+    assert time[64] == time[128] < time[192] == time[256]
 
 
 def test_keys_of_another_shard_are_all_seen():

@@ -9,7 +9,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 from planning.small import experiment
 
-from jaxlm.config import NoPosition
+from jaxlm.config import Attention, Block, EncoderDecoder, Gated, NoPosition, Untied
 from jaxlm.config.flops import flops_per_token
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.models import build
@@ -88,6 +88,27 @@ def test_a_model_as_its_closed_form_has_it():
     closed = flops_per_token(model, 128)
     # the plain backend computes all scores, of which the closed form halves the causal ones
     assert counted == pytest.approx(4 * 128 * (closed["forward"] + closed["attention"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("targets", [32, 128])
+def test_an_encoder_decoder_as_its_closed_form_has_it(targets):
+    """Targets are shorter than sources; keys and values of the memory are of every source token."""
+    block = Block(Attention(heads=4, kv_heads=2, head=8), Gated(48))
+    model = EncoderDecoder(
+        vocab=64, embed=32, encoder_layers=2, decoder_layers=3, block=block, position=NoPosition(), head=Untied()
+    )
+    abstract = jax.eval_shape(lambda: build(model, jax.random.key(0)))
+    call = Call(single_device(), attention="xla")
+
+    def forward(model, source, ids):
+        memory = model.encode(Tokens(source, source, source), call)
+        return model.logits(model(Tokens(ids, ids, ids), call, memory=memory).hidden, call)
+
+    rows = [jax.ShapeDtypeStruct((4, length), jnp.int32) for length in (128, targets)]
+    counted = product_flops(jax.jit(forward).trace(abstract, *rows).jaxpr)
+    closed = 4 * 128 * flops_per_token(model, 128, targets)["forward"]
+    masked = 4 * 3 * 2 * 2 * targets * targets / 2 * 4 * 8
+    assert counted == pytest.approx(closed + masked, rel=1e-6)
 
 
 def test_ragged_products_count_every_slot_once():

@@ -1,11 +1,9 @@
 """Attention on TPUs by the splash kernels: linear memory, masked blocks skipped.
 
-Takes causal attention of a row with itself, with segments, a window and a soft cap; no bias.
+Takes attention of a row with itself, causal or from both sides, with segments, a window and a soft cap; no bias.
 """
 
 from __future__ import annotations
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +24,8 @@ BLOCK = 1024
 def refusal(q: Float[Array, "row pos heads head"], mask: Mask, bias: Array | None) -> str:
     """Why this attention is not for the kernel, or nothing."""
     length = q.shape[1]
-    if not (mask.causal and mask.aligned):
-        return "it takes causal attention of a row with itself only"
+    if not mask.aligned:
+        return "it takes attention of a row with itself only"
     if bias is not None:
         return "it takes no bias"
     if length % LANES:
@@ -45,18 +43,13 @@ def attend(
     scale: float,
     interpret: bool = False,
 ) -> Float[Array, "row pos heads head"]:
-    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere.
-
-    Heads are filled with zeros to whole vectors, as the matrix unit would.
-    """
+    """The same as `xla.attend`, except for queries of padding, which see padding; `interpret` runs anywhere."""
     queries = _kept("query", q * jnp.asarray(scale, q.dtype))
     keys, values = _kept("key", k), _kept("value", v)
-    filled = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, 0), (0, -q.shape[3] % LANES)))
     vectors = -(-q.shape[3] // LANES)
-    run = _kernel(q.shape[2], q.shape[1], vectors, mask.window, softcap, interpret)
+    run = _kernel(q.shape[2], q.shape[1], vectors, mask.causal, mask.window, softcap, interpret)
     segments = kernels.SegmentIds(mask.q_segments, mask.k_segments)
-    mixed = jax.vmap(run)(filled(queries), filled(keys), filled(values), segments)
-    return _swapped(mixed[..., : q.shape[3]])
+    return _swapped(jax.vmap(run)(queries, keys, values, segments))
 
 
 def _swapped(x: Float[Array, "row a b head"]) -> Float[Array, "row b a head"]:
@@ -71,10 +64,18 @@ def _kept(name: str, x: Float[Array, "row pos heads head"]) -> Float[Array, "row
     return _swapped(named(name, x.reshape(*x.shape[:2], -1)).reshape(x.shape))
 
 
-def _kernel(heads: int, length: int, vectors: int, window: int | None, softcap: float | None, interpret: bool):
-    """The kernel of one row, its heads made of so many vectors; result and normalizers are kept as "attention"."""
+def _seen(length: int, causal: bool, window: int | None) -> masks.Mask:
+    """Which keys a query sees by its place; documents are kept apart by segments."""
     shape = (length, length)
-    seen = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
+    if window is not None:
+        return masks.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
+    return masks.CausalMask(shape) if causal else masks.FullMask(shape)
+
+
+def _kernel(
+    heads: int, length: int, vectors: int, causal: bool, window: int | None, softcap: float | None, interpret: bool
+):
+    """The kernel of one row, its heads made of so many vectors; result and normalizers are kept as "attention"."""
     sizes = (size for size in (BLOCK, 512, 256) if size * vectors <= BLOCK and length % size == 0)
     block = next(sizes, LANES)
     # Separate kernels for the gradient of queries and for that of keys and values: one for both would leave a part
@@ -90,7 +91,7 @@ def _kernel(heads: int, length: int, vectors: int, window: int | None, softcap: 
         block_kv_dq=block,
     )
     return kernels.make_splash_mha(
-        masks.MultiHeadMask([seen] * heads),
+        masks.MultiHeadMask([_seen(length, causal, window)] * heads),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlm.config.data import Conversations
 from jaxlm.config.errors import UsageError
-from jaxlm.config.flops import flops_per_token, parameters
+from jaxlm.config.flops import flops_of, parameters
 from jaxlm.config.objective import Classification
 from jaxlm.runs.report.content import Content, speed
 from jaxlm.runs.report.text import count, duration, number, percent, plural, power, short, text
@@ -172,7 +172,7 @@ def _facts(content: Content) -> str:
 
 
 def _flops(content: Content) -> float:
-    return flops_per_token(content.experiment.model, content.experiment.train.length)["training"]
+    return flops_of(content.experiment)["training"]
 
 
 def _time(content: Content, wall: float) -> str:
