@@ -181,8 +181,8 @@ def agreeing(losses: list[float], history: list[float]) -> bool:
 def planned(chips: int, rows: int) -> dict[str, Any] | None:
     """The best way to run LLaMA 2 7B with as many rows a step, by the closed form; None where nothing fits."""
     from jaxlm.config.chips import CHIPS as KINDS
-    from jaxlm.config.flops import shape_of_mesh
     from jaxlm.config.load import load_experiment
+    from jaxlm.config.memory import shape_of_mesh
     from jaxlm.planning import search
 
     given = load_experiment(LLAMA)

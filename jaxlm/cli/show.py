@@ -17,7 +17,8 @@ from jaxlm.cli.text import bold, count, size, table
 from jaxlm.config.codec import what_hash, whole_hash
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import active_parameters, bytes_per_device, flops_of, parameters
+from jaxlm.config.flops import active_parameters, flops_of, parameters
+from jaxlm.config.memory import bytes_per_device
 
 OPTIONS = ("init", "devices")
 

@@ -1,4 +1,4 @@
-"""Closed forms of an experiment: parameters, floating-point operations and memory, without building anything.
+"""Closed forms of an experiment: parameters and floating-point operations, without building anything.
 
 One product of a vector with a matrix is 2 operations a parameter. Attention over k keys is 2 * k * heads *
 head for the scores and as many for the weighted sum. A training step is three forward passes (forward, and
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from math import prod
 
 from jaxlm.config.block import (
     AllHeads,
@@ -25,24 +24,18 @@ from jaxlm.config.block import (
     NormedInput,
     OfModel,
     Parallel,
-    ParallelTwoNorms,
     Pattern,
-    Plain,
     Sandwich,
     blocks,
     distinct,
     ends_normed,
 )
-from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.head import NoHead, Tied, Transformed, Untied
+from jaxlm.config.head import NoHead, Transformed, Untied
 from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed, generating
 from jaxlm.config.objective import target_length
-from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
-from jaxlm.config.precision import PRECISIONS
 from jaxlm.config.recurrent import Recurrent, Rwkv4, Rwkv5, Rwkv6, Rwkv7
-from jaxlm.config.remat import kept
 
 TRAINING = 3
 """Forward passes that a training step is worth."""
@@ -109,7 +102,7 @@ def _unused(m: Mlp, embed: int) -> int:
     return 3 * embed * (m.experts - m.top_k) * m.width if isinstance(m, Moe) else 0
 
 
-def _hidden(m: Mlp, embed: int) -> tuple[int, int]:
+def hidden(m: Mlp, embed: int) -> tuple[int, int]:
     """Numbers a token leaves in an MLP: (products into hidden layers, hidden features after the activation).
 
     In a mixture also the router's, and a copy of the token into and out of each chosen expert.
@@ -257,12 +250,12 @@ def parameters(model: Model) -> dict[str, int]:
         found["types"] = model.types * features
     if head := _head(model):
         found["head"] = head
-    if own := _of_generator(model):
+    if own := of_generator(model):
         found["generator"] = sum(own.values())
     return found | {"total": sum(found.values())}
 
 
-def _of_generator(model: Model) -> dict[str, int]:
+def of_generator(model: Model) -> dict[str, int]:
     """Parameters of a model's generator by component, without those that it shares."""
     if (generator := generating(model)) is None:
         return {}
@@ -277,7 +270,7 @@ def experts(model: Model) -> int:
     """Parameters of experts, which the mesh axis of that name spreads over devices."""
     if isinstance(model, Recurrent):
         return 0
-    mixtures = [one.mlp for one in _distinct(model) if isinstance(one.mlp, Moe)]
+    mixtures = [one.mlp for one in own_blocks(model) if isinstance(one.mlp, Moe)]
     return sum(3 * m.experts * model.embed * m.width for m in mixtures)
 
 
@@ -309,7 +302,7 @@ def active_parameters(model: Model) -> int:
     total = parameters(model)["total"]
     if isinstance(model, Recurrent):
         return total
-    return total - sum(_unused(one.mlp, model.embed) for one in _distinct(model))
+    return total - sum(_unused(one.mlp, model.embed) for one in own_blocks(model))
 
 
 def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
@@ -319,7 +312,7 @@ def every_block(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
     return blocks(model.block, model.layers) + _further(model)
 
 
-def _distinct(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
+def own_blocks(model: Decoder | Encoder | EncoderDecoder) -> list[Block]:
     """Those of `every_block` that have parameters of their own."""
     return [one for layers, _, _ in _sides(model) for one in distinct(model.block, layers)] + _further(model)
 
@@ -342,10 +335,10 @@ def flops_per_token(model: Model, length: int, targets: int | None = None) -> di
     The embedding is a lookup, and biases and norms are too few to count. RWKV's attention is its recurrence.
     Sinusoids of distances are projected once for all rows and do not count either; what queries do with distances
     is attention. What a decoder's prefix sees from both sides does not count. An encoder-decoder's token is one of
-    the source's with its share of a row of `targets`, by default as many. Of a mixture of experts those count that a
-    token chooses: what a capacity leaves empty or drops is not. A classifier of tokens and a generator beside the
-    model count as `classifier` and `generator`; a classifier of documents does not count. Heads that look further
-    ahead count everywhere, as they do in training.
+    the source's with its share of a row of `targets`, by default as many. Of a mixture of experts those count that
+    a token chooses: what a capacity leaves empty or drops is not. A classifier of tokens and a generator beside the
+    model count as `classifier` and `generator`; a classifier of documents does not count. Heads that look
+    further ahead count everywhere, as they do in training.
     """
     written = (targets or length) / length if isinstance(model, EncoderDecoder) else 1.0
     predictions = 1 + getattr(model, "ahead", 0)
@@ -388,133 +381,3 @@ def _head_flops(model: Model) -> float:
             return 2.0 * features * (model.embed + model.vocab)
         case _:
             return 2.0 * model.vocab * model.embed
-
-
-# --- memory ------------------------------------------------------------------------------------------------
-
-OUTSIDE = ("embedding", "embedding projection", "positions", "types", "head", "classifier")
-"""Components that are no layers'."""
-BYTES = {"float32": 4, "bfloat16": 2}
-
-
-def shape_of_mesh(experiment: Experiment, devices: int) -> dict[str, int]:
-    """Devices along each axis with `data` resolved.
-
-    Raises UsageError if they do not multiply to `devices`.
-    """
-    sizes = dataclasses.asdict(experiment.where.mesh)
-    inner = prod(size for axis, size in sizes.items() if axis != "data")
-    data = sizes["data"] or devices // inner
-    if data * inner != devices:
-        shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if axis != "data" and size > 1)
-        raise UsageError(f"where.mesh: data {sizes['data'] or 'what is left'} x {shape} is not {devices} devices")
-    return sizes | {"data": data}
-
-
-def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
-    """Bytes a device needs for a training step by cause, and their `total`.
-
-    Parameters and what has their shape are spread over fsdp, context and tensor, layers over pipeline, experts
-    over expert; rows over replica, data, fsdp, expert and pipeline, positions over context, positions or features
-    over tensor. A stage keeps as much when it idles as when it works, and holds the stream of all rows that stages
-    share twice. Activations and logits are estimates: kernels' scratch and the compiler's choices are not modelled.
-    """
-    mesh = shape_of_mesh(experiment, devices)
-    p = PRECISIONS[experiment.precision]
-    count = parameters(experiment.model)["total"]
-    shards = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
-    model = experiment.model
-    # What counts on a device: of the experts only its own, of the layers those of its stage.
-    stages, flow = mesh["pipeline"], experiment.where.pipeline
-    own = staged(model) - experts(model) + experts(model) // mesh["expert"]
-    count += own // stages - staged(model)
-    moment = count * BYTES[p.optimizer]
-    outside = Counter(parameters(model)) + Counter(_of_generator(model))
-    vectors = sum(outside.get(one, 0) for one in (*OUTSIDE, "norms"))
-    match experiment.optimizer:
-        case AdamW():
-            state = moment + count * 4
-        case Lion():
-            state = moment
-        case Muon():
-            state = moment + vectors * 4  # second moments of the AdamW part only
-        case Adafactor():
-            state = 4 * 2 * count // model.embed  # a row and a column for each matrix
-    row_shards = mesh["replica"] * mesh["data"] * mesh["fsdp"] * mesh["expert"] * stages
-    rows = -(-experiment.train.batch // (experiment.where.micro_batches * row_shards))
-    tokens = rows * experiment.train.length // mesh["context"]
-    chunks = getattr(experiment.objective, "chunks", 1)
-    work = flow.rounds * flow.flight(stages)
-    saved = _saved(experiment) * (work + stages - 1) // work if stages > 1 else _saved(experiment)
-    stream = 2 * stages * model.embed if stages > 1 else 0
-    found = {
-        "parameters": count * BYTES[p.parameters] // shards,
-        "gradients": count * BYTES[p.accumulation] // shards,
-        "optimizer": state // shards,
-        "average": count * 4 // shards if experiment.train.ema is not None else 0,
-        "activations": tokens * (saved + stream) // mesh["tensor"] * BYTES[p.compute],
-        "logits": 0
-        if isinstance((generating(model) or model).head, NoHead)
-        else 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
-    }
-    return found | {"total": sum(found.values())}
-
-
-def gathered_bytes(experiment: Experiment, devices: int) -> float:
-    """Bytes that a device sends in a step to gather parameters over fsdp and context, in the compute format.
-
-    Matrices of the layers are gathered forward and again backward, the embedding and the head forward only, all of
-    it for each micro-batch; vectors are stored whole. Their gradients are reduce-scattered, once each: half of the
-    layers' bytes and as much as the others'.
-    """
-    mesh, model = shape_of_mesh(experiment, devices), experiment.model
-    shards = mesh["fsdp"] * mesh["context"]
-    found = parameters(model)
-    layers = sum(found.get(name, 0) for name in ("attention", "mlp", "time mix", "channel mix"))
-    layers -= experts(model) - experts(model) // mesh["expert"]
-    if not isinstance(model, Recurrent):
-        layers *= len(every_block(model)) // max(len(_distinct(model)), 1)  # what layers share is gathered for each
-    ends = sum(found.get(name, 0) for name in OUTSIDE)
-    if isinstance(model.head, Tied | Transformed):
-        ends += found["embedding"]
-    width = BYTES[PRECISIONS[experiment.precision].compute]
-    whole = width * (2 * layers + ends) / mesh["tensor"]
-    sent, generator = experiment.where.micro_batches * whole * (shards - 1) / shards, generating(model)
-    return sent + (gathered_bytes(dataclasses.replace(experiment, model=generator), devices) if generator else 0)
-
-
-def _saved(experiment: Experiment) -> int:
-    """Numbers a token leaves behind for the backward pass, over all layers."""
-    model, remat = experiment.model, experiment.where.remat
-    e = model.embed
-    if isinstance(model, Recurrent):
-        inputs = {Rwkv4: 14, Rwkv5: 20, Rwkv6: 28, Rwkv7: 34}[type(model)]
-        each = {"none": inputs * e + 3 * model.width, "dots": 6 * e + model.width}
-        return model.layers * each.get(remat, e)
-    attentions = 1.5 if isinstance(model, EncoderDecoder) else 1
-    total = 0.0
-    for one in every_block(model):
-        a = one.attention
-        into, width = _hidden(one.mlp, e)
-        qkv = (a.heads + 2 * a.kv_heads) * a.head
-        products = attentions * (qkv + e) + e + into
-        scores = a.heads * experiment.train.length
-        every = products + 4 * e + attentions * (a.heads * a.head + scores) + width
-        total += {"none": every, "dots": products}.get(remat, e + _named(one, e, remat))
-    if generator := generating(model):
-        total += _saved(dataclasses.replace(experiment, model=generator))
-    return round(total)
-
-
-def _named(block: Block, embed: int, remat: str) -> int:
-    """Numbers a token leaves behind in one block under names; those in host memory are not counted."""
-    a, m = block.attention, block.mlp
-    wide, narrow = a.heads * a.head, a.kv_heads * a.head
-    middle = 0 if isinstance(block.wiring, Parallel | ParallelTwoNorms) else embed
-    sizes = {"query": wide, "key": narrow, "value": narrow, "attention": wide, "middle": middle}
-    match m:
-        case Gated():
-            sizes |= {"gate": m.width, "up": m.width}
-        case Plain():
-            sizes |= {"up": m.width}
-    return sum(sizes.get(name, 0) for name in kept(remat)[0])

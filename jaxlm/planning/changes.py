@@ -8,7 +8,8 @@ from math import prod
 from jaxlm.config.block import Gated
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import bytes_per_device, every_block, flops_per_token
+from jaxlm.config.flops import every_block, flops_per_token
+from jaxlm.config.memory import bytes_per_device
 from jaxlm.config.model import EncoderDecoder, Model
 from jaxlm.config.numbers import divisors
 from jaxlm.config.recurrent import Recurrent

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxlm.config.chips import Chip
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flags import FLAGS
-from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.memory import bytes_per_device
 from jaxlm.config.numbers import divisors
 from jaxlm.planning.changes import Words, changed, fits, policies, recomputed, words
 from jaxlm.planning.collectives import Collective

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.memory import bytes_per_device
 from jaxlm.planning.aot import Compiled
 
 

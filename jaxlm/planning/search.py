@@ -18,15 +18,8 @@ from jaxlm.config.block import Capacity, Moe
 from jaxlm.config.chips import Chip
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.flops import (
-    BYTES,
-    bytes_per_device,
-    every_block,
-    experts,
-    flops_of,
-    parameters,
-    shape_of_mesh,
-)
+from jaxlm.config.flops import every_block, experts, flops_of, parameters
+from jaxlm.config.memory import BYTES, bytes_per_device, shape_of_mesh
 from jaxlm.config.model import Model
 from jaxlm.config.numbers import divisors
 from jaxlm.config.paths import leaves

@@ -26,7 +26,8 @@ from jaxlm.config import (
     Untied,
 )
 from jaxlm.config.errors import UsageError
-from jaxlm.config.flops import active_parameters, blocks, bytes_per_device, flops_per_token, parameters
+from jaxlm.config.flops import active_parameters, blocks, flops_per_token, parameters
+from jaxlm.config.memory import bytes_per_device
 from tests.base import experiment
 
 

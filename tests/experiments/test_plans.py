@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jaxlm.config.codec import what_hash
-from jaxlm.config.flops import shape_of_mesh
 from jaxlm.config.load import load_experiment
+from jaxlm.config.memory import shape_of_mesh
 from jaxlm.config.overrides import apply
 from jaxlm.families.sizes import sized
 from jaxlm.planning import topology

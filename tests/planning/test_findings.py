@@ -8,7 +8,7 @@ from planning.test_estimate import LLAMA
 from jaxlm import config
 from jaxlm.config.check import check
 from jaxlm.config.chips import CHIPS
-from jaxlm.config.flops import bytes_per_device
+from jaxlm.config.memory import bytes_per_device
 from jaxlm.config.overrides import apply
 from jaxlm.planning import changes, findings
 from jaxlm.planning.collectives import Collective

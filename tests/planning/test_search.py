@@ -7,7 +7,8 @@ from planning.test_findings import experiment
 
 from jaxlm.config.block import Capacity
 from jaxlm.config.chips import CHIPS
-from jaxlm.config.flops import bytes_per_device, flops_per_token, shape_of_mesh
+from jaxlm.config.flops import flops_per_token
+from jaxlm.config.memory import bytes_per_device, shape_of_mesh
 from jaxlm.config.overrides import apply
 from jaxlm.families import mixtral
 from jaxlm.planning import changes, search

@@ -7,7 +7,7 @@ import pytest
 from planning.small import experiment
 
 from jaxlm.config import Mesh, Tied
-from jaxlm.config.flops import gathered_bytes
+from jaxlm.config.memory import gathered_bytes
 from jaxlm.planning import collectives, hlo
 from jaxlm.planning.aot import compile_step
 

@@ -11,7 +11,8 @@ import pytest
 
 from jaxlm.config import Balance, Dropless, Every, Mesh, Moe, Pattern, Pipeline, Stream
 from jaxlm.config.errors import UsageError
-from jaxlm.config.flops import bytes_per_device, parameters, staged
+from jaxlm.config.flops import parameters, staged
+from jaxlm.config.memory import bytes_per_device
 from jaxlm.data import rows as row_data
 from jaxlm.layers.axes import logical_axes
 from jaxlm.layers.contracts import Call
