@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-PARTS=(tests families step starting scaling long plans)
+PARTS=(tests families objectives step starting scaling long plans)
 python=.venv-test/bin/python
 benchmarks=experiments/benchmarks
 
@@ -15,6 +15,7 @@ command_of() { # command_of PART: its words
   case $1 in
     tests) echo "$python -m pytest -m nightly -n 2 -q" ;;
     families) echo "$python $benchmarks/families.py --write" ;;
+    objectives) echo "$python $benchmarks/objectives.py --write" ;;
     step) echo "$python $benchmarks/train_step.py" ;;
     starting) echo "$python $benchmarks/startup.py" ;;
     scaling) echo "$python $benchmarks/scaling.py" ;;

@@ -1,7 +1,7 @@
-"""The objectives, and the architectures that take them: writes README's two tables from a run of the tests.
+"""The objectives, and the architectures that take them: writes README's tables from runs of the tests.
 
-    python experiments/benchmarks/objectives.py           # runs the tests, about an hour on two cores, and prints
-    python experiments/benchmarks/objectives.py --write   # and puts the tables into README.md
+    python experiments/benchmarks/objectives.py                   # all three, about an hour and a half on two cores
+    python experiments/benchmarks/objectives.py --write meshes    # of architectures, meshes, optima, into README.md
 
 A run with a failure writes nothing.
 """
@@ -14,16 +14,12 @@ from typing import Any
 
 from tables import README, put, records
 
-TESTS = ["objectives", "train/test_objectives.py"]
-CHOSEN = (
-    "every_parameter or micro_batches_agree or resumes or step_lowers or test_optimum or not_predicted or "
-    "test_labels or test_pairs or elsewhere"
-)
+Records = list[dict[str, Any]]
 
 
-def architectures(found: list[dict[str, Any]]) -> str:
+def architectures(found: Records) -> str:
     """A row for each architecture, a column for each objective: whether a step trains every parameter."""
-    taken = [(one["architecture"], one["objective"]) for one in found if "architecture" in one]
+    taken = [(one["architecture"], one["objective"]) for one in found]
     names = list(dict.fromkeys(name for _, name in taken))
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} |\n", f"|---|{'---|' * len(names)}\n"]
     for architecture in dict.fromkeys(one for one, _ in taken):
@@ -32,42 +28,61 @@ def architectures(found: list[dict[str, Any]]) -> str:
     return "".join(lines)
 
 
-def objectives(found: list[dict[str, Any]]) -> str:
-    """A row for each objective: what was measured of it."""
-    rows: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for one in found:
-        for key, value in one.items():
-            if key != "objective" and "architecture" not in one:
-                rows[one["objective"]][key].append(value)
-    lines = [
-        "| objective | loss on eight devices, of that on one | resumes | lowers for | loss reached, of the optimum "
-        "| a control's |\n|---|---|---|---|---|---|\n"
-    ]
+def meshes(found: Records) -> str:
+    """A row for each objective: eight devices beside one, two runs beside one, and what its step lowers for."""
+    rows = by_objective(found)
+    lines = ["| objective | losses of eight devices beside one | resumed | lowers for |\n|---|---|---|---|\n"]
     for name, row in rows.items():
-        cells = (
-            " ".join(f"{value:.0e} off" for value in row["meshes"]),
-            " ".join(row["resumes"]),
-            ", ".join(row["lowers"]),
-            " ".join(f"{value:.3f}" for value in row["optimum"]),
-            " ".join(f"{value:.3f}" for value in row["control"]),
-        )
-        lines.append(f"| `{name}` | {' | '.join(cells)} |\n")
+        off = " ".join(f"{value:.0e} off" for value in row["meshes"])
+        lines.append(f"| `{name}` | {off} | {' '.join(row['resumes'])} | {', '.join(row['lowers'])} |\n")
     return "".join(lines)
 
 
+def optima(found: Records) -> str:
+    """A row for each objective with a known optimum: the loss reached, and a control's, as parts of it."""
+    lines = ["| objective | loss reached / optimum | the control's |\n|---|---|---|\n"]
+    for name, row in by_objective(found).items():
+        reached, control = (", ".join(f"{value:.3f}" for value in row[key]) for key in ("optimum", "control"))
+        lines.append(f"| `{name}` | {reached} | {control} |\n")
+    return "".join(lines)
+
+
+def by_objective(found: Records) -> dict[str, dict[str, list[Any]]]:
+    """What was recorded of each, by its name."""
+    rows: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for one in found:
+        for key, value in one.items():
+            if key != "objective":
+                rows[one["objective"]][key].append(value)
+    return rows
+
+
+PARTS = {
+    "architectures": (architectures, ["objectives/test_architectures.py"], "every_parameter"),
+    "meshes": (meshes, ["train/test_objectives.py"], "micro_batches_agree or resumes or step_lowers"),
+    "optima": (
+        optima,
+        ["objectives"],
+        "test_optimum or not_predicted or test_labels or test_pairs or elsewhere or small_model",
+    ),
+}
+"""Table -> (how it is written, its tests, those of them that it takes)."""
+
+
 def main() -> None:
-    """Runs the tests; prints or writes the tables."""
+    """Runs the tests of the tables that are asked for; prints or writes these."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    parser.add_argument("parts", nargs="*", metavar="TABLE", help=f"of {', '.join(PARTS)}")
     options = parser.parse_args()
-    found = records(TESTS, "-k", CHOSEN)
-    blocks = {"architectures": architectures(found), "objectives": objectives(found)}
-    if options.write:
-        text = README.read_text()
-        for name, block in blocks.items():
-            text = put(text, name, block)
-        README.write_text(text)
-    print(*blocks.values(), sep="\n")
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for part in options.parts or PARTS:
+        table, tests, chosen = PARTS[part]
+        block = table(records(tests, "-k", chosen))
+        if options.write:
+            README.write_text(put(README.read_text(), part, block))
+        print(block)
 
 
 if __name__ == "__main__":

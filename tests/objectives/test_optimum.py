@@ -392,7 +392,10 @@ def test_what_is_shown_is_not_predicted(name, record_property):
 
 
 @pytest.mark.nightly
-def test_heads_that_look_elsewhere_miss_it():
+def test_heads_that_look_elsewhere_miss_it(record_property):
     kind, model, optimum = KINDS["multi_token"]
     objective = build(kind, model)
-    assert reached(Later(objective), model, objective) > 1.1 * optimum(kind)
+    found = reached(Later(objective), model, objective)
+    assert found > 1.1 * optimum(kind)
+    record_property("objective", "multi_token")
+    record_property("control", found / optimum(kind))

@@ -226,9 +226,12 @@ def test_the_best_model_loses_what_is_counted():
 
 
 @pytest.mark.nightly
-def test_a_small_model_reaches_the_optimum():
+def test_a_small_model_reaches_the_optimum(record_property):
     """A small generator and a small model reach both; the generator first, by whose draws the other learns."""
     objective = build(KIND, SMALL, lambda: SPECIAL)
     found = test_optimum.terms_reached(objective, SMALL)
     assert found["masked_lm"] == pytest.approx(best().masked_lm, rel=0.02)
     assert found["replaced"] == pytest.approx(best().loss, rel=0.02)
+    record_property("objective", "replaced_tokens")
+    record_property("optimum", found["replaced"] / best().loss)
+    record_property("control", best(equal_counts=True).loss / best().loss)
