@@ -65,6 +65,10 @@ CASES: dict[str, tuple[str, ...]] = {
         "encoder_decoder.py", "--topology", "v5e:16x16", "model:t5-11b", "--where.mesh.tensor", "8",
         "--where.mesh.fsdp", "8", "--where.micro_batches", "4", *UP_AGAIN
     ),
+    "decoder-rwkv4-14b-v5p-64": (
+        "decoder.py", "--topology", "v5p:4x4x4", "model:rwkv4-14b", "--where.mesh.fsdp", "16", "--where.remat",
+        "dots", "--where.micro_batches", "2"
+    ),
 } | {
     f"decoder-{name}-v5p-64": ("decoder.py", "--topology", "v5p:4x4x4", f"model:{name}", *CHANGES.get(name, ()))
     for name in FAMILIES

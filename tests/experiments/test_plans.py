@@ -31,6 +31,9 @@ THIN = {"llama3_405b-v5p-512", "jurassic1_178b-v5p-512", *(f"decoder-{name}-v5p-
 WHOLE = "decoder-qwen3-moe-30b-a3b-v5p-64"
 """Reduces 35 GiB of gradients without scattering them, for a reason that is not known; with experts on devices of
 their own it does not, and waits four times as long."""
+ENDS = "decoder-rwkv4-14b-v5p-64"
+"""Sums the gradients of its embedding and head whole, in each of its micro-batches: the compiler does so with
+[50277, 5120] scattered along the last dimension, in a program by itself too. Those of its layers are scattered."""
 
 
 def test_every_case_is_committed_and_no_other():
@@ -66,7 +69,7 @@ def test_what_a_plan_promises(name):
     one = COMMITTED[name]
     assert one["peak GiB"] <= one["memory GiB"]
     # Norms' scales and biases, a vector a layer, are not worth scattering.
-    assert one["all-reduced in the layer loop GiB"] < 1e-3 or name in (*THIN, WHOLE)
+    assert one["all-reduced in the layer loop GiB"] < 1e-3 or name in (*THIN, WHOLE, ENDS)
     assert one["mfu"] >= MFU.get(name, 0)
 
 
