@@ -154,8 +154,10 @@ def test_every_layer_is_recomputed_by_itself():
     model, batch = arguments()
     call = dataclasses.replace(CALL, layers="unroll", remat="full")
     traced = jax.make_jaxpr(jax.grad(lambda m: sum(OBJECTIVE.totals(m, batch, None, call, {})[0].values())))(model)
-    found = [one.params["differentiated"] for one in traced.jaxpr.eqns if one.primitive.name == "remat2"]
-    assert sum(found) == KIND.layers + KIND.ahead
+    found = [one.params for one in traced.jaxpr.eqns if one.primitive.name == "remat2"]
+    # What attention recomputes within a layer is no forward pass of its own.
+    forward = [one for one in found if not one["differentiated"] and one["policy"] is None]
+    assert len(forward) == KIND.layers + KIND.ahead
 
 
 def test_text_is_generated_by_the_next_token_alone():
