@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm.layers.logprob import log_probability
-from jaxlm.objectives.chunks import sums_by_chunk
+from jaxlm.objectives.chunks import sums_and_tokens_by_chunk, sums_by_chunk
 from jaxlm.parallel.layout import single_device
 from tests.tiny import close
 
@@ -107,3 +107,24 @@ def test_weights_are_data(names):
     """One term or two: no gradient flows to what is aligned with the tokens."""
     gradient = jax.grad(total, argnums=2)(HIDDEN, HEAD, WEIGHTS, names, 3)
     assert (np.asarray(gradient) == 0).all()
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_what_is_kept_of_each_token(names):
+    """In the row's order, whatever the chunks; the sums and their gradients stay as they are."""
+
+    def both(head, *piece):
+        return terms_of(head, names)(*piece), jnp.argmax(piece[0] @ head, axis=-1)
+
+    def summed(head, chunks):
+        terms = functools.partial(both, head)
+        sums, kept = sums_and_tokens_by_chunk(terms, HIDDEN, (TARGETS, WEIGHTS), chunks)
+        return 0.7 * sums["a"], kept
+
+    (value, kept), gradient = jax.value_and_grad(summed, has_aux=True)(HEAD, 3)
+    np.testing.assert_array_equal(kept, np.argmax(HIDDEN @ HEAD, axis=-1))
+    wanted, alone = jax.value_and_grad(lambda head: 0.7 * terms_of(head, names)(HIDDEN, TARGETS, WEIGHTS)["a"])(
+        HEAD
+    )
+    np.testing.assert_allclose(value, wanted, rtol=2e-6)
+    close({"head": gradient}, {"head": alone}, 2e-6)
