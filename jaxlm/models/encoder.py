@@ -139,11 +139,13 @@ def initial_encoder(model: config.Encoder, init: Initial) -> Encoder:
         return initial_block(kind, model, init, causal=False, cross=False, scale=scale)
 
     features, kind = model.features, model.embedding
+    # Vectors of distances meet the layers' queries and keys; those of positions are added to tokens'.
+    added = model.embed if isinstance(model.position, config.Disentangled) else features
     types = ((model.types, features), ("types", "embed"))
     inward = ((features, model.embed), ("embed", "embed"))
     return Encoder(
         embedding=heads.initial_embedding(model.vocab, features, init),
-        position=initial_position(model.position, features, init.at("position"), heads_of(model.block), model.norm),
+        position=initial_position(model.position, added, init.at("position"), heads_of(model.block), model.norm),
         blocks=initial_stack(model.block, model.layers, block, init.at("blocks")),
         norm=initial_last_norm(model, model.layers, init),
         head=heads.initial_head(model.head, model.vocab, model.embed, init, features=features, norm=model.norm),

@@ -19,7 +19,6 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Decoder, Experiment, PrefixLm
 from jaxlm.config.codec import what_hash
-from jaxlm.config.errors import UsageError
 from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options
 from jaxlm.data import rows as row_data
@@ -46,7 +45,7 @@ from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, mark, save, settle
-from jaxlm.train.setup import Setup, cache_directory, initial_state, make_setup
+from jaxlm.train.setup import Setup, cache_directory, check_data, initial_state, make_setup
 from jaxlm.train.state import State
 
 
@@ -73,7 +72,7 @@ def run(
             plan = planned.find(setup, plans, display.say)
             with clock("data"):
                 prepared = _prepare(experiment, display)
-            _check_labels(experiment, prepared)
+            check_data(experiment, (prepared.train, prepared.held_out))
             opened = _open(experiment, run_dir)
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)
@@ -119,16 +118,6 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
 
     prepared = together(lambda: read() if first else None)
     return together(lambda: prepared or read())
-
-
-def _check_labels(experiment: Experiment, prepared: Prepared) -> None:
-    """Raises UsageError where texts have labels that the model does not score."""
-    known = getattr(getattr(experiment.model, "classifier", None), "labels", None)
-    there = max(max(part.classes, default=-1) for part in (prepared.train, prepared.held_out)) + 1
-    if known is not None and there > known:
-        raise UsageError(
-            f"data: the labels are 0 to {there - 1}, and model.classifier.labels is {known}: set it to {there}"
-        )
 
 
 def _describe(prepared: Prepared, run: Run) -> None:

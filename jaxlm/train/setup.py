@@ -19,6 +19,8 @@ from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.numbers import nearest_multiples
 from jaxlm.config.objective import rewrites
+from jaxlm.config.position import Learned
+from jaxlm.data.dataset import Dataset
 from jaxlm.layers import random
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
@@ -103,6 +105,25 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
     )
     return Setup(experiment, call, objective, optimizer, abstract, options)
+
+
+def check_data(experiment: Experiment, data: Sequence[Dataset]) -> None:
+    """Raises UsageError where documents have labels that the model does not score, or places that it has no vector
+    for.
+    """
+    position = getattr(experiment.model, "position", None)
+    longest = max(int(part.lengths.max()) for part in data)
+    if isinstance(position, Learned) and experiment.packing.positions == "document" and longest > position.length:
+        raise UsageError(
+            f"data: the longest document has {longest:,} tokens, and model.position.length is {position.length}: use "
+            "packing.positions row, which counts anew where a row cuts a document"
+        )
+    known = getattr(getattr(experiment.model, "classifier", None), "labels", None)
+    there = max(max(part.classes, default=-1) for part in data) + 1
+    if known is not None and there > known:
+        raise UsageError(
+            f"data: the labels are 0 to {there - 1}, and model.classifier.labels is {known}: set it to {there}"
+        )
 
 
 def _check_rows(experiment: Experiment, layout: Layout) -> None:

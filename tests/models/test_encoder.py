@@ -63,10 +63,12 @@ WAYS = {
 
 
 DISENTANGLED = dataclasses.replace(KIND, position=config.Disentangled(4, 6), embedding=config.Normed())
+NARROW = dataclasses.replace(DISENTANGLED, embedding=config.Factorized(8))
 
 
 @pytest.mark.parametrize(
-    ("kind", "of"), [(KIND, "first"), (KIND, "mean"), (KIND, "last"), (KIND, "tokens"), (DISENTANGLED, "mean")]
+    ("kind", "of"),
+    [(KIND, "first"), (KIND, "mean"), (KIND, "last"), (KIND, "tokens"), (DISENTANGLED, "mean"), (NARROW, "mean")],
 )
 def test_a_document_is_itself_however_it_lies(kind, of):
     wanted = dataclasses.replace(kind, classifier=dataclasses.replace(kind.classifier, of=of))
