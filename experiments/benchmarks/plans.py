@@ -61,6 +61,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "mixtral_8x7b-v5p-64": ("mixtral_8x7b.py", "--topology", "v5p:4x4x4"),
     "llama2_7b_100k-v5p-64": ("llama2_7b_100k.py", "--topology", "v5p:4x4x4"),
     "llama2_7b_100k-h100-64": ("llama2_7b_100k.py", "--topology", "h100:64", *GPU),
+    "encoder-bert-large-v5e-16": (
+        "encoder.py", "--topology", "v5e:4x4", "model:bert-large", "--where.mesh.fsdp", "4",
+        "--where.micro_batches", "4"
+    ),
     "encoder_decoder-t5-11b-v5e-256": (
         "encoder_decoder.py", "--topology", "v5e:16x16", "model:t5-11b", "--where.mesh.tensor", "8",
         "--where.mesh.fsdp", "8", "--where.micro_batches", "4", *UP_AGAIN

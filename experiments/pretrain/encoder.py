@@ -6,7 +6,8 @@
 
 Masked tokens in rows of 512, 2048 rows a step, drawn anew in every epoch (RoBERTa, arXiv:1907.11692, section 4.1:
 8192 rows a step for 500,000 steps, four times these tokens; the learning rate is that of its large model). Of the
-family's paper this has the architecture, and none of the recipe.
+family's paper this has the architecture, and none of the recipe. The plan of BERT-large on 16 v5e chips is kept in
+plans/, and printed by experiments/benchmarks/plans.py.
 """
 
 from jaxlm.config import (
