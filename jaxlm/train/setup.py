@@ -115,8 +115,8 @@ def check_data(experiment: Experiment, data: Sequence[Dataset]) -> None:
     longest = max(int(part.lengths.max()) for part in data)
     if isinstance(position, Learned) and experiment.packing.positions == "document" and longest > position.length:
         raise UsageError(
-            f"data: the longest document has {longest:,} tokens, and model.position.length is {position.length}: use "
-            "packing.positions row, which counts anew where a row cuts a document"
+            f"data: the longest document has {longest:,} tokens, and model.position.length is {position.length}: "
+            "use packing.positions row, which counts anew where a row cuts a document"
         )
     known = getattr(getattr(experiment.model, "classifier", None), "labels", None)
     there = max(max(part.classes, default=-1) for part in data) + 1
