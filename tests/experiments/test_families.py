@@ -27,10 +27,3 @@ def test_a_row_is_of_the_worst_configuration():
 def test_what_was_only_compared_has_no_row():
     with pytest.raises(ValueError, match="llama: 2 compared, 1 reloaded"):
         families.table(RECORDS[:3])
-
-
-def test_only_the_block_is_replaced():
-    text = f"before\n{families.BEGIN}\nold\n{families.END}\nafter"
-    assert families.put(text, "new\n") == text.replace("old", "new")
-    with pytest.raises(ValueError, match="not enough values"):
-        families.put("before", "new\n")
