@@ -5,7 +5,13 @@
 Words are random permutations of three things; at each of them the model is to say what all so far come to (the
 word problem of a group, Merrill et al. 2024, arXiv:2404.08819). Trained on words of up to 32, tested at the last
 letter of words of 64. Each seed draws weights and words of its own. RWKV-7 takes out twice what it finds
-(`model.removal`): without a change of sign no layer keeps a parity.
+(`model.removal`): without a change of sign no layer keeps a parity. On one thread that others used too (--seeds 1):
+
+    model         parameters  seed    loss   at 32   at 64     s
+    rwkv7            115,264     0   0.000  100.0%   99.4%   599
+    transformer      107,840     0   1.416   18.4%   14.1%   122
+
+Nobody has run other seeds to the end.
 """
 
 from __future__ import annotations
