@@ -174,7 +174,7 @@ def test_targets_begin_with_the_token_of_the_model(start):
 @pytest.mark.parametrize("name", ["span_corruption", "multi_token"])
 def test_a_row_must_be_whole_on_a_device(name):
     with pytest.raises(
-        UsageError, match=r"where\.mesh\.context=2: .* needs each row whole on a device; use context"
+        UsageError, match=r"where\.mesh\.context=2: .* needs each row whole on a device: .*; use context 1"
     ):
         make_setup(tree(name, config.Mesh(context=2)), jax.devices()[:2])
 
