@@ -1,5 +1,5 @@
 """usage: jaxlm generate MODEL_OR_RUN --prompt TEXT [--tokens N] [--temperature T] [--seed S] [--samples N]
-                      [--top-k K] [--top-p P] [--min-p M] [--reading prefix]
+                      [--top-k K] [--top-p P] [--min-p M] [--reading R]
 
 Text from a model, written as it is drawn.
 
@@ -12,7 +12,7 @@ Text from a model, written as it is drawn.
   --min-p M            keep tokens at least M times as probable as the likeliest
   --seed 0             the same seed draws the same text
   --samples 1          independent continuations
-  --reading causal     how a decoder sees the prompt; prefix: from both sides, as prefix_lm trains it
+  --reading trained    how a decoder sees the prompt: as in training; causal; or prefix, from both sides
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _check(o: Options) -> None:
         "top-k": (o.top_k >= 0, "0 (all) or more"),
         "top-p": (0 < o.top_p <= 1, "above 0 and at most 1"),
         "min-p": (0 <= o.min_p < 1, "at least 0 and below 1"),
-        "reading": (o.reading in ("causal", "prefix"), "causal or prefix"),
+        "reading": (o.reading in ("trained", "causal", "prefix"), "trained, causal or prefix"),
     }
     for name, (good, expected) in limits.items():
         if not good:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.model import Decoder
+from jaxlm.config.objective import PrefixLm
 
 
 @dataclass(frozen=True)
@@ -23,5 +27,15 @@ class Options:
     seed: int = 0
     samples: int = 1
     """Texts for each prompt; those of one prompt differ, and do not depend on how many there are."""
-    reading: Literal["causal", "prefix"] = "causal"
-    """How a decoder sees a prompt: from left to right, or, as `PrefixLm` trains it, from both sides."""
+    reading: Literal["trained", "causal", "prefix"] = "trained"
+    """How a decoder sees a prompt: as it was trained (from left to right where that is not known), from left to
+    right, or from both sides.
+    """
+
+
+def as_trained(options: Options, experiment: Experiment) -> Options:
+    """The options for a model of this experiment: prompts from both sides after `PrefixLm` of a decoder."""
+    if options.reading != "trained":
+        return options
+    both = isinstance(experiment.objective, PrefixLm) and isinstance(experiment.model, Decoder)
+    return replace(options, reading="prefix" if both else "causal")

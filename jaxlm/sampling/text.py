@@ -196,7 +196,7 @@ def _encode(model: EncoderDecoder, source: Tokens, call: Call) -> Memory:
 
 def _read(prompts: Tokens, options: Options) -> Tokens:
     """Prompts as they are to be seen: as a prefix each is whole."""
-    if options.reading == "causal":
+    if options.reading != "prefix":
         return prompts
     lengths = jnp.sum(prompts.segments, axis=1, keepdims=True)
     return dataclasses.replace(prompts, prefix=lengths * prompts.segments)

@@ -8,8 +8,9 @@ from typing import Any
 
 from jaxlm.config.data import ASSISTANT
 from jaxlm.config.errors import UsageError
-from jaxlm.config.sampling import Options
+from jaxlm.config.sampling import Options, as_trained
 from jaxlm.layers.contracts import Call
+from jaxlm.runs.directory import read_experiment
 from jaxlm.sampling.text import answer
 from jaxlm.tokenizers.answers import end_of_turn
 from jaxlm.tokenizers.conversation import begun, encode
@@ -50,4 +51,5 @@ def open_chat(run: str, options: Options, system: str = "") -> Chat:
     if not isinstance(tokenizer, HuggingFaceTokenizer) or not tokenizer.template:
         raise UsageError(f"{run}: its tokenizer has no chat template; jaxlm generate goes on with a text")
     instructions = [{"role": "system", "content": system}] if system else []
+    options = as_trained(options, read_experiment(run))
     return Chat(model, tokenizer, call, options, end_of_turn(tokenizer), instructions)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxlm.config.sampling import Options
+from jaxlm.config.sampling import Options, as_trained
+from jaxlm.runs.directory import read_experiment
 from jaxlm.sampling.text import stream
 
 
@@ -13,5 +14,6 @@ def generate(run: str, prompt: str, options: Options = Options()) -> Iterator[It
     from jaxlm.train.load import load_run
 
     model, tokenizer, call = load_run(run)
+    options = as_trained(options, read_experiment(run))
     for number in range(options.samples):
         yield stream(model, tokenizer, prompt, options, call, number)

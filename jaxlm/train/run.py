@@ -17,10 +17,10 @@ from jaxtyping import PyTree
 
 from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
-from jaxlm.config import Decoder, Experiment, PrefixLm
+from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
 from jaxlm.config.objective import columns
-from jaxlm.config.sampling import Options
+from jaxlm.config.sampling import Options, as_trained
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
 from jaxlm.layers.axes import shardings
@@ -269,9 +269,7 @@ def _sample(session: Session, state: State) -> None:
     layout = single_device()
     model = jax.device_put(model, shardings(model, layout))
     experiment = session.experiment
-    both = isinstance(experiment.objective, PrefixLm) and isinstance(experiment.model, Decoder)
-    reading = "prefix" if both else "causal"
-    options = Options(samples.tokens, samples.temperature, seed=experiment.train.seed, reading=reading)
+    options = as_trained(Options(samples.tokens, samples.temperature, seed=experiment.train.seed), experiment)
     # Float32, so that whoever reads a text again finds the same log-probabilities.
     precision = dataclasses.replace(session.setup.call.precision, compute="float32", logits="float32")
     call = dataclasses.replace(session.setup.call, layout=layout, precision=precision)

@@ -20,6 +20,7 @@ from jaxlm.parallel.layout import single_device
 from jaxlm.sampling.text import sample_with_log_probabilities, stream, text_pieces
 from jaxlm.serve.generate import generate
 from jaxlm.tokenizers.bytes import ByteTokenizer
+from tests.base import experiment
 
 CALL = Call(layout=single_device())
 
@@ -144,11 +145,13 @@ def test_generate_loads_a_run(monkeypatch):
     loads = types.ModuleType("jaxlm.train.load")
     loads.load_run = lambda run: {"runs/x": (model, tokenizer, CALL)}[run]
     monkeypatch.setitem(sys.modules, "jaxlm.train.load", loads)
-    options = Options(tokens=12, samples=2)
-    texts = ["".join(pieces) for pieces in generate("runs/x", "hi", options)]
-    assert texts == [
-        sample.text for sample in sample_with_log_probabilities(model, tokenizer, ["hi"], options, CALL)
-    ]
+    for objective, reading in ((config.Autoregressive(), "causal"), (config.PrefixLm(), "prefix")):
+        found = dataclasses.replace(experiment(), objective=objective)
+        monkeypatch.setattr("jaxlm.serve.generate.read_experiment", lambda run, found=found: found)
+        texts = ["".join(pieces) for pieces in generate("runs/x", "hi", Options(tokens=12, samples=2))]
+        options = Options(tokens=12, samples=2, reading=reading)
+        drawn = sample_with_log_probabilities(model, tokenizer, ["hi"], options, CALL)
+        assert texts == [sample.text for sample in drawn]
 
 
 def test_bad_options_are_refused():
