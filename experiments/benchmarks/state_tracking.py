@@ -36,10 +36,12 @@ from jaxlm.train import optimizers
 GROUP = list(itertools.permutations(range(3)))
 TABLE = np.array([[GROUP.index(tuple(a[i] for i in b)) for b in GROUP] for a in GROUP])
 """[a, b] is a after b."""
-ROWS, TEST, TESTED = 64, 64, 512
-STAGES = {0.0: 4, 0.1: 8, 0.25: 16, 0.5: 32}
-"""Share of the steps from which on words are so long: a short word's last state is learned first."""
-TRAIN = max(STAGES.values())
+LETTERS, TEST, TESTED = 2048, 64, 512
+STAGES = (4, 8, 16, 32)
+"""Lengths of words: each until it is learned, as a long word's last state is learned from shorter ones'."""
+LEARNED, OVER = 0.05, 20
+"""Nats that the last so many losses of a length are below when it is."""
+TRAIN = STAGES[-1]
 EMBED, LAYERS = 64, 2
 MODELS = {
     "rwkv7": config.Rwkv7(
@@ -109,15 +111,18 @@ def trained(kind: object, seed: int, steps: int, peak: float) -> tuple[float, fl
         updates, state = optimizer.update(jax.tree.map(lambda g: scale * g, gradients), state, model)
         return optax.apply_updates(model, updates), state, value
 
+    lengths, recent = list(STAGES), [np.inf] * OVER
     for number in range(steps):
-        length = [length for begin, length in STAGES.items() if number >= begin * steps][-1]
-        letters, states = words(rng, ROWS, length)
+        if len(lengths) > 1 and max(recent) < LEARNED:
+            lengths, recent = lengths[1:], [np.inf] * OVER
+        letters, states = words(rng, LETTERS // lengths[0], lengths[0])
         model, state, value = step(model, state, jnp.asarray(letters), jnp.asarray(states))
+        recent = [*recent[1:], float(value)]
         if number % 100 == 99:
-            print(f"    step {number + 1}: loss {float(value):.3f}", flush=True)
+            print(f"    step {number + 1}, words of {lengths[0]}: loss {recent[-1]:.3f}", flush=True)
     predict = jax.jit(scores)
     found = (accuracy(predict, model, length, seed) for length in (TRAIN, TEST))
-    return float(value), *found, time.perf_counter() - began
+    return recent[-1], *found, time.perf_counter() - began
 
 
 def main() -> None:

@@ -362,6 +362,21 @@ def test_answers_are_not_called_text(run_dir):
     assert "The compressors see the answers alone, the model their prompts too" in words
 
 
+def test_labels_stand_beside_the_commonest(run_dir):
+    with Journal(run_dir, 2) as journal:
+        journal.write("evaluate", 610, accuracy=0.755, loss=0.5)
+    told = json.loads((run_dir / "config.json").read_text())
+    told["experiment"]["objective"] = {"class": "Classification"}
+    (run_dir / "config.json").write_text(json.dumps(told))
+    found = json.loads((run_dir / "data.json").read_text())
+    (run_dir / "data.json").write_text(json.dumps(found | {"held_out_labels": {"0": 30, "2": 50}}))
+    words = Page(read_page(run_dir)).text
+    assert "75.5 % of held-out texts have the label found" in words
+    assert "Of 80 texts with 2 labels; the commonest has 62.5 % of them." in words
+    assert "Loss nats per text" in words
+    assert "gzip" not in words, "compressors find no labels"
+
+
 def test_values_that_are_not_finite_or_missing(tmp_path):
     directory.release(directory.open_run(BASE, str(tmp_path / "run")))
     with Journal(tmp_path / "run", 1) as journal:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.config.objective import Classification, Contrastive, MultiToken, NextSentence, ReplacedTokens
 from jaxlm.runs.report.content import POINTS, Content, Points, Record, series, speed
 from jaxlm.runs.report.text import THIN, plural, text
 from jaxlm.runs.report.verdict import METHODS
@@ -104,7 +105,17 @@ def _loss(content: Content) -> Panel | None:
     keys = [("train", "training")] if len(values) else []
     keys += [("held", "held out")] if len(held_out) else []
     key = " ".join(f'<span class="line {color}">{name}</span>' for color, name in keys)
-    return Panel("Loss", f"nats per token {key}", draw, bad + bad_too)
+    return Panel("Loss", f"{_of_what(content)} {key}", draw, bad + bad_too)
+
+
+def _of_what(content: Content) -> str:
+    """The unit of a loss; a sum of unlike terms is of no one thing."""
+    match content.experiment.objective:
+        case Classification() | Contrastive():
+            return "nats per text"
+        case NextSentence() | ReplacedTokens() | MultiToken():
+            return "nats"
+    return "nats per token"
 
 
 def _bits(content: Content) -> Panel | None:
