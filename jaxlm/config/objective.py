@@ -224,7 +224,7 @@ Objective = (
 )
 
 
-def rewrites(objective: Objective) -> bool:
+def whole_rows(objective: Objective) -> bool:
     """Whether an objective needs the tokens of each row whole and in order: it writes rows anew, marks parts that
     belong together, or looks for where texts begin and end.
     """

@@ -18,7 +18,7 @@ from jaxlm.config import PRECISIONS, Experiment, flags
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.numbers import nearest_multiples
-from jaxlm.config.objective import rewrites
+from jaxlm.config.objective import whole_rows
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
 from jaxlm.layers import random
@@ -139,7 +139,7 @@ def _check_rows(experiment: Experiment, layout: Layout) -> None:
 
 def _check_order(experiment: Experiment) -> None:
     context = experiment.where.mesh.context
-    if context > 1 and rewrites(experiment.objective):
+    if context > 1 and whole_rows(experiment.objective):
         raise UsageError(
             f"where.mesh.context={context}: {type(experiment.objective).__name__} needs each row whole on a "
             "device: what it writes anew or marks depends on all of it; use context 1"
