@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config.data import ASSISTANT, Conversations
 from jaxlm.config.errors import Failure
-from jaxlm.corpus.documents import Document, lines, named_files
+from jaxlm.corpus.documents import Document, json_object, lines, named_files
 
 Messages = list[dict[str, str]]
 """Each with its "role" and its "content"."""
@@ -38,12 +38,7 @@ def spoken(document: Document) -> Document:
 
 
 def _messages(line: bytes, data: Conversations, place: str) -> Messages:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise Failure(f"{place}: not JSON ({error}); repair or remove the line") from error
-    if not isinstance(record, dict):
-        raise Failure(f"{place}: expected an object, found {type(record).__name__}")
+    record = json_object(line, place)
     if data.messages in record:
         return _checked(record[data.messages], f"{place}, {data.messages!r}")
     fields = {"user": data.prompt, ASSISTANT: data.answer}

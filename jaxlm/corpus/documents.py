@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from jaxlm.config.data import PythonText, Source, TextFiles
 from jaxlm.config.errors import Failure, UsageError
@@ -174,6 +175,17 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         raise Failure(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+
+def json_object(line: bytes, place: str) -> dict[str, Any]:
+    """The JSON object of a line. Raises Failure, with its place, for anything else."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise Failure(f"{place}: not JSON ({error}); repair or remove the line") from error
+    if not isinstance(record, dict):
+        raise Failure(f"{place}: expected an object, found {type(record).__name__}")
+    return record
 
 
 def _field(line: bytes, path: Path, number: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jaxlm.config.data import Labeled
 from jaxlm.config.errors import Failure
 from jaxlm.corpus.deduplicate import key
-from jaxlm.corpus.documents import Document, lines, named_files
+from jaxlm.corpus.documents import Document, json_object, lines, named_files
 
 KINDS = (".jsonl", ".csv", ".tsv")
 
@@ -77,13 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Records with the numbers of their lines."""
     if path.suffix == ".jsonl":
         for number, line in lines(path):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise Failure(f"{str(path)!r}, line {number}: not JSON ({error}); repair or remove it") from error
-            if not isinstance(record, dict):
-                raise Failure(f"{str(path)!r}, line {number}: expected an object, found {type(record).__name__}")
-            yield number, record
+            yield number, json_object(line, f"{str(path)!r}, line {number}")
         return
     try:
         with path.open(encoding="utf-8", newline="") as file:
