@@ -19,6 +19,8 @@ from jaxlm.objectives.classification import ends_before
 from jaxlm.objectives.objective import Sums
 from jaxlm.objectives.pieces import Pieces, edges, within, write
 
+LEAST = 1e-6
+"""For sums of nothing to be divided by."""
 ROOM = 16
 """Rows grow by a multiple of so many tokens: whatever their length, devices share them as before."""
 
@@ -97,9 +99,12 @@ class Contrastive:
         return jnp.argmax(here, axis=2), jnp.any(here, axis=2)
 
     def weights(self, batch: Batch) -> Sums:
-        """The number of texts that count, and for what was left out that of all."""
+        """The number of texts that count, and for what was left out that of all; next to none for a batch without
+        any, whose loss is 0: all its pairs may be wrong ones.
+        """
         count, left = jnp.sum(batch.extra["counts"]), jnp.sum(batch.extra["left_out"])
-        return {"contrastive": count, "accuracy": count, "left_out": count + left}
+        found = {"contrastive": count, "accuracy": count, "left_out": count + left}
+        return {term: jnp.maximum(number, LEAST) for term, number in found.items()}
 
     def totals(
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]

@@ -99,6 +99,15 @@ def test_each_text_stands_between_its_own_tokens():
     assert found == wanted
 
 
+def test_a_batch_of_wrong_pairs_teaches_nothing():
+    _, whole, labels = documents()
+    objective = build(config.Contrastive(), KIND, lambda: SPECIAL)
+    rows = batch([list(whole.items())], 160, dict.fromkeys(labels, 1))
+    terms, gradient = loss(objective, build_model(KIND, jax.random.key(1)), rows)
+    assert terms == {"contrastive": 0.0, "accuracy": 0.0, "left_out": 0.0}
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
 def test_what_a_row_has_no_room_for_is_counted():
     parts, whole, labels = documents()
     kind = config.Contrastive(most=3, temperature=0.2)
