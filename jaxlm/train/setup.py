@@ -17,6 +17,7 @@ from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment, flags
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.model import NoClassifier
 from jaxlm.config.numbers import nearest_multiples
 from jaxlm.config.objective import whole_rows
 from jaxlm.config.position import Learned
@@ -32,6 +33,7 @@ from jaxlm.objectives.objective import Objective
 from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
+from jaxlm.runs.directory import read_experiment
 from jaxlm.tokenizers.special import special
 from jaxlm.train import optimizers
 from jaxlm.train.checkpoints import Checkpoints
@@ -173,7 +175,9 @@ def _initial(experiment: Experiment, optimizer: optax.GradientTransformation, ca
 
 
 def initial_state(setup: Setup) -> State:
-    """The state before the first step, each leaf made where it lives; `initial` replaces the parameters."""
+    """The state before the first step, each leaf made where it lives; `initial` replaces the parameters, but for a
+    classifier that its model does not have, which begins anew.
+    """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
     make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
     options = RUN_ONCE if jax.default_backend() == "cpu" else None
@@ -181,9 +185,16 @@ def initial_state(setup: Setup) -> State:
     if not setup.experiment.initial:
         return state
     run, digest = initial(setup.experiment)
-    model = load_parameters(run, setup.abstract.model, digest)
+    template, kept = setup.abstract.model, {}
+    if getattr(template, "classifier", None) is not None and _without_classifier(read_experiment(run)):
+        template, kept = template.replace(classifier=None), {"classifier": state.model.classifier}
+    model = load_parameters(run, template, digest).replace(**kept)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, model)
     return dataclasses.replace(state, model=model, ema=ema)
+
+
+def _without_classifier(experiment: Experiment) -> bool:
+    return isinstance(getattr(experiment.model, "classifier", NoClassifier()), NoClassifier)
 
 
 def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:

@@ -1,16 +1,66 @@
-"""What only the data tells to be wrong with an experiment."""
+"""Where parameters begin, and what only the data tells to be wrong with an experiment."""
 
 import dataclasses
 
+import jax
 import pytest
 
 from jaxlm import config
-from jaxlm.config.errors import UsageError
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.data.dataset import in_memory
-from jaxlm.train.setup import check_data
+from jaxlm.layers.names import flatten
+from jaxlm.runs import directory
+from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.setup import check_data, initial_state, make_setup
 from tests.train.tiny import experiment
 
 LEARNED = config.Encoder(vocab=264, position=config.Learned(8), classifier=config.Classifier(2))
+
+
+CLASSIFIER = config.Classifier(3, "mean")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(model)`: a run of it with a checkpoint, and its parameters."""
+
+    def make(model):
+        tree = dataclasses.replace(experiment(), model=model)
+        path = tmp_path / type(model.classifier).__name__
+        directory.release(directory.open_run(tree, str(path)))
+        state = initial_state(make_setup(tree, jax.devices()[:1]))
+        with Checkpoints(path / "checkpoints") as checkpoints:
+            checkpoints.save(1, state, {})
+        return str(path), flatten(state.model)
+
+    return make
+
+
+def began(model, path):
+    tree = dataclasses.replace(experiment(), model=model, initial=path)
+    tree = dataclasses.replace(tree, train=dataclasses.replace(tree.train, seed=7))
+    return flatten(initial_state(make_setup(tree, jax.devices()[:1])).model)
+
+
+def test_a_classifier_that_the_initial_model_lacks_begins_anew(run):
+    plain = dataclasses.replace(experiment().model, classifier=config.NoClassifier())
+    model = dataclasses.replace(plain, classifier=CLASSIFIER)
+    path, known = run(plain)
+    found = began(model, path)
+    new = {name for name in found if name.startswith("classifier.")}
+    assert found.keys() - known.keys() == new != set()
+    assert all((found[name] == known[name]).all() for name in known)
+    assert any(found[name].any() for name in new)
+
+
+def test_a_classifier_that_it_has_is_taken(run):
+    model = dataclasses.replace(experiment().model, classifier=CLASSIFIER)
+    path, known = run(model)
+    found = began(model, path)
+    assert all((found[name] == known[name]).all() for name in known)
+    wider = dataclasses.replace(model, classifier=config.Classifier(4, "mean"))
+    with pytest.raises(Failure, match=r"classifier\.out\.kernel"):
+        began(wider, path)
 
 
 def data(length, *labels):
