@@ -36,9 +36,11 @@ from jaxlm.train import optimizers
 GROUP = list(itertools.permutations(range(3)))
 TABLE = np.array([[GROUP.index(tuple(a[i] for i in b)) for b in GROUP] for a in GROUP])
 """[a, b] is a after b."""
-LETTERS, TEST, TESTED = 2048, 64, 512
+LETTERS, TEST, TESTED = 1024, 64, 512
 STAGES = (4, 8, 16, 32)
-"""Lengths of words: each until it is learned, as a long word's last state is learned from shorter ones'."""
+"""Lengths of words: each until it is learned, or for a quarter of the steps; a long word's last state is learned
+from shorter ones'.
+"""
 LEARNED, OVER = 0.05, 20
 """Nats that the last so many losses of a length are below when it is."""
 TRAIN = STAGES[-1]
@@ -111,10 +113,10 @@ def trained(kind: object, seed: int, steps: int, peak: float) -> tuple[float, fl
         updates, state = optimizer.update(jax.tree.map(lambda g: scale * g, gradients), state, model)
         return optax.apply_updates(model, updates), state, value
 
-    lengths, recent = list(STAGES), [np.inf] * OVER
+    lengths, recent, since = list(STAGES), [np.inf] * OVER, 0
     for number in range(steps):
-        if len(lengths) > 1 and max(recent) < LEARNED:
-            lengths, recent = lengths[1:], [np.inf] * OVER
+        if len(lengths) > 1 and (max(recent) < LEARNED or number - since == steps // len(STAGES)):
+            lengths, recent, since = lengths[1:], [np.inf] * OVER, number
         letters, states = words(rng, LETTERS // lengths[0], lengths[0])
         model, state, value = step(model, state, jnp.asarray(letters), jnp.asarray(states))
         recent = [*recent[1:], float(value)]

@@ -10,6 +10,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
 from jaxlm.config.needs import data_problems
+from jaxlm.config.objective import FillInTheMiddle
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
@@ -91,6 +92,11 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
+    if learned and isinstance(experiment.objective, FillInTheMiddle) and model.position.length < train.length + 3:
+        yield (
+            f"model.position.length is {model.position.length}: FillInTheMiddle adds 3 tokens to a text of "
+            f"train.length = {train.length}; add positions"
+        )
     if getattr(model, "ahead", 0) >= train.length:
         yield f"model.ahead is {model.ahead}: rows of train.length = {train.length} have no token so far ahead"
     yield from objective_problems(experiment.objective, model)

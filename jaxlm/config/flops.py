@@ -33,7 +33,7 @@ from jaxlm.config.block import (
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.head import NoHead, Transformed, Untied
 from jaxlm.config.model import Classifier, Decoder, Encoder, EncoderDecoder, Factorized, Model, Normed, generating
-from jaxlm.config.objective import target_length
+from jaxlm.config.objective import Contrastive, scores_tokens, target_length
 from jaxlm.config.position import Disentangled, Learned, RelativeBias, Shaw, TransformerXl
 from jaxlm.config.recurrent import Recurrent, Rwkv4, Rwkv5, Rwkv6, Rwkv7
 
@@ -324,9 +324,17 @@ def _keys(length: int, window: int | None, causal: bool) -> float:
 
 
 def flops_of(experiment: Experiment) -> dict[str, float]:
-    """`flops_per_token` in an experiment's rows; of an encoder-decoder tokens are those of the source's rows."""
-    length = experiment.train.length
-    return flops_per_token(experiment.model, length, target_length(experiment.objective, length))
+    """`flops_per_token` in an experiment's rows, by what its objective asks of the model; of an encoder-decoder
+    tokens are those of the source's rows.
+    """
+    length, objective = experiment.train.length, experiment.objective
+    found = flops_per_token(experiment.model, length, target_length(objective, length))
+    if not scores_tokens(objective):
+        found["head"] = 0.0
+    passes = 2 if isinstance(objective, Contrastive) and objective.positive == "dropout" else 1
+    found = {name: passes * value for name, value in found.items() if name not in ("forward", "training")}
+    forward = sum(found.values())
+    return found | {"forward": forward, "training": TRAINING * forward}
 
 
 def flops_per_token(model: Model, length: int, targets: int | None = None) -> dict[str, float]:

@@ -12,6 +12,7 @@ from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import every_block, experts, hidden, of_generator, own_blocks, parameters, staged
 from jaxlm.config.head import NoHead, Tied, Transformed
 from jaxlm.config.model import EncoderDecoder, generating
+from jaxlm.config.objective import scores_tokens
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon
 from jaxlm.config.precision import PRECISIONS
 from jaxlm.config.recurrent import Recurrent, Rwkv4, Rwkv5, Rwkv6, Rwkv7
@@ -79,7 +80,7 @@ def bytes_per_device(experiment: Experiment, devices: int) -> dict[str, int]:
         "average": count * 4 // shards if experiment.train.ema is not None else 0,
         "activations": tokens * (saved + stream) // mesh["tensor"] * BYTES[p.compute],
         "logits": 0
-        if isinstance((generating(model) or model).head, NoHead)
+        if isinstance((generating(model) or model).head, NoHead) or not scores_tokens(experiment.objective)
         else 2 * tokens * model.vocab * BYTES[p.logits] // (chunks * mesh["tensor"]),
     }
     return found | {"total": sum(found.values())}

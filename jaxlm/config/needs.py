@@ -42,6 +42,8 @@ def data_problems(objective: Objective, data: Data, packing: Packing) -> Iterato
     pairs = isinstance(objective, Contrastive) and objective.positive == "second"
     if pairs and isinstance(data, Labeled) and not data.second:
         yield "data.second is empty: name the field of the second text, or set objective.positive dropout"
+    if isinstance(data, Pairs) and data.copies < 1:
+        yield f"data.copies is {data.copies}: expected at least 1"
     if not has:
         return
     if not isinstance(objective, NextSentence | Classification | Contrastive | Custom):
@@ -54,6 +56,8 @@ def classifier_problems(objective: Objective, model: Model) -> Iterator[str]:
     """Objectives of labels need a classifier of texts."""
     if not isinstance(objective, NextSentence | Classification) or isinstance(model, EncoderDecoder):
         return
+    if isinstance(objective, NextSentence) and not isinstance(model, Encoder):
+        return  # which has been said
     name, classifier = type(objective).__name__, getattr(model, "classifier", None)
     if classifier is None:
         kind = type(model).__name__
@@ -61,6 +65,9 @@ def classifier_problems(objective: Objective, model: Model) -> Iterator[str]:
     elif isinstance(classifier, NoClassifier):
         yield f"model.classifier is NoClassifier: {name} needs one; choose model.classifier:classifier"
     else:
+        if classifier.of == "first" and isinstance(model, Decoder):
+            kind = type(model).__name__
+            yield f"model.classifier.of is first: a {kind}'s first token sees no other; use last or mean"
         if classifier.of == "tokens":
             yield f"model.classifier.of is tokens: {name} has one label a text; use first, mean or last"
         if classifier.labels < 2 or (isinstance(objective, NextSentence) and classifier.labels > 2):

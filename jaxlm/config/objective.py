@@ -62,6 +62,11 @@ class NextSentence:
 
     hidden: MaskedLm = MaskedLm()
 
+    @property
+    def chunks(self) -> int:
+        """Chunks of positions of the hidden tokens' logits."""
+        return self.hidden.chunks
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -76,7 +81,9 @@ class Contrastive:
     """
 
     positive: Literal["second", "dropout"] = "second"
-    """The second text of a pair, or the same text once more under another dropout (SimCSE)."""
+    """The second text of a pair, or the same text once more under another dropout (SimCSE): held out, where there
+    is no dropout, a text is its own positive, and the loss tells only how far apart texts are.
+    """
     of: Literal["first", "mean", "last"] = "mean"
     """What makes a vector of a text's hidden states: see `models.pooling`."""
     label: int = 0
@@ -230,6 +237,11 @@ def whole_rows(objective: Objective) -> bool:
     """
     rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken
     return isinstance(objective, rows | NextSentence | Classification | Contrastive)
+
+
+def scores_tokens(objective: Objective) -> bool:
+    """Whether an objective asks a model's head for scores of tokens."""
+    return not isinstance(objective, Classification | Contrastive)
 
 
 @dataclass(frozen=True)

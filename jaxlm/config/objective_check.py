@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaxlm.config.head import NoHead
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Generator, Model
 from jaxlm.config.needs import classifier_problems, discriminator_problems, further_problems, prefix_problems
 from jaxlm.config.objective import (
@@ -20,6 +21,7 @@ from jaxlm.config.objective import (
     ReplacedTokens,
     SpanCorruption,
     Ul2,
+    scores_tokens,
 )
 from jaxlm.config.paths import leaves
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
@@ -29,6 +31,11 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
     """Each with its path and what to do."""
     yield from _fits(objective, model)
     yield from classifier_problems(objective, model)
+    asks = scores_tokens(objective) and not isinstance(objective, ReplacedTokens | Custom)
+    alone = not isinstance(getattr(model, "generator", None), Generator)
+    if asks and alone and isinstance(getattr(model, "head", None), NoHead):
+        name = type(objective).__name__
+        yield f"model.head is NoHead: {name} needs scores of tokens; choose another, such as model.head:tied"
     yield from further_problems(objective, model)
     for path, leaf in leaves(objective).items():
         field = path.split(".")[-1]
@@ -47,6 +54,8 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
     if isinstance(objective, Contrastive):
         if not objective.temperature > 0:
             yield f"objective.temperature is {objective.temperature}: expected a number above 0"
+        if objective.of == "first" and not isinstance(model, Encoder | EncoderDecoder):
+            yield f"objective.of is first: a {type(model).__name__}'s first token sees no other; use mean or last"
         if objective.positive == "dropout" and not getattr(model, "dropout", 0.0):
             yield "model.dropout is 0: a text and its positive are the same; set it, or objective.positive second"
 

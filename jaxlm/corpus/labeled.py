@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.config.data import Labeled
-from jaxlm.config.errors import Failure
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus.deduplicate import key
 from jaxlm.corpus.documents import Document, json_object, lines, named_files
 
@@ -27,11 +27,13 @@ class Example(NamedTuple):
 def labeled(data: Labeled) -> tuple[list[Document], list[Document]]:
     """(Documents of `paths`, those of `held_out_paths`), in order, each as JSON that `example` reads.
 
-    Raises UsageError for a path that names no such file; Failure, with the file and the line, for one that cannot
-    be read, lacks a field, or has a label that is none of `data.names`.
+    Raises UsageError for a path that names no such file, and for names that are not distinct; Failure, with the
+    file and the line, for one that cannot be read, lacks a field, or has a label that is none of `data.names`.
     """
     found = list(_records(data, data.paths, "data.paths"))
     given = list(_records(data, data.held_out_paths, "data.held_out_paths")) if data.held_out_paths else []
+    if data.held_out_paths and not given:
+        raise Failure("data.held_out_paths: there is no text in these files")
     numbers = _numbers(data, [one[1] for one in (*found, *given)])
     return tuple([_document(*one, numbers) for one in part] for part in (found, given))
 
@@ -79,11 +81,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in lines(path):
             yield number, json_object(line, f"{str(path)!r}, line {number}")
         return
+    # A table of tabs has no quotes: one in its text is a character like others.
+    tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    csv.field_size_limit(1 << 30)
+    line = 1
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            table = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            table = csv.reader(file, strict=True, **tabs)
             names = next(table, [])
             for row in table:
+                line = table.line_num + 1
                 if row and len(row) != len(names):
                     raise Failure(
                         f"{str(path)!r}, line {table.line_num}: {len(row)} values, and the first line has "
@@ -92,7 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if row:
                     yield table.line_num, dict(zip(names, row, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Failure(f"cannot read {str(path)!r}: {error}") from error
+        raise Failure(f"cannot read {str(path)!r} from line {line} on: {error}") from error
 
 
 def _text(value: Any, field: str, place: Place) -> str:
@@ -109,10 +116,24 @@ def _numbers(data: Labeled, labels: Sequence[Any]) -> dict[str, int]:
     """Label as it is written -> number."""
     written = {str(label) for label in labels}
     if data.names:
+        if len(set(data.names)) < len(data.names):
+            raise UsageError("data.names: a name stands twice")
         return {name: number for number, name in enumerate(data.names)}
-    if all(name.isascii() and name.isdigit() for name in written):
-        return {name: int(name) for name in written}
-    return {name: number for number, name in enumerate(sorted(written))}
+    if not all(map(_number, written)):
+        return {name: number for number, name in enumerate(sorted(written))}
+    if odd := sorted(
+        name for name in written if not (name.isascii() and name.isdigit() and str(int(name)) == name)
+    ):
+        raise Failure(f"data: the label {odd[0]!r} is no whole number from 0; state what labels mean in data.names")
+    return {name: int(name) for name in written}
+
+
+def _number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _document(name: str, label: Any, texts: tuple[str, ...], place: Place, numbers: dict[str, int]) -> Document:

@@ -21,6 +21,9 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.data import best_fit, order, stream
 from jaxlm.data.dataset import Dataset
 
+APART = 1_000_003
+"""Between the ids of a document's parts in rows that count positions anew."""
+
 
 class Row(NamedTuple):
     """One row of T tokens."""
@@ -34,7 +37,9 @@ class Row(NamedTuple):
     weights: Float32[np.ndarray, " pos"]
     """1 where there is a target that is to be predicted, else 0."""
     documents: Int32[np.ndarray, " pos"]
-    """epoch * documents + document, modulo 2**31: a key for randomness, with the position."""
+    """epoch * documents + document, modulo 2**31: a key for randomness, with the position. Where rows count these
+    anew, a part of a document that begins at another place has another id.
+    """
     row: int
 
 
@@ -111,6 +116,7 @@ class Rows:
         """sha256 of all that decides the content of every batch."""
         shape = (order.VERSION, self.length, self.size, self.seed, self.packing.positions)
         shape += (self.copies,) if self.copies else ()
+        shape += (APART,) if self.packing.positions == "row" else ()
         return sha256(repr((self.dataset.fingerprint, *shape, *self.plan.version)).encode()).hexdigest()
 
     def row(self, index: int) -> Row:
@@ -141,9 +147,12 @@ class Rows:
         predicted = follows if data.predicted is None else follows & data.predicted[after].astype(bool)
         column = np.broadcast_to(np.arange(self.length), keys.shape)
         starts, heads = np.diff(keys, prepend=-2, axis=1) != 0, places == 0
-        if self.packing.positions == "row":
-            places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
         known = keys % (self.copies * data.documents) if self.copies else keys
+        if self.packing.positions == "row":
+            # What a row holds of a document is a document of its own to whatever is drawn by (document, position).
+            begins = np.take_along_axis(places, np.maximum.accumulate(np.where(starts, column, 0), axis=1), axis=1)
+            known = known + begins * APART
+            places = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
         columns = {
             "ids": np.where(real, data.tokens[at], data.pad).astype(np.int32),
             "segments": np.where(real, np.cumsum(starts, axis=1), 0).astype(np.int32),

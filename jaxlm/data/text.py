@@ -81,18 +81,19 @@ def _corpus(data: Source, directory: Path, report: Callable[[str], None]) -> Tex
 def _clean(data: Source, scratch: Path, report: Callable[[str], None]) -> None:
     """Raw documents to the two splits of a tfds dataset, and a record of what became of every document."""
     report("data: reading and cleaning the raw text")
-    given: list[Document] = []
+    given: list[Document] | None = None
     match data:
         case config.Corpus():
             kept, fates = clean(documents(data.source), data.filters)
         case config.Conversations():
             kept, fates = list(conversations(data)), Counter()
         case config.Labeled():
-            (kept, given), fates = labeled(data), Counter()
+            (kept, found), fates = labeled(data), Counter()
+            given = found if data.held_out_paths else None
     kept, fates["duplicate"] = deduplicate(kept)
     if not kept:
         raise Failure(f"no document is left after cleaning: {listed(fates) or 'the source is empty'}")
-    train, held_out = (kept, given) if given else hold_out(kept, data.held_out)
+    train, held_out = (kept, given) if given is not None else hold_out(kept, data.held_out)
     train, fates["contaminated"] = _without(train, held_out, data)
     if not train:
         raise Failure(f"no training document is left after cleaning: {listed(fates)}")
@@ -108,12 +109,15 @@ def _clean(data: Source, scratch: Path, report: Callable[[str], None]) -> None:
 
 
 def _without(train: list[Document], held_out: list[Document], data: Source) -> tuple[list[Document], int]:
-    """Training documents without contamination; conversations by what is said in them, phrases aside."""
+    """Training documents without contamination; of conversations by what is said in them, phrases aside."""
     if isinstance(data, config.Corpus):
         return decontaminate(train, held_out)
-    said = plain if isinstance(data, config.Labeled) else spoken
-    new = others(train, held_out) if isinstance(data, config.Labeled) else train
-    kept, _ = decontaminate([*map(said, new)], [*map(said, held_out)], common=PHRASE)
+    if isinstance(data, config.Labeled):
+        # Questions on one passage share it: no run of words is a phrase.
+        said, new, common = plain, others(train, held_out), None
+    else:
+        said, new, common = spoken, train, PHRASE
+    kept, _ = decontaminate([*map(said, new)], [*map(said, held_out)], common=common)
     names = {document.name for document in kept}
     new = [document for document in new if document.name in names]
     return new, len(train) - len(new)

@@ -11,7 +11,7 @@ from jaxlm.config.model import Model
 from jaxlm.config.objective import Objective as Config
 from jaxlm.config.special import Special
 from jaxlm.objectives import fill_in_the_middle
-from jaxlm.objectives.auxiliary import NONE, auxiliary
+from jaxlm.objectives.auxiliary import NONE, Auxiliary, auxiliary
 from jaxlm.objectives.classification import Classification, NextSentence
 from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.fill_in_the_middle import FillInTheMiddle
@@ -44,10 +44,9 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return Prediction(0.0, chunks, more, masking(objective, special()), "masked_lm", ("accuracy",))
         case config.NextSentence(hidden):
             masked = Prediction(0.0, hidden.chunks, more, masking(hidden, special()), "masked_lm", ("accuracy",))
-            names = ("next_sentence", "next_sentence_accuracy")
-            return NextSentence(masked, Classification(special().eos, model.classifier.of, NONE, *names))
+            return NextSentence(masked, _labels(model, special(), NONE, "next_sentence", "next_sentence_accuracy"))
         case config.Classification():
-            return Classification(special().eos, model.classifier.of, more)
+            return _labels(model, special(), more)
         case config.Contrastive():
             if more != NONE:
                 raise UsageError("model.block: Contrastive does not balance the experts of a mixture; use others")
@@ -79,6 +78,10 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = no_t
             return MultiToken(len(model.further), coefficient, Prediction(chunks=chunks, auxiliary=more))
         case config.Custom(path):
             return _custom(path)
+
+
+def _labels(model: Model, special: Special, more: Auxiliary, *names: str) -> Classification:
+    return Classification(special.eos, model.classifier.of, getattr(model, "types", 0), more, *names)
 
 
 def _two_sided(corrupt: Denoising | Infilling, term: str, chunks: int, model: Model) -> Prediction:

@@ -24,11 +24,13 @@ class Classification:
     """-log p(label) in nats, a mean over texts, by the model's classifier of what `pooling` makes of a text.
 
     `Batch.extra["labels"]` holds a label at one token of each text, -1 at all others. What follows the end of a
-    first text is of token type 1 (Devlin et al. 2018, arXiv:1810.04805, section 3.2).
+    first text is of token type 1 (Devlin et al. 2018, arXiv:1810.04805, section 3.2), where the model has `types`
+    of tokens beyond type 0.
     """
 
     eos: int
     pooling: Pooling
+    types: int = 2
     auxiliary: Auxiliary = NONE
     term: str = "classification"
     accuracy: str = "accuracy"
@@ -46,6 +48,8 @@ class Classification:
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
         """The batch with types of tokens: nothing is random."""
+        if self.types < 2:
+            return batch
         types = (ends_before(batch.inputs, self.eos) > 0).astype(jnp.int32)
         return batch.replace(inputs=batch.inputs.replace(types=types))
 
@@ -88,7 +92,7 @@ class NextSentence:
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
         """The tokens of a row, unless experts choose among more."""
-        return self.pairs.couples
+        return "batch" if self.masked.couples == "batch" else "row"
 
     @property
     def coefficients(self) -> dict[str, float]:

@@ -111,11 +111,11 @@ class Contrastive:
     ) -> tuple[Sums, Sums]:
         """Sums over the device's own texts, beside the positives of all devices."""
         keys = None if key is None else row_keys(key, batch.rows)
-        one, counts = self._vectors(model, batch, at(keys, "contrastive.first"), call)
+        one, counts, taps = self._vectors(model, batch, at(keys, "contrastive.first"), call)
         if self.kind.positive == "second":
             one, two, counts = one[:, ::2], one[:, 1::2], counts[:, ::2]
         else:
-            two, _ = self._vectors(model, batch, at(keys, "contrastive.second"), call)
+            two, _, _ = self._vectors(model, batch, at(keys, "contrastive.second"), call)
         embed, layout = one.shape[-1], call.layout
         own, counts = one.reshape(-1, embed), counts.reshape(-1)
         others, there = (layout.collect(x, "row", 0) for x in (two.reshape(-1, embed), counts))
@@ -123,23 +123,24 @@ class Contrastive:
         number = layout.index("row") * len(own) + jnp.arange(len(own))
         log_p = log_probabilities(jnp.where(counts[:, None] > 0, cosines, 0.0))
         chosen = jnp.take_along_axis(log_p, number[:, None], axis=1)[:, 0]
-        hit = jax.lax.stop_gradient(chosen >= jnp.max(log_p, axis=1)).astype(jnp.float32)
+        # One that is as near as another is not found.
+        hit = (jnp.sum(jax.lax.stop_gradient(log_p >= chosen[:, None]), axis=1) == 1).astype(jnp.float32)
         # Devices that share the tokens of a row all have its vectors.
         share = counts / layout.parts("tokens")
         left = jnp.sum(batch.extra["left_out"])
-        return {"contrastive": -jnp.sum(share * chosen), "accuracy": jnp.sum(share * hit), "left_out": left}, {}
+        return {"contrastive": -jnp.sum(share * chosen), "accuracy": jnp.sum(share * hit), "left_out": left}, taps
 
     def _vectors(
         self, model: Model, batch: Batch, keys: RowKeys | None, call: Call
-    ) -> tuple[Float[Array, "row text embed"], Float[Array, "row text"]]:
-        """Of each text of a row a float32 vector of length 1, and whether it is a first text that counts."""
-        hidden = model(batch.inputs, call, key=keys).hidden
-        layout = call.layout
-        vectors = pooled(hidden, batch.inputs, self.kind.of, call)
+    ) -> tuple[Float[Array, "row text embed"], Float[Array, "row text"], Sums]:
+        """Of each text of a row a float32 vector of length 1, and whether it is a first text that counts; taps."""
+        output, layout = model(batch.inputs, call, key=keys), call.layout
+        vectors = pooled(output.hidden, batch.inputs, self.kind.of, call)
         whole, segments, counts = (
             layout.collect(x, "tokens", 1) for x in (vectors, batch.inputs.segments, batch.extra["counts"])
         )
         places, there = self._places(batch.inputs.replace(segments=segments))
         found = jnp.take_along_axis(whole, places[..., None], axis=1).astype(jnp.float32)
         length = jnp.sqrt(jnp.sum(jnp.square(found), axis=2, keepdims=True) + 1e-12)
-        return found / length, jnp.take_along_axis(counts, places, axis=1) * there
+        taps = {f"tap.{name}": value for name, value in output.taps.items()}
+        return found / length, jnp.take_along_axis(counts, places, axis=1) * there, taps

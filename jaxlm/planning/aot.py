@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.config.data import Labeled, Pairs
 from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.objective import columns
@@ -71,15 +72,15 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
     def tokens() -> jax.ShapeDtypeStruct:
         return array(jnp.int32, "row", "tokens")
 
+    wanted = columns(experiment.objective)
+    more = {"words": wanted.words, "ends": wanted.ends, "labels": isinstance(experiment.data, Labeled | Pairs)}
     return Batch(
         inputs=Tokens(tokens(), tokens(), tokens()),
         targets=tokens(),
         weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
-        extra={
-            name: tokens() for name in ("words", "ends", "labels") if getattr(columns(experiment.objective), name)
-        },
+        extra={name: tokens() for name, told in more.items() if told},
     )
 
 

@@ -17,9 +17,9 @@ from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment, flags
 from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import NoClassifier
+from jaxlm.config.model import EncoderDecoder, NoClassifier
 from jaxlm.config.numbers import nearest_multiples
-from jaxlm.config.objective import whole_rows
+from jaxlm.config.objective import Contrastive, whole_rows
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
 from jaxlm.layers import random
@@ -110,12 +110,23 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
 
 
 def check_data(experiment: Experiment, data: Sequence[Dataset]) -> None:
-    """Raises UsageError where documents have labels that the model does not score, or places that it has no vector
-    for.
+    """Raises UsageError where documents have labels that the model does not score or the objective does not look
+    for, or places that the model has no vector for; Failure where there are no documents.
     """
-    position = getattr(experiment.model, "position", None)
+    if not all(part.documents for part in data):
+        raise Failure("data: there are no documents to train on, or none to evaluate; a text alone makes no pair")
+    position, objective = getattr(experiment.model, "position", None), experiment.objective
+    if isinstance(objective, Contrastive) and objective.positive == "second":
+        for part in data:
+            if objective.label not in part.classes:
+                raise UsageError(
+                    f"objective.label is {objective.label}, and the labels are {sorted(part.classes)}: none of the "
+                    "pairs would belong together"
+                )
     longest = max(int(part.lengths.max()) for part in data)
-    if isinstance(position, Learned) and experiment.packing.positions == "document" and longest > position.length:
+    # Objectives of encoder-decoders write rows whose positions begin with 0.
+    table = isinstance(position, Learned) and not isinstance(experiment.model, EncoderDecoder)
+    if table and experiment.packing.positions == "document" and longest > position.length:
         raise UsageError(
             f"data: the longest document has {longest:,} tokens, and model.position.length is {position.length}: "
             "use packing.positions row, which counts anew where a row cuts a document"

@@ -233,6 +233,31 @@ def test_what_passes(model, changes):
             {"objective": config.Contrastive(temperature=0.0), **PAIRS},
             "objective.temperature is 0.0: expected a number above 0",
         ),
+        (
+            config.Decoder(vocab=4096, classifier=config.Classifier()),
+            {"objective": config.Classification(), **PAIRS},
+            "model.classifier.of is first: a Decoder's first token sees no other; use last or mean",
+        ),
+        (
+            config.Rwkv7(vocab=4096, embed=128),
+            {"objective": config.Contrastive(of="first"), **PAIRS},
+            "objective.of is first: a Rwkv7's first token sees no other; use mean or last",
+        ),
+        (
+            dataclasses.replace(ENCODER, head=config.NoHead()),
+            {"objective": config.MaskedLm()},
+            "model.head is NoHead: MaskedLm needs scores of tokens; choose another, such as model.head:tied",
+        ),
+        (
+            ENCODER,
+            {"objective": config.Contrastive(), **PAIRS, "data": config.Pairs(copies=0)},
+            "data.copies is 0: expected at least 1",
+        ),
+        (
+            config.Decoder(vocab=4096, position=config.Learned(258)),
+            {"objective": config.FillInTheMiddle()},
+            "model.position.length is 258: FillInTheMiddle adds 3 tokens to a text of train.length = 256",
+        ),
         (ENCODER, {"objective": config.Contrastive("dropout")}, "model.dropout is 0: a text and its positive are"),
         (LABELS, {"objective": config.Classification()}, "data is Corpus: Classification needs labels; choose"),
         (

@@ -29,14 +29,23 @@ def test_json_lines(tmp_path):
     assert plain(train[0]) == Document("a.jsonl:1", "héllo")
 
 
-@pytest.mark.parametrize(("suffix", "between"), [("csv", ","), ("tsv", "\t")])
-def test_tables(tmp_path, suffix, between):
+def test_tables(tmp_path):
     """Quoted values may hold separators and line ends; numbers of lines are those of the file."""
     rows = [["mood", "one", "two"], ["good", '"a, ""b""\nc"', "d"], ["bad", "e", "f\u2028g"]]
-    path = written(tmp_path / f"a.{suffix}", *(between.join(row) for row in rows))
+    path = written(tmp_path / "a.csv", *(",".join(row) for row in rows))
     data = Labeled((path,), "one", "two", "mood")
     assert said(labeled(data)[0]) == [(1, ('a, "b"\nc', "d")), (0, ("e", "f\u2028g"))]
-    assert [one.name for one in labeled(data)[0]] == [f"a.{suffix}:3", f"a.{suffix}:4"]
+    assert [one.name for one in labeled(data)[0]] == ["a.csv:3", "a.csv:4"]
+
+
+def test_quotes_between_tabs_are_characters(tmp_path):
+    lines = ("text\tlabel", '"Hello there\t1', 'plain, "so"\t0', 'he is gone "\t0')
+    path = written(tmp_path / "a.tsv", *lines)
+    assert said(labeled(Labeled((path,)))[0]) == [
+        (1, ('"Hello there',)),
+        (0, ('plain, "so"',)),
+        (0, ('he is gone "',)),
+    ]
 
 
 def test_labels_by_name_and_by_number(tmp_path):
@@ -80,6 +89,23 @@ def test_what_is_wrong_is_named(tmp_path, name, line, message):
     first = {"text": "a", "label": 1} if name.endswith("jsonl") else "text,label"
     with pytest.raises(Failure, match=message):
         labeled(Labeled((written(tmp_path / name, first, line),), names=("0", "1")))
+
+
+@pytest.mark.parametrize("label", ["-1", "0.0", "01", "1e3"])
+def test_numbers_that_are_no_labels(tmp_path, label):
+    """One of them would renumber all others."""
+    path = written(tmp_path / "a.jsonl", *({"text": str(one), "label": one} for one in (0, 1, 2, label)))
+    with pytest.raises(Failure, match=f"the label '{label}' is no whole number from 0; state what labels mean"):
+        labeled(Labeled((path,)))
+
+
+def test_names_that_stand_twice_and_files_without_texts(tmp_path):
+    path = written(tmp_path / "a.jsonl", {"text": "a", "label": "a"})
+    with pytest.raises(UsageError, match=r"data.names: a name stands twice"):
+        labeled(Labeled((path,), names=("a", "a")))
+    empty = written(tmp_path / "b.csv", "text,label")
+    with pytest.raises(Failure, match=r"data.held_out_paths: there is no text in these files"):
+        labeled(Labeled((path,), held_out_paths=(empty,)))
 
 
 def test_files_that_are_not_there(tmp_path):

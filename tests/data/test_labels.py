@@ -1,5 +1,6 @@
 """Labeled texts and pairs as documents: what is in them, what they are cut to, and where rows tell their labels."""
 
+import itertools
 import json
 
 import numpy as np
@@ -67,6 +68,25 @@ def test_from_files_to_rows(source, tmp_path, second):
             assert [one[:5] for one in rest] == (["other"] if second else [])
             assert first.startswith(f"text number {index}"[: len(first)])
     assert found.train.classes == dict(zip(*np.unique(found.train.labels, return_counts=True)))
+
+
+def test_texts_that_share_a_passage_are_not_on_both_sides(tmp_path):
+    """Twenty questions on each of some passages: what is common is no phrase."""
+    draw = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(500)]
+    passages = [" ".join(draw.choice(words, 32)) for _ in range(20)]
+    lines = [{"text": f"Question {i}?", "second": passages[i % 20], "label": i % 2} for i in range(400)]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = Labeled((str(path),), second="second", held_out=600)
+    found = prepare(data, Bytes(), tmp_path / "cache", silent, length=400)
+
+    def seen(part):
+        return {texts(part.tokens[a:b])[1] for a, b in itertools.pairwise(part.offsets)}
+
+    assert seen(found.train) & seen(found.held_out) == set()
+    assert found.documents["contaminated"] > 0
+    assert found.documents["train"] > 0
 
 
 def test_rows_tell_each_label_once():

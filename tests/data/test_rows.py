@@ -7,7 +7,7 @@ import pytest
 from jaxlm.config import Stream
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.data import dataset, held_out, order, training
-from jaxlm.data.rows import Rows
+from jaxlm.data.rows import APART, Rows
 
 BOS, EOS, PAD = 2, 3, 0
 
@@ -43,14 +43,14 @@ def brute_row(stream, index, length, positions):
             continue
         token, document, place = stream[at]
         if column == 0 or place == 0:
-            segment, start = segment + 1, column
+            segment, start, first = segment + 1, column, place
         same = at + 1 < len(stream) and stream[at + 1][1] == document
         row["ids"].append(token)
         row["segments"].append(segment)
         row["positions"].append(place if positions == "document" else column - start)
         row["targets"].append(stream[at + 1][0] if same else PAD)
         row["weights"].append(float(same))
-        row["documents"].append(document)
+        row["documents"].append(document if positions == "document" else document + APART * first)
     return row
 
 
@@ -130,6 +130,8 @@ def test_a_cut_document_continues_or_restarts_its_positions():
     assert restarted["positions"].tolist() == [[*range(8)], [*range(8)], [0, 1, 2, 3, 0, 1, 2, 3]]
     assert continued["segments"].tolist() == [[1] * 8, [1] * 8, [1] * 4 + [2] * 4]
     assert continued["documents"].tolist() == [[0] * 8, [0] * 8, [0] * 4 + [1] * 4]
+    # Parts whose positions are the same are told apart by whatever is drawn for a document and a position.
+    assert restarted["documents"].tolist() == [[0] * 8, [8 * APART] * 8, [16 * APART] * 4 + [1] * 4]
     # The last token of a row predicts the first of the next; the end predicts nothing.
     assert continued["targets"][0, 7] == continued["ids"][1, 0]
     assert continued["weights"].tolist() == [[1] * 8, [1] * 8, [1, 1, 1, 0, 1, 1, 1, 1]]

@@ -141,6 +141,28 @@ def test_one_token_for_beginning_and_end():
     assert ends_before(rows, EOS).tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]
 
 
+def test_experts_of_a_batch_couple_its_pairs():
+    experts = config.Moe(balance=config.Balance(over="batch"))
+    kind = dataclasses.replace(MODELS["first"], block=config.Block(config.Attention(2, 2, 12), experts))
+    for over, couples in (("batch", "batch"), ("document", "row")):
+        block = dataclasses.replace(kind.block, mlp=dataclasses.replace(experts, balance=config.Balance(over=over)))
+        one = dataclasses.replace(kind, block=block, classifier=config.Classifier())
+        for objective in (config.NextSentence(), config.Classification()):
+            assert build(objective, one, lambda: SPECIAL).couples == couples
+
+
+@pytest.mark.parametrize(("types", "used"), [(0, False), (1, False), (2, True)])
+def test_types_that_a_model_does_not_have(types, used):
+    """RoBERTa's table has one row: all tokens are of type 0."""
+    docs, labels = documents()
+    kind = dataclasses.replace(MODELS["first"], types=types)
+    objective = build(config.Classification(), kind, lambda: SPECIAL)
+    rows = batch([[one] for one in docs.items()], 40, labels)
+    assert (objective.prepare(rows, jax.random.key(0)).inputs.types is not None) == used
+    terms, _ = loss(objective, build_model(kind, jax.random.key(1)), rows)
+    assert np.isfinite(terms["classification"])
+
+
 def test_accuracy_counts_texts():
     docs, labels = documents()
     kind = MODELS["first"]

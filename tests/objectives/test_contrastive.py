@@ -108,6 +108,15 @@ def test_a_batch_of_wrong_pairs_teaches_nothing():
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
 
 
+def test_texts_that_are_all_alike_find_none():
+    _, whole, labels = documents()
+    objective = build(config.Contrastive(), KIND, lambda: SPECIAL)
+    model = jax.tree.map(jnp.zeros_like, build_model(KIND, jax.random.key(1)))
+    terms, _ = loss(objective, model, batch([list(whole.items())], 160, labels))
+    assert terms["accuracy"] == 0
+    assert terms["contrastive"] == pytest.approx(np.log(LABELS.count(0)), rel=1e-6)
+
+
 def test_what_a_row_has_no_room_for_is_counted():
     parts, whole, labels = documents()
     kind = config.Contrastive(most=3, temperature=0.2)

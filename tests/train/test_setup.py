@@ -82,6 +82,20 @@ def test_places_without_a_vector():
     check_data(dataclasses.replace(tree(), model=rope), (data(9),))
 
 
+def test_positions_of_rows_that_are_written_anew():
+    two_sided = config.EncoderDecoder(vocab=264, position=config.Learned(8))
+    check_data(dataclasses.replace(tree(), model=two_sided), (data(9),))
+
+
+def test_no_documents_and_no_pairs_that_belong_together():
+    with pytest.raises(Failure, match="there are no documents to train on, or none to evaluate"):
+        check_data(tree(), (data(3), in_memory([], bytes=1, vocab=264, pad=0)))
+    pairs = tree(objective=config.Contrastive(label=1))
+    check_data(pairs, (data(3, 0, 1), data(3, 1)))
+    with pytest.raises(UsageError, match=r"objective.label is 1, and the labels are \[0\]: none of the pairs"):
+        check_data(pairs, (data(3, 0, 1), data(3, 0)))
+
+
 def test_labels_that_are_not_scored():
     check_data(tree(), (data(3, 0, 1, 1), data(3, 0)))
     with pytest.raises(UsageError, match=r"the labels are 0 to 2, and model.classifier.labels is 2: set it to 3"):
