@@ -7,6 +7,9 @@ import pytest
 from jaxlm.config import (
     Attention,
     Block,
+    Classification,
+    Classifier,
+    Contrastive,
     Decoder,
     EachHead,
     Encoder,
@@ -14,8 +17,10 @@ from jaxlm.config import (
     Gated,
     LayerNorm,
     Learned,
+    MaskedLm,
     Mesh,
     Moe,
+    NextSentence,
     NoPosition,
     Normed,
     Pattern,
@@ -26,7 +31,7 @@ from jaxlm.config import (
     Untied,
 )
 from jaxlm.config.errors import UsageError
-from jaxlm.config.flops import active_parameters, blocks, flops_per_token, parameters
+from jaxlm.config.flops import active_parameters, blocks, flops_of, flops_per_token, parameters
 from jaxlm.config.memory import bytes_per_device
 from tests.base import experiment
 
@@ -159,3 +164,23 @@ def test_bytes_per_device():
     assert eight["activations"] == pytest.approx(one["activations"] / 8)
     with pytest.raises(UsageError, match="is not 6 devices"):
         bytes_per_device(dataclasses.replace(base, where=where), 6)
+
+
+def test_what_an_objective_asks_of_a_model():
+    """No scores of tokens for labels and vectors, one pass more for another dropout, and logits in chunks."""
+    encoder = Encoder(vocab=32_000, dropout=0.1, classifier=Classifier())
+    tree = dataclasses.replace(experiment(), model=encoder, objective=MaskedLm())
+    masked, labels, second, dropout = (
+        flops_of(dataclasses.replace(tree, objective=one))
+        for one in (MaskedLm(), Classification(), Contrastive(), Contrastive("dropout"))
+    )
+    assert masked["head"] == 2 * 32_000 * 512
+    assert labels["head"] == 0
+    assert labels["forward"] == masked["forward"] - masked["head"]
+    assert second == labels
+    assert dropout["training"] == 2 * second["training"]
+    logits = [
+        bytes_per_device(dataclasses.replace(tree, objective=one), 1)["logits"]
+        for one in (MaskedLm(), NextSentence(), Classification())
+    ]
+    assert logits[0] == logits[1] > 0 == logits[2]
