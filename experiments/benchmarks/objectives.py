@@ -1,9 +1,9 @@
-"""The objectives, and the architectures that take them: writes README's tables from runs of the tests.
+"""The objectives, and the architectures that take them: tables from runs of the tests.
 
     python experiments/benchmarks/objectives.py                   # all three, about an hour and a half on two cores
-    python experiments/benchmarks/objectives.py --write meshes    # of architectures, meshes, optima, into README.md
+    python experiments/benchmarks/objectives.py --write meshes    # of architectures, meshes, optima
 
-A run with a failure writes nothing.
+Architectures and meshes have a place in README.md, optima are printed only. A run with a failure writes nothing.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     for part in options.parts or PARTS:
         table, tests, chosen = PARTS[part]
         block = table(records(tests, "-k", chosen))
-        if options.write:
+        if options.write and part != "optima":
             README.write_text(put(README.read_text(), part, block))
         print(block)
 
