@@ -30,6 +30,8 @@ from tests.objectives.texts import BOS, EOS, FIRST, MASK, NAMED, SPECIAL
 
 WORDS, SYMBOLS, LENGTH = 5, 2, 7
 ROWS, STEPS, CHECKED = 256, 1500, 16_384
+SLOWER = {"prefix_lm": 4000}
+"""Steps of what is 2 to 7 % above its optimum after the others', by the order of sums."""
 CALL = Call(single_device(), layers="unroll")
 TEXTS = np.array(list(itertools.product(range(SYMBOLS), repeat=WORDS)))
 SHARES = np.random.default_rng(0).dirichlet(np.full(len(TEXTS), 0.5))
@@ -283,10 +285,10 @@ def reached(objective, kind, judge=None, **texts) -> float:
     return sum(c * found[term] for term, c in judge.coefficients.items() if c)
 
 
-def terms_reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> dict[str, float]:
-    """Each term of it: a mean over batches of so many texts."""
+def terms_reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED, steps=STEPS) -> dict[str, float]:
+    """Each term of it: a mean over batches of so many texts, after so many steps."""
     model = build_model(kind, jax.random.key(0))
-    adam = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), b2=0.98, weight_decay=0.0)
+    adam = optax.adamw(optax.cosine_decay_schedule(4e-3, steps), b2=0.98, weight_decay=0.0)
 
     def terms(model, batch, key, objective=objective):
         batch = objective.prepare(batch, key)
@@ -306,7 +308,7 @@ def terms_reached(objective, kind, judge=None, drawn=drawn, tests=CHECKED) -> di
 
     state = adam.init(model)
     whole = drawn(ROWS * 64, 10**6)
-    for number in range(STEPS):
+    for number in range(steps):
         at = slice(number % 64 * ROWS, (number % 64 + 1) * ROWS)
         model, state, _ = step(model, state, jax.tree.map(lambda x, at=at: x[at], whole), jax.random.key(number))
     judged = jax.jit(functools.partial(terms, objective=judge or objective))
@@ -374,7 +376,7 @@ def test_what_is_hidden_is_what_is_counted(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_optimum(name, record_property):
     kind, model, optimum = KINDS[name]
-    found = reached(build(kind, model, lambda: SPECIAL), model)
+    found = reached(build(kind, model, lambda: SPECIAL), model, steps=SLOWER.get(name, STEPS))
     assert found == pytest.approx(optimum(kind), rel=0.02)
     record_property("objective", name)
     record_property("optimum", found / optimum(kind))
