@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -217,6 +218,32 @@ def test_the_same_again_and_otherwise_in_copies():
     found = [one.ids.tolist() for one in pairs(Pairs(copies=2))]
     assert found == [one.ids.tolist() for one in pairs(Pairs(copies=2))]
     once = [one.ids.tolist() for one in pairs(Pairs())]
+    assert found[: len(once)] == once
+    assert found[len(once) :] != once
+
+
+def test_every_sentence_is_used():
+    """Where a wrong text took the place of the second, that begins another pair."""
+    used = set()
+    for one in pairs(Pairs(), 2000):
+        first, second = (next(runs(text)) for text in texts(one.ids))
+        for number, begin, end in [first] + [second] * (one.label == 0):
+            used |= {(number, place) for place in range(begin, end)}
+    assert used == {(number, place) for number, whole in enumerate(WHOLE) for place in range(len(whole))}
+
+
+def test_the_longer_text_is_cut_at_either_end():
+    found = [text for one in pairs(Pairs(short=0.0), 40, DOCUMENTS[9:]) for text in texts(one.ids)]
+    begins = [text.startswith("Text ") for text in found]
+    assert 0.1 < 1 - sum(begins) / len(begins) < 0.9
+    ends = [re.search(r"says \d\d\.*$", text) is not None for text in found]
+    assert 0.1 < 1 - sum(ends) / len(ends) < 0.9
+
+
+def test_documents_of_different_shards_are_drawn_apart(monkeypatch):
+    monkeypatch.setattr("jaxlm.data.pairs.SHARD", 60)
+    found = [one.ids.tolist() for one in pairs(Pairs(wrong="swapped", short=0.0), documents=DOCUMENTS * 2)]
+    once = [one.ids.tolist() for one in pairs(Pairs(wrong="swapped", short=0.0))]
     assert found[: len(once)] == once
     assert found[len(once) :] != once
 

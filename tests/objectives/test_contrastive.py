@@ -10,6 +10,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.random import at, row_keys
 from jaxlm.models import build as build_model
 from jaxlm.objectives.build import build
 from jaxlm.parallel.layout import single_device
@@ -144,7 +145,20 @@ def test_another_dropout():
         float(objective.totals(model, after, jax.random.key(n), CALL, {})[0]["contrastive"]) for n in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert drawn[0] > 8 * float(terms["contrastive"])
+    ones, twos = (passed(model, rows, jax.random.key(1), name) for name in ("first", "second"))
+    wanted = brute(ones, twos, 0.2)[0] * len(whole)
+    assert drawn[0] == pytest.approx(wanted, rel=2e-5)
+    assert abs(brute(ones, ones, 0.2)[0] * len(whole) / wanted - 1) > 1e-2, "the control: one dropout for both"
+
+
+def passed(model, rows, key, name):
+    """A vector of each text of rows, in a pass of this name."""
+    keys = at(row_keys(key, rows.rows), f"contrastive.{name}")
+    hidden = np.asarray(model(rows.inputs, CALL, key=keys).hidden, np.float64)
+    segments = np.asarray(rows.inputs.segments)
+    places = [(row, one) for row in range(len(segments)) for one in range(1, segments[row].max() + 1)]
+    means = [hidden[row][segments[row] == one].mean(0) for row, one in places]
+    return [mean / np.linalg.norm(mean) for mean in means]
 
 
 def test_mixtures_are_refused():
