@@ -11,6 +11,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 from planning.small import experiment
 
+from jaxlm import config
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.flops import parameters
 from jaxlm.planning import aot, cudnn, topology
@@ -18,17 +19,19 @@ from jaxlm.train import feed
 from jaxlm.train.setup import make_setup
 
 
-def test_the_batch_is_that_of_the_feed():
-    tree = experiment()
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_batch_is_that_of_the_feed(labels):
+    """Where texts have labels they are there for any objective, one of your own too."""
+    tree = dataclasses.replace(experiment(), data=config.Labeled()) if labels else experiment()
     layout = make_setup(tree, jax.devices()[:4]).call.layout
 
     class Rows:
-        more = ()
+        more = ("labels",) if labels else ()
         size, length = tree.train.batch, tree.train.length
 
         def batch(self, step, rows):
             shape = (rows.stop - rows.start, self.length)
-            found = {name: np.zeros(shape, np.int32) for name in feed.FIELDS}
+            found = {name: np.zeros(shape, np.int32) for name in (*feed.FIELDS, *self.more)}
             found["weights"] = np.zeros(shape, np.float32)
             return found | {"rows": np.zeros(shape[:1], np.int32)}
 
