@@ -1,4 +1,4 @@
-"""From the name of a file or module to its experiment."""
+"""From the name of a file or module to the experiment or study in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.paths import misfits, type_name
+from jaxlm.config.study import Study
+
+T = TypeVar("T")
 
 
 def load_experiment(name: str) -> Experiment:
@@ -21,19 +25,37 @@ def load_experiment(name: str) -> Experiment:
 
     Raises UsageError when there is no such file, it has no `experiment()`, or that fails.
     """
+    return _load(name, "experiment", Experiment)
+
+
+def load_study(name: str) -> Study:
+    """The study of a file or module with a function `study()`. Raises UsageError as `load_experiment` does."""
+    return _load(name, "study", Study)
+
+
+def _load(name: str, function: str, kind: type[T]) -> T:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     module = _guard(name, lambda: _import_file(name) if _is_file(name) else _import_module(name))
-    make = getattr(module, "experiment", None)
+    make = getattr(module, function, None)
     if not callable(make):
-        raise UsageError(f"{name}: no function experiment(); add `def experiment() -> Experiment: ...`")
+        raise UsageError(f"{name}: no function {function}(){_instead(module, function)}")
     result = _guard(name, make)
-    if not isinstance(result, Experiment):
-        raise UsageError(f"{name}: experiment() returned {type(result).__name__}, expected Experiment")
+    if not isinstance(result, kind):
+        raise UsageError(f"{name}: {function}() returned {type(result).__name__}, expected {kind.__name__}")
     wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(result)]
     if wrong:
         raise UsageError(f"{name}: wrong types\n" + "\n".join(wrong))
     return result
+
+
+def _instead(module: ModuleType, function: str) -> str:
+    """What to do about a file without the function: it may be of the other kind."""
+    commands = {"experiment": "run", "study": "study"}
+    for other, command in commands.items():
+        if other != function and callable(getattr(module, other, None)):
+            return f", but {other}(): jaxlm {command} takes it"
+    return f"; add `def {function}() -> {function.capitalize()}: ...`"
 
 
 def directory(name: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +11,14 @@ import numpy as np
 
 from jaxlm.config.objective import Classification, Contrastive, MultiToken, NextSentence, ReplacedTokens
 from jaxlm.runs.report.content import POINTS, Content, Points, Record, series, speed
-from jaxlm.runs.report.text import THIN, plural, text
+from jaxlm.runs.report.drawing import HELD, MISSING, MUTED, RULE, TRAIN, style, svg, tick
+from jaxlm.runs.report.text import plural, text
 from jaxlm.runs.report.verdict import METHODS
 
 EXTRA = 4
 """Most panels for metrics that this page does not know."""
 KNOWN = ("loss", "cross_entropy", "gradient_norm", "learning_rate", "step", "attempt", "time")
 SIZE = (4.6, 2.2)
-COLORS = {"#000001": "ink", "#000002": "muted", "#000003": "rule", "#000004": "train", "#000005": "held"}
-"""What matplotlib draws, and the style sheet's name for it."""
-INK, MUTED, RULE, TRAIN, HELD = COLORS
-MISSING = "pip install 'jaxlm[report]'"
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,12 @@ def curves(content: Content) -> str:
     resumes = "; thin upright lines mark resumed attempts" if content.resumes else ""
     figures = []
     for i, panel in enumerate(panels):
-        with matplotlib.rc_context(_style(f"panel{i}")):
+        with matplotlib.rc_context(style(f"panel{i}")):
             figure = Figure(figsize=SIZE)
             axes = figure.add_axes((0.105, 0.125, 0.88, 0.835))
             panel.draw(axes)
             _finish(axes, content)
-            drawing = _svg(figure, panel.title)
+            drawing = svg(figure, panel.title)
         bad = f' <b class="bad">{plural(panel.bad, "value")} not finite</b>' if panel.bad else ""
         caption = f"<b>{text(panel.title, 60)}</b> {panel.caption}{bad}"
         figures.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
@@ -191,28 +186,6 @@ def _draw(axes: Any, steps: Points, values: Points, color: str, dots: int = 3) -
     return values
 
 
-def _style(salt: str) -> dict[str, Any]:
-    return {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "font.size": 7.5,
-        "text.parse_math": False,
-        "axes.edgecolor": RULE,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.axisbelow": True,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.major.size": 3,
-        "ytick.major.size": 0,
-        "ytick.minor.size": 0,
-        "xtick.major.width": 0.8,
-        "path.simplify_threshold": 0.3,
-    }
-
-
 def _finish(axes: Any, content: Content) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -228,39 +201,6 @@ def _finish(axes: Any, content: Content) -> None:
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=7))
     for axis, (_, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        axis.set_major_formatter(FuncFormatter(functools.partial(_tick, high=high)))
+        axis.set_major_formatter(FuncFormatter(functools.partial(tick, high=high)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color=RULE, linewidth=0.6)
-
-
-def _tick(value: float, _: int | None = None, *, high: float) -> str:
-    """A label in the unit that suits the axis's upper end."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if high >= 10 * size:
-            return f"{value / size:.4g}{THIN}{unit}" if value else "0"
-    return f"{value:.4g}".replace("-", "−")
-
-
-def _svg(figure: Any, title: str) -> str:
-    """The drawing as an element of the page: small, without ids that nobody names, colored by the style sheet."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' (xmlns(:\w+)?|version)="[^"]*"', "", drawing).replace("xlink:href", "href")
-    named = set(re.findall(r"(?:url\(|href=\")#([\w.-]+)", drawing))
-    drawing = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in named else "", drawing)
-    drawing = re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _rounded, tag[0]), drawing)
-    drawing = re.sub(r"font: [^;\"]*;?\s?", "", drawing)
-    for color, name in COLORS.items():
-        drawing = drawing.replace(color, f"var(--{name})")
-    drawing = re.sub(
-        r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg role="img" aria-label="{text(title, 60)}" \1>', drawing
-    )
-    return drawing.strip()
-
-
-def _rounded(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")

@@ -48,8 +48,13 @@ def page(content: Content) -> str:
         record.attempts(content),
         record.manifest(content),
     )
-    style = (importlib.resources.files(__package__) / "style.css").read_text(encoding="utf-8")
     main = "\n".join(part for part in parts if part)
+    return document(f"{text(content.experiment.name, 120)} · jaxlm report", main, record.footer(content))
+
+
+def document(title: str, main: str, footer: str) -> str:
+    """A page of these parts, in HTML, that needs no other file."""
+    style = (importlib.resources.files(__package__) / "style.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -58,7 +63,7 @@ def page(content: Content) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>{text(content.experiment.name, 120)} · jaxlm report</title>
+<title>{title}</title>
 <style>
 {style}</style>
 </head>
@@ -66,7 +71,7 @@ def page(content: Content) -> str:
 <main>
 {main}
 </main>
-{record.footer(content)}
+{footer}
 </body>
 </html>
 """

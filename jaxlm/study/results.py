@@ -1,0 +1,97 @@
+"""What the runs of a study have come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.study import Study
+from jaxlm.runs.directory import CONFIG
+from jaxlm.runs.report.content import Content, Points, read, series
+from jaxlm.runs.report.text import numbers
+from jaxlm.study.plan import Cell
+from jaxlm.study.statistics import Judged, Summary, judge, paired, summary
+
+Status = Literal["finished", "failed", "missing"]
+RECORD = ("step", "attempt", "time")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, and its held-out metric after the last step and on the way there."""
+
+    cell: Cell
+    status: Status
+    value: float | None = None
+    steps: Points | None = None
+    values: Points | None = None
+    seconds: float = 0.0
+    """Of training steps alone."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm among all: `judged` is None for the baseline and for an arm without a pair."""
+
+    arm: str
+    summary: Summary | None
+    judged: Judged | None
+    failed: tuple[int, ...]
+    """Seeds whose run failed."""
+    seconds: float
+    """Mean of training steps alone, over the runs that finished."""
+
+
+def result(cell: Cell, root: Path, metric: str, failed: bool) -> Result:
+    """What a run's directory says. Raises UsageError for a metric that it does not record."""
+    path = root / cell.folder
+    if not (path / CONFIG).exists():
+        return Result(cell, "failed" if failed else "missing")
+    content = read(path)
+    if content.status != "finished":
+        return Result(cell, "failed" if failed else "missing")
+    steps, values, _ = series(content.evaluate, metric)
+    if not len(values) or steps[-1] != cell.experiment.train.steps:
+        raise UsageError(f"{path} records no {metric!r} after its last step; metric can be {_recorded(content)}")
+    return Result(cell, "finished", float(values[-1]), steps, values, content.seconds.get("step", 0.0))
+
+
+def _recorded(content: Content) -> str:
+    last = content.evaluate[-1] if content.evaluate else {}
+    return (
+        ", ".join(repr(name) for name in numbers(last) if name not in RECORD) or "nothing: it was never evaluated"
+    )
+
+
+def rows(study: Study, results: list[Result]) -> list[Row]:
+    """A row for each arm; pairs are of the seeds that an arm and the baseline have both finished."""
+    arms = list(dict.fromkeys(one.cell.arm for one in results))
+    values = {
+        arm: {one.cell.seed: one.value for one in results if one.cell.arm == arm and one.value is not None}
+        for arm in arms
+    }
+    baseline, *others = arms
+    pairs = {}
+    for arm in others:
+        both = [seed for seed in study.seeds if seed in values[arm] and seed in values[baseline]]
+        if both:
+            pairs[arm] = paired(*(np.array([values[name][seed] for seed in both]) for name in (arm, baseline)))
+    judged = judge(pairs, study.better)
+    return [
+        _row(arm, values[arm], judged.get(arm), [one for one in results if one.cell.arm == arm]) for arm in arms
+    ]
+
+
+def _row(arm: str, values: dict[int, float], judged: Judged | None, results: list[Result]) -> Row:
+    spent = [one.seconds for one in results if one.status == "finished"]
+    return Row(
+        arm=arm,
+        summary=summary(np.array(list(values.values()))) if values else None,
+        judged=judged,
+        failed=tuple(one.cell.seed for one in results if one.status == "failed"),
+        seconds=float(np.mean(spent)) if spent else 0.0,
+    )
