@@ -6,8 +6,23 @@ Four arms from five seeds, 2 million tokens each: minutes on two CPU cores. With
 still count its keys (Kazemnejad et al. 2023, arXiv:2305.19466, find it no worse on tasks of small models).
 """
 
-from jaxlm.config import Arm, Attention, Block, Corpus, Decoder, Every, Experiment, Gated, Linear, Muon
-from jaxlm.config import SentencePiece, Study, Train, Where
+from jaxlm.config import (
+    Arm,
+    Attention,
+    Block,
+    Corpus,
+    Decoder,
+    Every,
+    Experiment,
+    Gated,
+    Linear,
+    Muon,
+    SentencePiece,
+    Stream,
+    Study,
+    Train,
+    Where,
+)
 
 
 def study() -> Study:
@@ -21,6 +36,7 @@ def study() -> Study:
         ),
         tokenizer=SentencePiece(vocab=1024),
         data=Corpus(held_out=100_000),
+        packing=Stream(positions="row"),  # a document is longer than learned positions reach
         optimizer=Muon(schedule=Linear(peak=2e-2, warmup=20)),
         train=Train(steps=400, batch=16, length=128),
         where=Where(layers="unroll", every=Every(log=50, evaluate=100, checkpoint=0)),

@@ -98,8 +98,8 @@ def _findings(study: Study, rows: Sequence[Row]) -> str:
 def _method(study: Study) -> str:
     return (
         "Differences are paired by seed: a seed draws the same initial parameters and the same rows for every arm. "
-        "Intervals are Student's t, each for itself; p is that of a two-sided paired t test after Holm's correction "
-        f"for all pairs, and below {LEVEL:g} an arm is better or worse. A difference as large as "
+        "Intervals are Student's t, each for itself; p is that of a two-sided paired t test after Holm's "
+        f"correction for all pairs, and below {LEVEL:g} an arm is better or worse. A difference as large as "
         "<i>detectable</i> is found in four of five studies of this size."
     )
 
@@ -148,4 +148,5 @@ def _code(record: dict) -> str:
     files = sum(name.endswith(".py") for name in code)
     if not code:
         return ""
-    return f'<section><p class="small">Computed by {plural(files, "source file")} of one state, {text(versions, 400)}.</p></section>'
+    told = f"Computed by {plural(files, 'source file')} of one state, {text(versions, 400)}."
+    return f'<section><p class="small">{told}</p></section>'

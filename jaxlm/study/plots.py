@@ -25,28 +25,21 @@ def look(place: int) -> tuple[str, str]:
 
 def figures(study: Study, rows: Sequence[Row], results: Sequence[Result]) -> str:
     """The section; one line if matplotlib is not installed."""
-    drawn = [
-        (
-            "Difference from the baseline",
-            _caption(rows),
-            0.55 + 0.3 * len(rows),
-            functools.partial(_forest, rows=rows, values=_values(results)),
-        ),
-        (
-            "Every seed",
-            "one line a seed, over the arms",
-            2.2,
-            functools.partial(_seeds, arms=[row.arm for row in rows], values=_values(results)),
-        ),
-        ("On the way", _key(rows), 2.2, functools.partial(_curves, rows=rows, results=results)),
-    ]
+    values, arms = _values(results), [row.arm for row in rows]
+    forest = functools.partial(_forest, rows=rows, values=values)
+    seeds = functools.partial(_seeds, arms=arms, values=values)
+    curves = functools.partial(_curves, rows=rows, results=results)
     try:
-        parts = [_figure(study, *one) for one in drawn]
+        parts = [
+            _figure(study, "Difference from the baseline", _caption(rows), 0.55 + 0.3 * len(rows), forest),
+            _figure(study, "Every seed", "one line a seed, over the arms", 2.2, seeds),
+            _figure(study, "On the way", _key(rows), 2.2, curves),
+        ]
     except ImportError as error:
-        return (
-            f'<section><p class="notice">No figures: {text(error, 200)}. <code>{text(MISSING)}</code></p></section>'
-        )
-    return f'<section><h2>Figures <small>{text(study.metric, 60)}, {study.better} is better</small></h2><div class="curves">{"".join(parts)}</div></section>'
+        told = f"No figures: {text(error, 200)}. <code>{text(MISSING)}</code>"
+        return f'<section><p class="notice">{told}</p></section>'
+    title = f"Figures <small>{text(study.metric, 60)}, {study.better} is better</small>"
+    return f'<section><h2>{title}</h2><div class="curves">{"".join(parts)}</div></section>'
 
 
 def _caption(rows: Sequence[Row]) -> str:

@@ -2,7 +2,7 @@
 
 Arms are paired by seed: the same seed draws the same initial parameters and rows for each, so that what is due to
 the draw cancels in the difference. Sources: Student's t for pairs; Holm 1979 (Scandinavian Journal of Statistics 6,
-65-70); the power of the t test by the noncentral t distribution (Cohen 1988, chapter 2).
+65-70); the power of the t test by the noncentral distribution (Cohen 1988, chapter 2).
 """
 
 from __future__ import annotations
@@ -95,8 +95,10 @@ def power(effect: float, n: int, level: float = LEVEL) -> float:
     """Probability that a two-sided paired t test of n seeds finds a difference of `effect` standard deviations of
     the paired difference.
     """
-    critical, shift = stats.t.ppf(1 - level / 2, n - 1), effect * math.sqrt(n)
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    if effect == 0:
+        return level
+    # t squared is F, whose noncentral form scipy computes without failing in the tails
+    return float(stats.ncf.sf(stats.t.ppf(1 - level / 2, n - 1) ** 2, 1, n - 1, n * effect**2))
 
 
 def detectable(sd: float, n: int, level: float = LEVEL) -> float:

@@ -48,10 +48,12 @@ def _failed(row: Row) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four decimals of what is near one, four digits of the rest."""
+    """Four decimals of what is near one, two digits of what is less and four of what is more."""
     if value is None:
         return "-"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.4g}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.2g}"
+    return f"{value:.4f}" if abs(value) < 1e3 else f"{value:.4g}"
 
 
 def signed(value: float | None) -> str:

@@ -1,0 +1,101 @@
+"""Arms differ in what a study names, and in nothing else."""
+
+import dataclasses
+
+import pytest
+
+from jaxlm.config import Arm, Muon
+from jaxlm.config.errors import UsageError
+from jaxlm.config.overrides import apply
+from jaxlm.study.gate import derived, differences
+from jaxlm.study.plan import arms_of, cells, plan
+from tests.study.studies import BASE, TWENTY, longer, study
+
+
+def refused(asked) -> str:
+    with pytest.raises(UsageError) as error:
+        plan(asked)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("change", TWENTY)
+def test_planted_differences_are_refused_by_name(change):
+    """The same change, named, is planned: it is refused for being hidden, not for being wrong."""
+    both = (Arm("rope"), Arm("alibi", ("model.position:alibi", change)))
+    path = change.removeprefix("--").partition("=")[0].partition(":")[0]
+    said = refused(study(arms=both, match="steps"))
+    # a seed is set by the study, whose arms may not set it
+    assert path in said
+    if path != "train.seed":
+        extra = ("parameters", "flops_per_token", "tokens")
+        arms = arms_of(study(arms=both))
+        needed = {name for name in extra if name in differences(arms)}
+        plan(study(arms=both, match="steps", differs=("model.position", path, *needed)))
+
+
+def test_a_difference_that_came_with_another_file():
+    """A whole experiment as an arm: one number of 60 is another."""
+    other = dataclasses.replace(BASE, optimizer=dataclasses.replace(BASE.optimizer, b2=0.98))
+    said = refused(study(arms=(Arm("rope"), Arm("alibi", ("model.position:alibi",), other))))
+    assert "optimizer.b2" in said
+    assert "0.98" in said
+
+
+def test_what_a_change_comes_to_is_a_difference():
+    learned = (Arm("rope"), Arm("learned", ("model.position:learned", "--model.position.length=256")))
+    said = refused(study(arms=learned))
+    assert "parameters" in said
+    assert f"{derived(BASE)['parameters']:,}" in said
+    plan(study(arms=learned, differs=("model.position", "parameters")))
+
+
+def test_another_architecture_brings_its_fields():
+    arms = (Arm("adamw"), Arm("muon", ("optimizer:muon",)))
+    found = differences(arms_of(study(arms=arms)))
+    assert found["optimizer"] == {"adamw": "AdamW", "muon": "Muon"}
+    assert found["optimizer.momentum"] == {"adamw": "(absent)", "muon": Muon().momentum}
+    plan(study(arms=arms, differs=("optimizer",)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"arms": (Arm("rope"), Arm("same"))}, "arm same varies nothing: it is the same as arm rope"),
+        ({"arms": (Arm("rope"),)}, "1 arms"),
+        ({"arms": (Arm("a"), Arm("a", ("model.position:alibi",)))}, "two arms are called 'a'"),
+        ({"arms": (Arm("a/b"), Arm("c", ("model.position:alibi",)))}, "'a/b'"),
+        ({"seeds": ()}, "no seeds"),
+        ({"seeds": (1, 1)}, "seed 1 is named twice"),
+        ({"seeds": (-1,)}, "seed -1"),
+        ({"differs": ("model.position", "model.norm")}, "'model.norm', in which the arms are the same"),
+        ({"arms": (Arm("rope"), Arm("alibi", ("model.positon:alibi",)))}, "arm alibi"),
+        ({"arms": (Arm("rope"), Arm("alibi", ("model.position:alibi", "--train.batch=0")))}, "train.batch"),
+    ],
+)
+def test_what_is_wrong_is_said(fields, said):
+    assert said in refused(study(**fields))
+
+
+def test_files_that_are_not_there(tmp_path):
+    there = tmp_path / "there.txt"
+    there.write_text("text")
+    base = apply(BASE, ["data.source:text_files", "--data.source.paths", str(there), str(tmp_path / "gone.txt")])
+    said = refused(study(base=base, obtain="https://example.org/corpus"))
+    assert "gone.txt" in said
+    assert "there.txt" not in said
+    assert "to be had: https://example.org/corpus" in said
+    base = apply(base, ["--data.source.paths", str(there), str(tmp_path / "*.jsonl")])
+    assert "*.jsonl" in refused(study(base=base))
+
+
+def test_seeds_are_paired():
+    planned = plan(study())
+    found = cells(study(), planned)
+    assert [cell.name for cell in found] == ["rope/0", "alibi/0", "rope/1", "alibi/1", "rope/2", "alibi/2"]
+    assert [cell.experiment.train.seed for cell in found] == [0, 0, 1, 1, 2, 2]
+    assert len({cell.folder for cell in found}) == 6
+    # the directory's name follows what is computed, not how
+    again = cells(study(), plan(study(base=dataclasses.replace(BASE, name="other"))))
+    assert [cell.folder for cell in again] == [cell.folder for cell in found]
+    other = cells(study(), plan(study(base=longer(601))))
+    assert not {cell.folder for cell in other} & {cell.folder for cell in found}
