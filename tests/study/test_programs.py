@@ -1,0 +1,158 @@
+"""One program for several runs: the numbers of each are those it has by itself."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm import config
+from jaxlm.data import rows as row_data
+from jaxlm.data.dataset import in_memory
+from jaxlm.layers.names import flatten
+from jaxlm.study import programs
+from jaxlm.study.lanes import Lanes
+from jaxlm.study.variation import SEED, varied
+from jaxlm.train.feed import as_batch
+from jaxlm.train.setup import initial_state, initial_states, make_setup
+from jaxlm.train.step import make_step
+from tests.train.tiny import experiment
+
+TINY = experiment()
+STEPS = 50
+TRAIN = config.Train(steps=STEPS, batch=4, length=16, clip=0.5, ema=0.9)
+HIDDEN = {
+    "model": config.Encoder(
+        vocab=264,
+        embed=16,
+        layers=2,
+        block=config.Block(config.Attention(2, 2, 8), config.Plain(24)),
+        position=config.Learned(64),
+        dropout=0.1,
+    ),
+    "tokenizer": config.Bytes(special=("[MASK]",)),
+    "objective": config.MaskedLm(chunks=2),
+}
+CASES = {
+    "adamw": {},
+    "masked_lm": HIDDEN,
+    "muon": {"optimizer": config.Muon()},
+    "lion": {"optimizer": config.Lion()},
+    "adafactor": {"optimizer": config.Adafactor(decay=0.1)},
+}
+
+
+def base(case: str) -> config.Experiment:
+    where = dataclasses.replace(TINY.where, micro_batches=2)
+    return dataclasses.replace(TINY, train=TRAIN, where=where, **CASES[case])
+
+
+def changed(tree: config.Experiment, **numbers) -> config.Experiment:
+    return programs.given(tree, {name.replace("__", "."): value for name, value in numbers.items()})
+
+
+@functools.cache
+def runs(case: str) -> tuple[config.Experiment, ...]:
+    """Two seeds, two rates, two decays."""
+    tree = base(case)
+    return (
+        changed(tree, train__seed=3),
+        changed(tree, train__seed=4, optimizer__schedule__peak=3e-3, optimizer__decay=0.3),
+        changed(tree, train__seed=3, optimizer__schedule__peak=3e-3),
+    )
+
+
+@functools.cache
+def documents():
+    draw = np.random.default_rng(0)
+    arrays = [np.concatenate([[2], draw.integers(4, 40, n), [3]]) for n in draw.integers(5, 40, 100)]
+    return in_memory(arrays, bytes=sum(map(len, arrays)), vocab=264, pad=0)
+
+
+def rows(tree: config.Experiment) -> row_data.Rows:
+    train = tree.train
+    return row_data.training(documents(), tree.packing, batch=train.batch, length=train.length, seed=train.seed)
+
+
+def alone(tree: config.Experiment):
+    """(losses, final state) of a run by itself, by the step that `jaxlm run` compiles."""
+    setup = make_setup(tree, jax.devices()[:1])
+    train = tree.train
+    step = jax.jit(
+        make_step(
+            setup.objective,
+            setup.optimizer,
+            setup.call,
+            seed=train.seed,
+            micro_batches=tree.where.micro_batches,
+            clip=train.clip,
+            ema=train.ema,
+        )
+    )
+    state, losses, mine = initial_state(setup), [], rows(tree)
+    for i in range(train.steps):
+        state, metrics = step(state, as_batch(mine.batch(i)))
+        losses.append(metrics["loss"])
+    return np.array(losses), jax.device_get(state)
+
+
+@functools.cache
+def alones(case: str):
+    return [alone(tree) for tree in runs(case)]
+
+
+def abreast(trees, lanes: Lanes):
+    """The same of all runs, by one program."""
+    names = varied(trees)
+    setups = [make_setup(tree, lanes.devices[:1]) for tree in trees]
+    shared = SEED not in names
+    read = programs.batches(lanes, [rows(tree) for tree in trees], shared=shared)
+    numbers = lanes.stack([programs.numbers(tree, names) for tree in trees])
+    state, losses = lanes.stack(list(initial_states(setups))), []
+    step, _ = programs.compiled_step(setups[0], lanes, numbers, state, read(0), shared=shared)
+    for i in range(trees[0].train.steps):
+        state, metrics = step(state, read(i))
+        losses.append([one["loss"] for one in lanes.split(metrics)])
+    return list(zip(np.array(losses).T, lanes.split(state)))
+
+
+def apart(got, wanted) -> tuple[float, float]:
+    """How far losses and final states are from each other, in units of the wanted."""
+    losses = np.abs(got[0] / wanted[0] - 1).max()
+    here, there = (flatten(tree) for tree in (got[1], wanted[1]))
+    assert here.keys() == there.keys()
+    whole = max(np.linalg.norm(leaf) for name, leaf in there.items() if name.startswith("model."))
+    far = max(
+        np.linalg.norm(here[name].astype(np.float64) - leaf) / max(np.linalg.norm(leaf), 1e-3 * whole)
+        for name, leaf in there.items()
+        if name.startswith(("model.", "ema."))
+    )
+    return losses, far
+
+
+AT_NIGHT = [("masked_lm", True, 1), ("adamw", True, 2)]
+AT_NIGHT += [(case, batched, 2) for case in ("muon", "lion", "adafactor") for batched in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("case", "batched", "devices"),
+    [
+        ("adamw", False, 1),
+        ("adamw", True, 1),
+        ("masked_lm", False, 2),
+        *(pytest.param(*one, marks=pytest.mark.nightly) for one in AT_NIGHT),
+    ],
+)
+def test_together_is_one_after_the_other(case, batched, devices):
+    """Dropout, clipping, two micro-batches, a moving average; three runs on two devices leave a place over."""
+    wanted = alones(case)
+    found = abreast(runs(case), Lanes(3, tuple(jax.devices()[:devices]), batched))
+    for i, (got, one) in enumerate(zip(found, wanted, strict=True)):
+        losses, states = apart(got, one)
+        assert losses <= 1e-5, (i, losses)
+        assert states <= 1e-5, (i, states)
+        for other in wanted[:i] + wanted[i + 1 :]:  # another seed, another rate
+            losses, states = apart(got, other)
+            assert losses > 1e-3
+            assert states > 1e-2
