@@ -55,13 +55,12 @@ def make_sums(objective: Objective, call: Call) -> Callable[[PyTree, dict[str, A
 
 
 def means(objective: Objective, measured: Sequence[Measured]) -> dict[str, float]:
-    """Each term's mean over all batches, their loss, and totals as `<term>_total`.
+    """Each term's mean over all batches, their loss, and totals as `<term>_total`; of the objective's own terms.
 
     Sums are added in float64 on the host, so that the order and size of batches do not show.
     """
-    totals, weights = (
-        {term: sum(float(batch[part][term]) for batch in measured) for term in measured[0][0]} for part in (0, 1)
-    )
+    terms = [term for term in measured[0][0] if term in objective.coefficients]
+    totals, weights = ({term: sum(float(one[part][term]) for one in measured) for term in terms} for part in (0, 1))
     result = {term: totals[term] / weights[term] for term in totals}
     result["loss"] = sum(objective.coefficients[term] * result[term] for term in totals)
     return result | {f"{term}_total": total for term, total in totals.items()}
