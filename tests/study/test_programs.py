@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxlm import config
+from jaxlm.config.errors import UsageError
+from jaxlm.config.objective import columns
 from jaxlm.data import rows as row_data
 from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
@@ -71,8 +73,9 @@ def documents():
 
 
 def rows(tree: config.Experiment) -> row_data.Rows:
-    train = tree.train
-    return row_data.training(documents(), tree.packing, batch=train.batch, length=train.length, seed=train.seed)
+    size = {"batch": tree.train.batch, "length": tree.train.length}
+    ends = np.arange(264) % 5 == 0 if columns(tree.objective).ends else None
+    return row_data.training(documents(), tree.packing, seed=tree.train.seed, ends=ends, **size)
 
 
 def alone(tree: config.Experiment):
@@ -156,3 +159,39 @@ def test_together_is_one_after_the_other(case, batched, devices):
             losses, states = apart(got, other)
             assert losses > 1e-3
             assert states > 1e-2
+
+
+def test_seeds_that_a_program_is_given():
+    """Wide and negative ones too: what a run begins with by itself, bit for bit."""
+    trees = [changed(TINY, train__seed=seed) for seed in (0, 7, 2**31 + 5, 2**40 + 7, -1)]
+    setups = [make_setup(tree, jax.devices()[:1]) for tree in trees]
+    states = list(initial_states(setups))
+    for setup, state in zip(setups[2:], states[2:], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, state, initial_state(setup))
+    kernels = [np.asarray(flatten(state.model)["embedding.kernel"]) for state in states]
+    same = [(a, b) for a in range(5) for b in range(a) if np.array_equal(kernels[a], kernels[b])]
+    assert same == [(3, 1)]  # as jax has it: a key knows 32 bits of a seed
+
+
+def test_numbers_that_the_program_hangs_on_are_named():
+    block = config.Block(config.Attention(2, 2, 8), config.Plain(24))
+    model = config.EncoderDecoder(vocab=264, embed=16, encoder_layers=1, decoder_layers=1, block=block)
+    tree = dataclasses.replace(
+        base("adamw"), model=model, tokenizer=HIDDEN["tokenizer"], objective=config.Infilling(permuted=0.5)
+    )
+    trees = (tree, changed(tree, objective__permuted=1.0, objective__rate=0.2, train__seed=1))
+    with pytest.raises(UsageError, match=r"^objective\.permuted: the program hangs on the value"):
+        abreast(trees, Lanes(2, tuple(jax.devices()[:1]), False))
+
+
+def test_lanes():
+    devices = tuple(jax.devices()[:2])
+    lanes = Lanes.of(5, devices)
+    assert not lanes.batched
+    assert lanes.runs == [0, 1, 2, 3, 4, 4]
+    assert Lanes.of(1, devices).devices == devices[:1]
+    trees = [{"a": np.full(3, i), "b": np.float32(i)} for i in range(5)]
+    stacked = lanes.stack(trees)
+    assert stacked["a"].shape == (6, 3)
+    assert {shard.device for shard in stacked["a"].addressable_shards} == set(devices)
+    jax.tree.map(np.testing.assert_array_equal, lanes.split(stacked), trees)

@@ -73,7 +73,7 @@ def close(here, there, tolerance):
             assert a[name] == pytest.approx(b[name], rel=tolerance, abs=1e-7), name
 
 
-@pytest.mark.parametrize("i", [1, 2])
+@pytest.mark.parametrize("i", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_a_run_directory_is_as_jaxlm_run_leaves_it(ground, i, capsys):
     path, _, results = ground
     alone = path / f"alone{i}"
