@@ -62,7 +62,9 @@ def step_of(setup: Setup) -> Callable[[Numbers, State, Batch], tuple[State, Metr
             clip=train.clip,
             ema=train.ema,
         )
-        return step(state, batch)
+        new, metrics = step(state, batch)
+        # A number that is given is float32, and makes so what a number of Python's leaves in bfloat16.
+        return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, state), metrics
 
     return step
 

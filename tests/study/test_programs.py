@@ -10,6 +10,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.objective import columns
+from jaxlm.config.paths import Leaf, walk
 from jaxlm.data import rows as row_data
 from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
@@ -17,6 +18,7 @@ from jaxlm.study import programs
 from jaxlm.study.lanes import Lanes
 from jaxlm.study.variation import SEED, varied
 from jaxlm.train.feed import as_batch
+from jaxlm.train.held_out import make_sums
 from jaxlm.train.setup import initial_state, initial_states, make_setup
 from jaxlm.train.step import make_step
 from tests.train.tiny import experiment
@@ -161,6 +163,21 @@ def test_together_is_one_after_the_other(case, batched, devices):
             assert states > 1e-2
 
 
+def test_held_out_rows_are_hidden_at_the_rate_of_each_run():
+    """With parameters and with an objective of their own."""
+    trees = tuple(changed(base("masked_lm"), train__seed=i, objective__rate=0.15 + 0.3 * i) for i in range(2))
+    lanes, setups = Lanes(2, tuple(jax.devices()[:1]), False), [make_setup(one, jax.devices()[:1]) for one in trees]
+    states, batch = list(initial_states(setups)), as_batch(rows(trees[0]).batch(0))
+    numbers = lanes.stack([programs.numbers(one, varied(trees)) for one in trees])
+    together = jax.jit(lanes.map(programs.evaluation_of(setups[0]), shared=True))
+    found = lanes.split(together(numbers, lanes.stack(states), lanes.share(batch)))
+    for (totals, weights), setup, state in zip(found, setups, states, strict=True):
+        alone = jax.jit(make_sums(setup.objective, setup.call))(state.model, state.frozen, batch)
+        np.testing.assert_allclose(totals["masked_lm"], alone[0]["masked_lm"], rtol=1e-6)
+        assert weights["masked_lm"] == alone[1]["masked_lm"]
+    assert found[1][1]["masked_lm"] > 2 * found[0][1]["masked_lm"]
+
+
 def test_seeds_that_a_program_is_given():
     """Wide and negative ones too: what a run begins with by itself, bit for bit."""
     trees = [changed(TINY, train__seed=seed) for seed in (0, 7, 2**31 + 5, 2**40 + 7, -1)]
@@ -171,6 +188,20 @@ def test_seeds_that_a_program_is_given():
     kernels = [np.asarray(flatten(state.model)["embedding.kernel"]) for state in states]
     same = [(a, b) for a in range(5) for b in range(a) if np.array_equal(kernels[a], kernels[b])]
     assert same == [(3, 1)]  # as jax has it: a key knows 32 bits of a seed
+
+
+@pytest.mark.parametrize("kind", [config.AdamW(), pytest.param(config.Muon(), marks=pytest.mark.nightly)])
+def test_a_state_in_bfloat16_stays_in_bfloat16(kind):
+    tree = dataclasses.replace(
+        base("adamw"), precision="bfloat16_all", optimizer=kind, objective=config.Autoregressive(z_loss=1e-4)
+    )
+    names = [leaf.path for leaf in walk(tree) if isinstance(leaf, Leaf) and type(leaf.value) is float]
+    names = [name for name in names if name.startswith(("train.", "optimizer.", "objective."))]
+    assert {"train.clip", "train.ema", "optimizer.decay", "objective.z_loss"} < set(names)
+    setup = make_setup(tree, jax.devices()[:1])
+    batch = as_batch(rows(tree).batch(0))
+    new, _ = jax.eval_shape(programs.step_of(setup), programs.numbers(tree, names), setup.abstract, batch)
+    assert [leaf.dtype for leaf in jax.tree.leaves(new)] == [leaf.dtype for leaf in jax.tree.leaves(setup.abstract)]
 
 
 def test_numbers_that_the_program_hangs_on_are_named():
