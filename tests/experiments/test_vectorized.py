@@ -30,8 +30,8 @@ def fake(monkeypatch, losses):
 def test_a_line_for_each_way(monkeypatch):
     fake(monkeypatch, {"devices": 6.001})
     first, *_, last = vectorized.compare(64, 2, 4, 3)
-    assert first.split() == ["64", "in", "turn", "1,024", "1", "900", "2.0"]
-    assert last.split() == ["64", "4", "devices", "2,048", "2.00", "(2.00-2.00)", "900", "2.0"]
+    assert first.split() == ["64", "in", "turn", "1,024", "1", "1,000", "900", "2.0"]
+    assert last.split() == ["64", "4", "devices", "2,048", "2.00", "(2.00-2.00)", "500", "900", "2.0"]
 
 
 def test_ways_that_disagree(monkeypatch):
