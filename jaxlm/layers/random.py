@@ -6,6 +6,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.parallel.layout import Layout
@@ -19,6 +20,11 @@ def site(name: str) -> int:
 def key(seed: Int[Array, ""] | int, step: Int[Array, ""] | int, name: str) -> Key[Array, ""]:
     """The key of one site in one step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), site(name))
+
+
+def low_bits(seed: int) -> Int[np.ndarray, ""]:
+    """What `key` takes of a seed, as it is handed to a program that is given seeds."""
+    return np.asarray(seed, np.int64).astype(np.int32)
 
 
 def row_keys(base: Key[Array, ""], rows: Int[Array, "row"]) -> Key[Array, "row"]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.layers.contracts import Batch, Call, Model, Output
 from jaxlm.layers.logprob import likeliest, log_probability
+from jaxlm.layers.numbers import matters
 from jaxlm.layers.random import row_keys
 from jaxlm.models.heads import Scorer
 from jaxlm.objectives.auxiliary import NONE, Auxiliary
@@ -51,7 +52,7 @@ class Prediction:
     @property
     def coefficients(self) -> dict[str, float]:
         """The factor of each term."""
-        z = {"z": self.z_loss} if self.z_loss else {}
+        z = {"z": self.z_loss} if matters(self.z_loss) else {}
         return {self.term: 1.0} | z | self.auxiliary.coefficients | dict.fromkeys(self.measured, 0.0)
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
@@ -105,6 +106,6 @@ class Prediction:
             if "accuracy" in self.measured:
                 hit = likeliest(logits, targets, call.layout)
                 sums["accuracy"] = jnp.sum(weights * hit)
-            return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if self.z_loss else {})
+            return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if matters(self.z_loss) else {})
 
         return sums_by_chunk(terms, hidden, (targets, weights), self.chunks, self.measured)

@@ -192,7 +192,7 @@ class Layout:
 
     def constrain(self, x: Array, axes: Axes) -> Array:
         """Pin an activation to its layout; within `spmd` it is where it is."""
-        if self.mesh.size == 1 or _manual():
+        if self.mesh.size == 1 or self._manual():
             return x
         return jax.lax.with_sharding_constraint(x, self.sharding(axes, x.shape))
 
@@ -200,7 +200,7 @@ class Layout:
         """A parameter as it is used: all-gathered over the storage axes; the gradient is reduce-scattered back."""
         if not self.gathers:
             return x
-        if not _manual():
+        if not self._manual():
             return checkpoint_name(_gather(x, self, axes), GATHERED)
         for dim, mesh_axes in enumerate(self._in_storage(axes), start=x.ndim - len(axes)):
             held = tuple(axis for axis in mesh_axes if axis in self.storage and self.size((axis,)) > 1)
@@ -254,7 +254,7 @@ class Layout:
         `in_axes` and `out_axes` are tuples of logical axes, one for each argument and result array. Within `spmd`,
         where arrays are a device's own already, and on one device, `f` itself.
         """
-        if self.mesh.size == 1 or _manual():
+        if self.mesh.size == 1 or self._manual():
             return f
 
         def spec(axes: Axes) -> PartitionSpec:
@@ -300,7 +300,7 @@ class Layout:
 
     def total(self, x: PyTree) -> PyTree:
         """Within `spmd`: the sum over all devices' own values."""
-        mesh_axes = _manual()
+        mesh_axes = self._manual()
         return jax.lax.psum(x, mesh_axes) if mesh_axes else x
 
     def total_gradient(self, x: Array, spec: PartitionSpec, dtype: str) -> Array:
@@ -309,7 +309,7 @@ class Layout:
         What has been reduce-scattered in `dtype` is summed in it too; the rest is small, and summed as it is.
         """
         sharded = {axis for dim in spec for axis in _names(dim) if self.mesh.shape[axis] > 1}
-        copies = tuple(axis for axis in _manual() if self.mesh.shape[axis] > 1 and axis not in sharded)
+        copies = tuple(axis for axis in self._manual() if self.mesh.shape[axis] > 1 and axis not in sharded)
         if not copies:
             return x
         scattered = not sharded.isdisjoint(self.storage)
@@ -324,11 +324,11 @@ class Layout:
 
     def parts(self, axis: str | None = None) -> int:
         """Devices, or those along a logical axis: 1 outside `spmd`."""
-        return self.size(_manual() if axis is None else self._held(axis))
+        return self.size(self._manual() if axis is None else self._held(axis))
 
     def whole(self) -> bool:
         """Whether nothing of this program is split by the compiler, so that it may hold kernels of its own."""
-        manual = _manual()
+        manual = self._manual()
         return self.size(tuple(axis for axis in self.mesh.axis_names if axis not in manual)) == 1
 
     def own(self, x: Array, axis: str, dim: int) -> Array:
@@ -367,23 +367,22 @@ class Layout:
         mesh_axes = self._held(axis)
         return jax.lax.all_to_all(x, mesh_axes, split, join, tiled=True) if mesh_axes else x
 
+    def _manual(self) -> Axes:
+        """Its mesh axes along which the present program sees only a device's own shards."""
+        return tuple(axis for axis in jax.sharding.get_abstract_mesh().manual_axes if axis in self.mesh.shape)
+
     def _joined(self, axis: str) -> Axes:
         return tuple(a for a in self._held(axis) if a in JOINED)
 
     def _held(self, axis: str) -> Axes:
         """The manual mesh axes of more than one device along a logical axis."""
-        manual = _manual()
+        manual = self._manual()
         return tuple(a for a in dict(self.table)[axis] if a in manual and self.size((a,)) > 1)
 
 
 def is_gather(primitive: Any, parameters: dict[str, Any]) -> bool:
     """Whether an operation gathers a parameter, for policies of `jax.checkpoint`."""
     return primitive.name == "all_gather" and set(parameters["axis_name"]) <= set(STORAGE)
-
-
-def _manual() -> Axes:
-    """Mesh axes along which the present program sees only a device's own shards."""
-    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def _in_front(f: Callable[[Array, int], Array], x: Array, dim: int) -> Array:

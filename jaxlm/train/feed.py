@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from jaxlm.data.rows import Rows
 from jaxlm.layers.contracts import Batch, Tokens
@@ -32,9 +33,13 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
         sharding = layout.sharding(("row", "tokens")[: len(shape)], shape)
         return jax.make_array_from_callback(shape, sharding, lambda index: piece(name, index))
 
-    arrays = {name: array(name) for name in FIELDS}
+    return as_batch({name: array(name) for name in (*FIELDS, *rows.more)})
+
+
+def as_batch(arrays: dict[str, Array]) -> Batch:
+    """Columns as a batch; those that not every batch has are in `extra`."""
     inputs = Tokens(arrays["ids"], arrays["segments"], arrays["positions"])
-    extra = {name: array(name) for name in rows.more}
+    extra = {name: column for name, column in arrays.items() if name not in FIELDS}
     return Batch(inputs, arrays["targets"], arrays["weights"], arrays["rows"], arrays["documents"], extra=extra)
 
 

@@ -15,6 +15,7 @@ from optax.contrib import MuonDimensionNumbers
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon, Optimizer
 from jaxlm.config.precision import Precision
 from jaxlm.layers.names import map_named
+from jaxlm.layers.numbers import matters
 from jaxlm.train import schedules
 
 
@@ -35,7 +36,7 @@ def build(optimizer: Optimizer, steps: int, precision: Precision = Precision()) 
             inner = optax.adafactor(
                 rate,
                 decay_rate=b2,
-                weight_decay_rate=(lambda step: decay * rate(step)) if decay else None,
+                weight_decay_rate=(lambda step: decay * rate(step)) if matters(decay) else None,
                 weight_decay_mask=decay_mask,
             )
         case Muon(momentum=momentum, iterations=iterations, decay=decay, adam=adam):

@@ -23,6 +23,7 @@ from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options, as_trained
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
+from jaxlm.data.rows import Rows
 from jaxlm.layers.axes import shardings
 from jaxlm.parallel.layout import single_device
 from jaxlm.runs import goodput
@@ -120,7 +121,7 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
     return together(lambda: prepared or read())
 
 
-def _describe(prepared: Prepared, run: Run) -> None:
+def describe(prepared: Prepared, run: Run) -> None:
     """What the run needs to be used without its data, and the facts of that data."""
     keep(prepared.tokenizer, Path(run.path) / "tokenizer")
     facts = {
@@ -132,6 +133,20 @@ def _describe(prepared: Prepared, run: Run) -> None:
         "held_out_labels": prepared.held_out.classes,
     }
     write_atomically(run.path / "data.json", json.dumps(facts, indent=1) + "\n")
+
+
+def rows_of(experiment: Experiment, prepared: Prepared) -> tuple[Rows, Rows]:
+    """The rows that an experiment trains on, and those that it is evaluated on."""
+    size: dict[str, Any] = {"batch": experiment.train.batch, "length": experiment.train.length}
+    wanted = columns(experiment.objective)
+    if wanted.words:
+        size["begins"] = begins_word(prepared.tokenizer)
+    if wanted.ends:
+        size["ends"] = ends_sentence(prepared.tokenizer)
+    train = row_data.training(
+        prepared.train, experiment.packing, seed=experiment.train.seed, copies=wanted.copies, **size
+    )
+    return train, row_data.held_out(prepared.held_out, experiment.packing, **size)
 
 
 def _run(
@@ -146,16 +161,8 @@ def _run(
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
-    together(lambda: None if jax.process_index() else _describe(prepared, opened))
-    size: dict[str, Any] = {"batch": experiment.train.batch, "length": experiment.train.length}
-    wanted = columns(experiment.objective)
-    if wanted.words:
-        size["begins"] = begins_word(prepared.tokenizer)
-    if wanted.ends:
-        size["ends"] = ends_sentence(prepared.tokenizer)
-    train_rows = row_data.training(
-        prepared.train, experiment.packing, seed=experiment.train.seed, copies=wanted.copies, **size
-    )
+    together(lambda: None if jax.process_index() else describe(prepared, opened))
+    train_rows, held_out_rows = rows_of(experiment, prepared)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:
         with clock("checkpoint"):
             restored = checkpoints.restore(setup.abstract)
@@ -174,7 +181,7 @@ def _run(
                 display=display,
                 metrics=Metrics(names_of(state)),
                 rows=train_rows,
-                held_out_rows=row_data.held_out(prepared.held_out, experiment.packing, **size),
+                held_out_rows=held_out_rows,
                 tensorboard=open_tensorboard(opened.path, display.say) if jax.process_index() == 0 else None,
                 evaluate=held_out.make_evaluate(setup.objective, setup.call),
                 plan=plan,
@@ -236,10 +243,10 @@ def _train(
         goodput.write(session.journal, done, session.clock)
         session.display.say(f"stopped at step {done} and saved: run the same command again to go on")
         return AGAIN
-    return _finish(session, done, state)
+    return conclude(session, done, state)
 
 
-def _finish(session: Session, done: int, state: State) -> int:
+def conclude(session: Session, done: int, state: State) -> int:
     """What comes after the last step; all of it can be done again after a kill."""
     if not session.newest:
         evaluate(session, done, state)

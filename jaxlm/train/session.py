@@ -106,6 +106,11 @@ def evaluate(session: Session, done: int, state: State) -> None:
     with session.clock("evaluate"):
         batches = (feed.global_batch(rows, layout, step) for step in range(rows.steps))
         result = session.evaluate(state.model, state.frozen, batches)
+    evaluated(session, done, result)
+
+
+def evaluated(session: Session, done: int, result: dict[str, float]) -> None:
+    """Notes what `session.evaluate` found."""
     if "cross_entropy_total" in result:
         nats = result.pop("cross_entropy_total")
         result["bits_per_byte"] = held_out.bits_per_byte(nats, session.prepared.held_out.bytes)

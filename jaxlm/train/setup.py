@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment, flags
@@ -88,10 +89,7 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
     options = flags.of_devices(experiment.where.flags, call.layout.mesh.devices.flat[0].device_kind)
     _check_rows(experiment, call.layout)
     _check_order(experiment)
-    start = getattr(experiment.model, "start", None)
-    objective = build_objective(
-        experiment.objective, experiment.model, lambda: special(experiment.tokenizer).beginning(start)
-    )
+    objective = make_objective(experiment)
     if objective.couples == "batch" and experiment.where.micro_batches > 1:
         raise UsageError(
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
@@ -107,6 +105,14 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
     )
     return Setup(experiment, call, objective, optimizer, abstract, options)
+
+
+def make_objective(experiment: Experiment) -> Objective:
+    """An experiment's objective, for its model and its tokenizer's special tokens. Raises UsageError."""
+    start = getattr(experiment.model, "start", None)
+    return build_objective(
+        experiment.objective, experiment.model, lambda: special(experiment.tokenizer).beginning(start)
+    )
 
 
 def check_data(experiment: Experiment, data: Sequence[Dataset]) -> None:
@@ -178,8 +184,14 @@ def _check_stages(experiment: Experiment, objective: Objective, model: Any, call
             pipeline.schedule(call.pipeline, call.layout, part.repeats, rows)
 
 
-def _initial(experiment: Experiment, optimizer: optax.GradientTransformation, call: Call) -> State:
-    model = build(experiment.model, random.key(experiment.train.seed, 0, "model"), call.precision)
+def _initial(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    call: Call,
+    seed: Int[Array, ""] | int | None = None,
+) -> State:
+    seed = experiment.train.seed if seed is None else seed
+    model = build(experiment.model, random.key(seed, 0, "model"), call.precision)
     trained, frozen = partition(model, lambda name, leaf: True)
     ema = None if experiment.train.ema is None else jax.tree.map(jnp.copy, trained)
     return State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, optimizer.init(trained), ema)
@@ -191,8 +203,27 @@ def initial_state(setup: Setup) -> State:
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
     make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
-    options = RUN_ONCE if jax.default_backend() == "cpu" else None
-    state = together.compiled(make.lower(), options)()
+    return _with_parameters(setup, together.compiled(make.lower(), _once())())
+
+
+def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
+    """The same of experiments whose states differ in `train.seed` alone, by one program."""
+    first = setups[0]
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, first.abstract)
+    make = jax.jit(
+        lambda seed: _initial(first.experiment, first.optimizer, first.call, seed), out_shardings=shardings
+    )
+    program = together.compiled(make.lower(jnp.int32(0)), _once())
+    for setup in setups:
+        yield _with_parameters(setup, program(jnp.asarray(random.low_bits(setup.experiment.train.seed))))
+
+
+def _once() -> dict[str, bool | int] | None:
+    return RUN_ONCE if jax.default_backend() == "cpu" else None
+
+
+def _with_parameters(setup: Setup, state: State) -> State:
+    """The state with the parameters that `initial` names, if it does."""
     if not setup.experiment.initial:
         return state
     run, digest = initial(setup.experiment)

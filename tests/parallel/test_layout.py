@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxlm.config.errors import UsageError
 from jaxlm.parallel.layout import TABLE, Layout, single_device
@@ -217,3 +217,16 @@ def test_the_ring_and_the_exchange():
         return where.exchange(2 * y, "pos", split=1, join=0)
 
     np.testing.assert_array_equal(jax.jit(where.manual(dealt, (axes,), axes))(x), 2 * x)
+
+
+def test_an_axis_of_somebody_else():
+    """A program of several runs is split along an axis that no layout has: each run is whole, and sums its own."""
+    alone, mesh, whole = single_device(), Mesh(np.array(jax.devices()[:2]), ("run",)), PartitionSpec()
+
+    def f(x):
+        assert alone.parts() == 1
+        return alone.total_gradient(alone.total(x), whole, "float32")
+
+    run = PartitionSpec("run")
+    split = jax.shard_map(f, mesh=mesh, in_specs=run, out_specs=run, check_vma=False)
+    np.testing.assert_array_equal(jax.jit(split)(np.arange(4.0)), np.arange(4.0))
