@@ -93,6 +93,33 @@ def bootstrap(
     nan where the statistic is nan of a resample: it is not defined for so few items. Raises ValueError for no items
     and for arrays of different lengths.
     """
+    return _percentiles(_resampled(statistic, arrays, seed, groups, resamples), level)
+
+
+def around(
+    statistic: Callable[..., float],
+    *arrays: Shaped[np.ndarray, "..."],
+    level: float = 0.95,
+    seed: int = 0,
+    groups: Shaped[np.ndarray, " item"] | None = None,
+    resamples: int = 1_000,
+) -> Interval:
+    """As `bootstrap`, moved so that the mean of the resamples lies at the statistic of the items themselves.
+
+    For what drawing items twice makes larger, as it does the mutual information of two groupings, whose value may
+    lie below all its resamples. The truth it holds is what another sample of as many items has on average.
+    """
+    found = _resampled(statistic, arrays, seed, groups, resamples)
+    return _percentiles(found - found.mean() + statistic(*arrays), level)
+
+
+def _resampled(
+    statistic: Callable[..., float],
+    arrays: tuple[Shaped[np.ndarray, "..."], ...],
+    seed: int,
+    groups: Shaped[np.ndarray, " item"] | None,
+    resamples: int,
+) -> Float[np.ndarray, " resample"]:
     if len({len(each) for each in arrays}) != 1:
         raise ValueError(f"arrays of {', '.join(str(len(each)) for each in arrays)} items")
     members = _members(groups, len(arrays[0]))
@@ -101,7 +128,7 @@ def bootstrap(
         for row in drawn:
             chosen = row if groups is None else np.concatenate([members[one] for one in row])
             found.append(statistic(*(each[chosen] for each in arrays)))
-    return _percentiles(np.asarray(found, np.float64), level)
+    return np.asarray(found, np.float64)
 
 
 def _members(groups: Shaped[np.ndarray, " item"] | None, items: int) -> list[Int[np.ndarray, " some"]] | range:
