@@ -29,7 +29,9 @@ class Records:
     members: str = "*"
     """Which files of an archive, by pattern, in the order of their names."""
     rows: str = ""
-    """Where the items are in a tree of JSON, such as `data.paragraphs.qas`; fields of what they lie in are theirs."""
+    """Where the items are in a tree of JSON, such as `data.paragraphs.qas`; fields of what holds them
+    are theirs.
+    """
     each: int = 0
     """Items of each file at most, the first ones; 0 is all."""
     limit: int = 0

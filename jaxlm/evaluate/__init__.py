@@ -1,1 +1,1 @@
-"""What trained models know: tasks over local files, each number with its interval."""
+"""How good a model is, in numbers that say how sure they are."""
