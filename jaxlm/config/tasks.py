@@ -32,6 +32,8 @@ class Records:
     """Where the items are in a tree of JSON, such as `data.paragraphs.qas`; fields of what holds them
     are theirs.
     """
+    split: str = ""
+    """A regular expression, at each match of which another item of a text begins."""
     each: int = 0
     """Items of each file at most, the first ones; 0 is all."""
     limit: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxlm.config.errors import UsageError
 from jaxlm.config.tasks import Choices, Generation, LastWord, MinimalPairs, Perplexity, Task
 from jaxlm.evaluate import choices, generation, last_word, pairs, perplexity
 from jaxlm.evaluate.results import Asked
@@ -14,6 +15,13 @@ def ask(task: Task, root: Path) -> Asked:
 
     Raises UsageError for files that are not there, fields that items do not have and templates that are wrong.
     """
+    try:
+        return _ask(task, root)
+    except UsageError as error:
+        raise UsageError(f"{task.name}: {error}") from None
+
+
+def _ask(task: Task, root: Path) -> Asked:
     match task:
         case Perplexity():
             return perplexity.ask(task, root)
