@@ -20,6 +20,7 @@ COMMANDS = {
     "generate": "text from a model",
     "chat": "a conversation with a model",
     "tokenizer": "train a tokenizer on text files",
+    "eval": "how good a model is, by tasks over local files",
     "embed": "how alike texts are to a model",
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",

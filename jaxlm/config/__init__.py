@@ -99,3 +99,17 @@ from jaxlm.config.position import (
 )
 from jaxlm.config.precision import PRECISIONS, Precision
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
+from jaxlm.config.tasks import (
+    SQUAD,
+    Choices,
+    DrawnShots,
+    Generation,
+    LastWord,
+    ListedShots,
+    MinimalPairs,
+    Normalization,
+    Perplexity,
+    Records,
+    Task,
+    ZeroShot,
+)

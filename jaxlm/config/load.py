@@ -1,4 +1,4 @@
-"""From the name of a file or module to its experiment."""
+"""From the name of a file or module to its experiment or its tasks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import importlib.util
 import os
 import sys
 import traceback
+import typing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.paths import misfits, type_name
+from jaxlm.config.tasks import Task
 
 
 def load_experiment(name: str) -> Experiment:
@@ -21,19 +24,47 @@ def load_experiment(name: str) -> Experiment:
 
     Raises UsageError when there is no such file, it has no `experiment()`, or that fails.
     """
+    result = _made(name, "experiment", "Experiment")
+    if not isinstance(result, Experiment):
+        raise UsageError(f"{name}: experiment() returned {type(result).__name__}, expected Experiment")
+    _check_types(name, result)
+    return result
+
+
+def load_tasks(name: str) -> tuple[Task, ...]:
+    """The tasks of a file or module: what its `tasks()` returns.
+
+    Raises UsageError as `load_experiment` does, for what is no task, and for tasks of one name.
+    """
+    result = _made(name, "tasks", "tuple[Task, ...]")
+    known = typing.get_args(Task)
+    if not isinstance(result, tuple) or not result:
+        raise UsageError(f"{name}: tasks() returned {type(result).__name__}, expected a tuple with tasks")
+    for one in result:
+        if type(one) not in known:
+            names = ", ".join(each.__name__ for each in known)
+            raise UsageError(f"{name}: tasks() has a {type(one).__name__}, expected one of {names}")
+        _check_types(f"{name}: {one.name}", one)
+    if twice := {one.name for one in result if sum(each.name == one.name for each in result) > 1}:
+        raise UsageError(f"{name}: several tasks are named {min(twice)}")
+    return result
+
+
+def _made(name: str, function: str, returns: str) -> Any:
+    """What a function of a user's file or module returns."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     module = _guard(name, lambda: _import_file(name) if _is_file(name) else _import_module(name))
-    make = getattr(module, "experiment", None)
+    make = getattr(module, function, None)
     if not callable(make):
-        raise UsageError(f"{name}: no function experiment(); add `def experiment() -> Experiment: ...`")
-    result = _guard(name, make)
-    if not isinstance(result, Experiment):
-        raise UsageError(f"{name}: experiment() returned {type(result).__name__}, expected Experiment")
-    wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(result)]
+        raise UsageError(f"{name}: no function {function}(); add `def {function}() -> {returns}: ...`")
+    return _guard(name, make)
+
+
+def _check_types(name: str, tree: Any) -> None:
+    wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(tree)]
     if wrong:
         raise UsageError(f"{name}: wrong types\n" + "\n".join(wrong))
-    return result
 
 
 def directory(name: str) -> Path:

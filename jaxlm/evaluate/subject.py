@@ -1,0 +1,36 @@
+"""Models to be asked, out of run directories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.experiment import Experiment
+from jaxlm.config.sampling import Options, as_trained
+from jaxlm.evaluate.results import Subject
+from jaxlm.runs.directory import read_experiment
+from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
+from jaxlm.train.load import load_run
+
+
+def of_run(run: str, begin: str = "") -> Subject:
+    """The newest checkpoint of a run, on one device.
+
+    `begin` is a special token that texts begin with in place of the tokenizer's BOS: of a chat model that is often
+    one that begins a turn. Raises UsageError for one that is none, and UsageError and Failure as `load_run` does.
+    """
+    model, tokenizer, call = load_run(run)
+    if begin:
+        known = tokenizer.special if isinstance(tokenizer, HuggingFaceTokenizer) else ()
+        if begin not in known:
+            raise UsageError(
+                f"--begin {begin}: the tokenizer's special tokens are {', '.join(known) or 'not named'}"
+            )
+        tokenizer = replace(tokenizer, begin=begin)
+    experiment = read_experiment(run)
+    return Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment))
+
+
+def prefixed(experiment: Experiment) -> bool:
+    """Whether a model of this experiment sees prompts from both sides."""
+    return as_trained(Options(), experiment).reading == "prefix"
