@@ -13,8 +13,8 @@ from jaxlm.config.sampling import Options
 from jaxlm.interop.export import export
 from jaxlm.interop.imported import bring
 from jaxlm.layers.contracts import Tokens
+from jaxlm.sampling.embed import embed, vectors
 from jaxlm.sampling.text import sample_with_log_probabilities
-from jaxlm.serve.embed import embed, vectors
 from jaxlm.train.load import load_run
 from tests.interop import ggufs
 
