@@ -10,7 +10,7 @@ items to evaluations/NAME.json of the run. Nothing is downloaded.
   --harness TASK.yaml  tasks of lm-evaluation-harness with local data (extra `eval`)
   --data DIR           where the tasks' data are; by default the directory JAXLM_DATA names
   --limit N            only the first N items of each task
-  --seed S             draws these items, the worked examples and the samples by another seed
+  --seed S             draws these items, the worked examples, the samples and first clusters by another seed
   --out DIR            writes to another directory
   --begin TOKEN        a special token that texts begin with in place of the tokenizer's BOS
 
@@ -108,7 +108,7 @@ def _changed(task: Task, words: list[str], limit: int | None, seed: int | None) 
     if limit is not None:
         task = replace_at(task, "data.limit", limit)
     if seed is not None:
-        for path in leaves(task).keys() & {"data.seed", "shots.seed", "draw.seed"}:
+        for path in leaves(task).keys() & {"data.seed", "shots.seed", "draw.seed", "seed", "reader.seed"}:
             task = replace_at(task, path, seed)
     return task
 

@@ -98,6 +98,7 @@ from jaxlm.config.position import (
     Yarn,
 )
 from jaxlm.config.precision import PRECISIONS, Precision
+from jaxlm.config.records import Records
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 from jaxlm.config.tasks import (
     SQUAD,
@@ -109,7 +110,16 @@ from jaxlm.config.tasks import (
     MinimalPairs,
     Normalization,
     Perplexity,
-    Records,
     Task,
     ZeroShot,
+)
+from jaxlm.config.vector_tasks import (
+    Clustering,
+    Labels,
+    Logistic,
+    Neighbors,
+    Probe,
+    Retrieval,
+    Similarity,
+    Vectors,
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.tasks import Choices, Generation, LastWord, MinimalPairs, Perplexity, Task
-from jaxlm.evaluate import choices, generation, last_word, pairs, perplexity
+from jaxlm.config.vector_tasks import Clustering, Labels, Probe, Retrieval, Similarity
+from jaxlm.evaluate import choices, generation, labels, last_word, pairs, perplexity, vector_tasks
 from jaxlm.evaluate.results import Asked
 
 
@@ -33,3 +34,7 @@ def _ask(task: Task, root: Path) -> Asked:
             return last_word.ask(task, root)
         case Generation():
             return generation.ask(task, root)
+        case Similarity() | Clustering() | Probe() | Retrieval():
+            return vector_tasks.ask(task, root)
+        case Labels():
+            return labels.ask(task, root)

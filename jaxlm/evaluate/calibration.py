@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
 
 from jaxlm.config.errors import UsageError
@@ -34,13 +34,13 @@ def negative_log_likelihood(log_probabilities: Scores, labels: Labels) -> float:
     return float(-np.mean(np.take_along_axis(log_probabilities, labels[:, None], axis=1)))
 
 
-def brier(probabilities: Scores, labels: Labels) -> float:
-    """Mean over items of the sum over classes of (probability - truth)^2, from 0 to 2 (Brier 1950, equation 2).
+def brier(probabilities: Scores, labels: Labels) -> Float[np.ndarray, " item"]:
+    """Of each item the sum over classes of (probability - truth)^2, from 0 to 2 (Brier 1950, equation 2).
 
-    Of two classes it is twice what is often called so, the square of one class's error.
+    Their mean is the score. Of two classes it is twice what is often called so, the square of one class's error.
     """
     truth = np.arange(probabilities.shape[1]) == labels[:, None]
-    return float(np.mean(np.sum((probabilities - truth) ** 2, axis=1)))
+    return np.sum((probabilities - truth) ** 2, axis=1)
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,21 @@ class Bin:
 def reliability(
     probabilities: Scores, labels: Labels, bins: int = BINS, kind: Literal["width", "mass"] = "width"
 ) -> tuple[Bin, ...]:
-    """Items by the probability of their predicted class, in bins that hold any.
+    """Items by the probability of their predicted class, as `bins_of` has them."""
+    return bins_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins, kind)
+
+
+def bins_of(
+    sure: Float[np.ndarray, " item"],
+    right: Bool[np.ndarray, " item"],
+    bins: int = BINS,
+    kind: Literal["width", "mass"] = "width",
+) -> tuple[Bin, ...]:
+    """Items by how sure a model is of them, in bins that hold any.
 
     Bins of equal "width" cut 0 to 1 as usual, and most items of a good model fall into the last; those of equal
     "mass" hold as many items each, but for one (Nixon et al. 2019, arXiv:1904.01685, section 3).
     """
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     order = np.argsort(sure, kind="stable")
     if kind == "mass":
         parts = np.array_split(order, bins)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.tasks import Records
+from jaxlm.config.records import Records
 
 VARIABLE = "JAXLM_DATA"
 """The environment variable with the directory of data."""
@@ -81,7 +81,7 @@ def _rows(records: Records, name: str, data: bytes) -> Iterator[Item]:
     try:
         text = data.decode("utf-8-sig")
         for row in FORMATS[kind](text, records):
-            yield from _below(row, records.rows)
+            yield from _below(row, records.rows, records.names)
     except (ValueError, csv.Error) as error:
         raise Failure(f"{name} is no {kind}: {error}") from None
 
@@ -117,11 +117,15 @@ FORMATS: dict[str, Any] = {
 }
 
 
-def _below(node: Any, path: str, outer: Item | None = None) -> Iterator[Item]:
+def _below(node: Any, path: str, names: tuple[str, ...], outer: Item | None = None) -> Iterator[Item]:
     """The objects of all lists at a path, with the plain fields of what they lie in."""
+    if isinstance(node, list) and not path and names and not any(isinstance(each, dict | list) for each in node):
+        if len(node) != len(names):
+            raise UsageError(f"data.names: {len(names)} names, and there is an item of {len(node)} values")
+        node = dict(zip(names, node))
     if isinstance(node, list):
         for each in node:
-            yield from _below(each, path, outer)
+            yield from _below(each, path, names, outer)
         return
     if not isinstance(node, dict):
         raise UsageError(f"data.rows: expected objects, and there is {str(node)[:40]!r}")
@@ -133,7 +137,7 @@ def _below(node: Any, path: str, outer: Item | None = None) -> Iterator[Item]:
     if name not in node:
         raise UsageError(f"data.rows: there is no {name!r} among {', '.join(node)}")
     plain = {key: value for key, value in whole.items() if not isinstance(value, dict | list)}
-    yield from _below(node[name], rest, plain)
+    yield from _below(node[name], rest, names, plain)
 
 
 def without(items: Iterable[Item], taken: Iterable[Item]) -> list[Item]:

@@ -15,6 +15,7 @@ from numpy import ndarray
 from jaxlm.config.tasks import Task
 from jaxlm.evaluate import intervals
 from jaxlm.layers.contracts import Call
+from jaxlm.models.pooling import Pooling
 from jaxlm.tokenizers import Tokenizer
 
 
@@ -29,6 +30,10 @@ class Subject:
     """Tokens of the rows that it was trained on, or is meant for."""
     prefixed: bool = False
     """Whether it was trained to see prompts from both sides."""
+    pool: Pooling = "mean"
+    """What makes a vector of a text's hidden states, as it was trained."""
+    names: tuple[str, ...] = ()
+    """Labels by number that its data named."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ def share(name: str, right: Sequence[bool] | Bool[ndarray, " item"]) -> Metric:
     """Of independent items those that are right."""
     n, found = len(right), int(sum(map(bool, right)))
     return Metric(name, found / n, *intervals.share(found, n), n)
+
+
+def around(name: str, statistic: Callable[..., float], *arrays: Shaped[ndarray, "..."]) -> Metric:
+    """A statistic of items that is no mean of theirs."""
+    return Metric(name, statistic(*arrays), *intervals.around(statistic, *arrays), len(arrays[0]))
 
 
 def mean(name: str, values: Num[ndarray, " item"], clusters: Shaped[ndarray, " item"] | None = None) -> Metric:

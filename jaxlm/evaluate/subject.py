@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.objective import pooling
 from jaxlm.config.sampling import Options, as_trained
 from jaxlm.evaluate.results import Subject
 from jaxlm.runs.directory import read_experiment
@@ -28,7 +29,8 @@ def of_run(run: str, begin: str = "") -> Subject:
             )
         tokenizer = replace(tokenizer, begin=begin)
     experiment = read_experiment(run)
-    return Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment))
+    pool, names = pooling(experiment.objective, experiment.model), getattr(experiment.data, "names", ())
+    return Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment), pool, names)
 
 
 def prefixed(experiment: Experiment) -> bool:

@@ -33,12 +33,12 @@ def test_scikit_learn_says_the_same():
     assert negative_log_likelihood(normalized(SCORES), LABELS) == pytest.approx(
         metrics.log_loss(LABELS, p, labels=range(5)), abs=1e-9
     )
-    assert brier(p, LABELS) == pytest.approx(
+    assert brier(p, LABELS).mean() == pytest.approx(
         metrics.brier_score_loss(LABELS, p, labels=range(5), scale_by_half=False), abs=1e-9
     )
     two = p[:, :2] / p[:, :2].sum(axis=1, keepdims=True)
     second = (LABELS == 1).astype(int)
-    assert brier(two, second) / 2 == pytest.approx(metrics.brier_score_loss(second, two[:, 1]), abs=1e-9)
+    assert brier(two, second).mean() / 2 == pytest.approx(metrics.brier_score_loss(second, two[:, 1]), abs=1e-9)
 
 
 @pytest.mark.parametrize(("kind", "strategy"), [("width", "uniform"), ("mass", "quantile")])
