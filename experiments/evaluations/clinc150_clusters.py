@@ -1,5 +1,5 @@
-"""CLINC150: 4,500 requests to an assistant (Larson et al. 2019, arXiv:1909.02027) grouped by their vectors, with its
-150 intents, and their 10 domains, as the groups that are to be found.
+"""CLINC150: 4,500 requests to an assistant (Larson et al. 2019, arXiv:1909.02027), grouped by their vectors, with
+its 150 intents, and their 10 domains, as the groups that are to be found.
 
     jaxlm eval MODEL experiments/evaluations/clinc150_clusters.py
 """
