@@ -20,8 +20,10 @@ items to evaluations/NAME.json of the run. Nothing is downloaded.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ class Request:
     limit: int
     out: str | None
     begin: str
+    seed: int
 
 
 def parse(argv: list[str]) -> Request:
@@ -73,7 +76,7 @@ def parse(argv: list[str]) -> Request:
     for task in tasks:
         check_task(task)
     places = {"data": given.get("data"), "out": given.get("out"), "begin": given.get("begin", "")}
-    return Request(names[0], tasks, harness, limit=numbers["limit"] or 0, **places)
+    return Request(names[0], tasks, harness, limit=numbers["limit"] or 0, seed=numbers["seed"] or 0, **places)
 
 
 def _harness(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -121,58 +124,92 @@ def main(argv: list[str]) -> int:
     from jaxlm.evaluate.records import root_of
 
     root = root_of(request.data)
-    if request.harness:
-        return _by_harness(request, root, argv)
+    asked = _of_harness(request, root) if request.harness else _own(request, root)
 
-    from jaxlm.evaluate.ask import ask
     from jaxlm.evaluate.subject import of_run
+    from jaxlm.evaluate.write import DIRECTORY, write
+    from jaxlm.runs.ledger import find_run
 
-    asked = [ask(task, root) for task in request.tasks]
-    run = _run(request.model, argv)
+    run = find_run(models.run_of(request.model, ["eval", *argv]))
     subject = of_run(run, request.begin)
     rows, written = [], []
-    for one in asked:
-        start = time.monotonic()
-        result = one.run(subject)
-        seconds = time.monotonic() - start
-        written.append(_write(request, run, result, seconds))
-        rows += [(one.task.name, *_shown(metric)) for metric in result.metrics]
-        for note in result.notes:
-            print(note)
-        print(f"{one.task.name}: {one.items} items in {duration(seconds)}", flush=True)
+    for answer in asked(subject):
+        facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
+        written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, answer.tree))
+        rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
+        for note in answer.tree.get("notes", ()):
+            print(f"{answer.name}: {note}")
+        print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
     print(table(("task", "metric", "value", "95 % interval", "items"), rows))
     for path in written:
         print(path)
     return 0
 
 
-def _run(model: str, argv: list[str]) -> str:
-    from jaxlm.runs.ledger import find_run
+@dataclass(frozen=True)
+class Answer:
+    """What a task came to."""
 
-    return find_run(models.run_of(model, ["eval", *argv]))
+    name: str
+    metrics: Any
+    tree: dict[str, Any]
+    """For the file, items among it."""
+    seconds: float
+
+
+def _own(request: Request, root: Path) -> Callable[[Any], Iterator[Answer]]:
+    """Reads all items; what is left wants the model."""
+    from jaxlm.evaluate.ask import ask
+    from jaxlm.evaluate.write import as_json
+
+    asked = [ask(task, root) for task in request.tasks]
+
+    def answers(subject: Any) -> Iterator[Answer]:
+        for one in asked:
+            start = time.monotonic()
+            result = one.run(subject)
+            yield Answer(one.task.name, result.metrics, as_json(result), time.monotonic() - start)
+
+    return answers
+
+
+def _of_harness(request: Request, root: Path) -> Callable[[Any], Iterator[Answer]]:
+    try:
+        from jaxlm.evaluate import harness
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "jaxlm":
+            raise
+        raise UsageError(f"--harness needs {error.name}: pip install 'jaxlm[eval]'") from None
+    tasks = harness.tasks_of(request.harness, root)
+
+    def answers(subject: Any) -> Iterator[Answer]:
+        for task in tasks:
+            start = time.monotonic()
+            found = harness.evaluate(subject, [task], request.limit, request.seed)
+            for name, metrics in harness.metrics(found).items():
+                numbers = [asdict(one) for one in metrics]
+                tree = {"harness": found["configs"][name], "metrics": numbers, "items": found["samples"][name]}
+                yield Answer(name, metrics, tree, time.monotonic() - start)
+
+    return answers
 
 
 def _shown(metric: Any) -> tuple[str, str, str, str]:
-    return (metric.name, f"{metric.value:.4f}", f"{metric.low:.4f} to {metric.high:.4f}", str(metric.n))
+    ends = "-" if math.isnan(metric.low) else f"{metric.low:.4f} to {metric.high:.4f}"
+    return (metric.name, f"{metric.value:.4f}", ends, str(metric.n))
 
 
-def _write(request: Request, run: str, result: Any, seconds: float) -> Any:
+def _facts(request: Request, run: str) -> dict[str, Any]:
+    """Which model was asked, and by which code."""
     import jaxlm
-    from jaxlm.evaluate.write import DIRECTORY, write
     from jaxlm.runs.digest import parameters
     from jaxlm.runs.manifest import git
 
     code = git(Path(jaxlm.__file__).parent) or {}
-    facts = {
+    return {
         "run": run,
         "parameters": parameters(run),
         "begin": request.begin or None,
         "version": jaxlm.__version__,
         "git": {name: code.get(name) for name in ("commit", "dirty")},
-        "seconds": round(seconds, 3),
     }
-    return write(request.out or f"{run}/{DIRECTORY}", result, **facts)
-
-
-def _by_harness(request: Request, root: Path, argv: list[str]) -> int:
-    raise UsageError("not yet")

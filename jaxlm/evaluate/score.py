@@ -55,14 +55,31 @@ def score(subject: Subject, requests: Sequence[tuple[Ids, Ids]]) -> list[Scored]
         raise UsageError(
             f"{_kind(subject.model)} gives texts no log-probability: this task wants a decoder or RWKV"
         )
-    if requests:
-        check_positions(subject.model, min(subject.length, max(len(a) + len(b) - 1 for a, b in requests)))
+    rows: dict[tuple[bytes, int], list[int]] = {}
+    for index, (context, continuation) in enumerate(requests):
+        row = _row(context, continuation, subject.length)
+        rows.setdefault((row[:-1].tobytes(), len(continuation)), []).append(index)
+    # Requests that differ in their last token alone, such as letters of choices, are read once.
+    inputs = [np.frombuffer(key, np.int32) for key, _ in rows]
+    shared = list(rows.values())
     found: list[Scored | None] = [None] * len(requests)
-    for chosen in batches([len(a) + len(b) - 1 for a, b in requests], subject.length):
-        rows = [requests[index] for index in chosen]
-        for index, scored in zip(chosen, _batch(subject, rows)):
-            found[index] = scored
+    check_positions(subject.model, max(map(len, inputs), default=0))
+    for chosen in batches([len(row) for row in inputs], subject.length):
+        targets = [[requests[index][1] for index in shared[one]] for one in chosen]
+        for one, each in zip(chosen, _batch(subject, [inputs[one] for one in chosen], targets)):
+            for index, (nats, greedy) in zip(shared[one], each):
+                found[index] = Scored(nats, greedy, cut=sum(map(len, requests[index])) > subject.length + 1)
     return found
+
+
+def _row(context: Ids, continuation: Ids, length: int) -> Ids:
+    """Both, without what a model of this length does not read."""
+    if not 0 < len(continuation) <= length or not len(context):
+        raise UsageError(
+            f"a text of {len(continuation)} tokens after {len(context)} cannot be scored: the model reads {length} "
+            "tokens, and there must be some"
+        )
+    return np.concatenate([context, continuation]).astype(np.int32)[-length - 1 :]
 
 
 def _kind(model: Any) -> str:
@@ -82,31 +99,30 @@ def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         start = end
 
 
-def _batch(subject: Subject, requests: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
-    """One program's rows; their number is rounded up to a power of two."""
-    rows, counts = [], []
-    for context, continuation in requests:
-        if not 0 < len(continuation) <= subject.length or not len(context):
-            raise UsageError(
-                f"a text of {len(continuation)} tokens after {len(context)} cannot be scored: the model reads "
-                f"{subject.length} tokens, and there must be some"
-            )
-        rows.append(np.concatenate([context, continuation])[-subject.length - 1 :])
-        counts.append(len(continuation))
-    width = bucket(max(len(row) for row in rows) - 1)
-    shape = (1 << (len(rows) - 1).bit_length(), min(bucket(max(counts)), width))
-    inputs = right_padded([row[:-1] for row in rows], subject, width, shape[0])
-    places, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for number, (row, count) in enumerate(zip(rows, counts)):
-        places[number, :count] = np.arange(len(row) - 1 - count, len(row) - 1)
-        targets[number, :count] = row[-count:]
+def _batch(
+    subject: Subject, rows: Sequence[Ids], targets: Sequence[Sequence[Ids]]
+) -> list[list[tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]]]]:
+    """For each row what is known of each of the texts that end it, all as long; rows are rounded up to a power of
+    two.
+    """
+    width = bucket(max(map(len, rows)))
+    most = max(len(each) * len(each[0]) for each in targets)
+    shape = (1 << (len(rows) - 1).bit_length(), bucket(most))
+    places, wanted = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for number, (row, each) in enumerate(zip(rows, targets)):
+        size = len(each[0])
+        places[number, : len(each) * size] = np.tile(np.arange(len(row) - size, len(row)), len(each))
+        wanted[number, : len(each) * size] = np.concatenate(each)
+    inputs = right_padded(rows, subject, width, shape[0])
     if subject.prefixed:
-        inputs = _with_prefix(inputs, [len(row) - count for row, count in zip(rows, counts)])
-    nats, greedy = jax.device_get(_scores(subject.model, inputs, places, targets, call=subject.call))
-    return [
-        Scored(nats[i, :n], greedy[i, :n] > 0, cut=len(rows[i]) < sum(map(len, requests[i])))
-        for i, n in enumerate(counts)
-    ]
+        inputs = _with_prefix(inputs, [len(row) + 1 - len(each[0]) for row, each in zip(rows, targets)])
+    nats, greedy = jax.device_get(_scores(subject.model, inputs, places, wanted, call=subject.call))
+    found = []
+    for number, each in enumerate(targets):
+        ends = np.arange(1, len(each)) * len(each[0])
+        pieces = [np.split(column[number, : len(each) * len(each[0])], ends) for column in (nats, greedy > 0)]
+        found.append(list(zip(*pieces)))
+    return found
 
 
 def right_padded(rows: Sequence[Ids], subject: Subject, width: int, count: int) -> Tokens:

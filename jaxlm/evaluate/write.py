@@ -16,23 +16,27 @@ DIRECTORY = "evaluations"
 """Of a run, where its results are."""
 
 
-def write(directory: Any, result: Result, **facts: Any) -> epath.Path:
-    """Writes NAME.json and returns its path; `facts` are what was asked. Raises Failure."""
-    path = epath.Path(directory) / f"{result.task.name}.json"
+def write(directory: Any, name: str, *trees: dict[str, Any]) -> epath.Path:
+    """Writes all in one object, NAME.json, and returns its path. Raises Failure."""
+    path = epath.Path(directory) / f"{name}.json"
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    tree = {
+    whole = _finite({key: value for tree in trees for key, value in tree.items()})
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    write_atomically(path, text + "\n")
+    return path
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """All of a result."""
+    return {
         "task": {"class": type(result.task).__name__, **dataclasses.asdict(result.task)},
         "hash": result.hash,
-        **facts,
         "metrics": [dataclasses.asdict(one) for one in result.metrics],
         "groups": result.groups,
         "notes": result.notes,
         "items": result.items,
     }
-    text = json.dumps(_finite(tree), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text + "\n")
-    return path
 
 
 def _finite(value: Any) -> Any:
