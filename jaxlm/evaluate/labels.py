@@ -115,7 +115,7 @@ def label_log_probabilities(texts: Texts, subject: Subject) -> tuple[Scores, tup
     return found, notes
 
 
-@jax.jit(static_argnames="call")
+@jax.jit(static_argnames=("eos", "call"))
 def _classified(model: Any, tokens: Tokens, eos: int, call: Call) -> Float[Array, "row labels"]:
     if getattr(model, "types", None) is not None and model.config.types > 1:
         tokens = tokens.replace(types=(ends_before(tokens, eos) > 0).astype(tokens.ids.dtype))
