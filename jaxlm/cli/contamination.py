@@ -1,6 +1,6 @@
 """usage: jaxlm contamination RUN_OR_TEXT FILE ... [--data DIR] [--n N] [--limit N] [--out FILE]
 
-Which items of tasks share a run of words with what a model was trained on, so that a right answer may be memory.
+Which items of tasks share a run of words with what a model was trained on: a right answer may be memory.
 
   RUN_OR_TEXT          a run, an experiment's file, or training text: a .txt or .jsonl file, or a glob of them
   FILE                 a file with `def tasks() -> tuple[Task, ...]`, as jaxlm eval takes
