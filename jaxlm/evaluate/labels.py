@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def measure(
         {"hash": digest(*text), "label": int(label), "log_probabilities": [float(one) for one in row]}
         for text, label, row in zip(texts, gold, log_p)
     ]
-    return Result(task, name, metrics, told, notes=notes)
+    return Result(task, name, metrics, told, bins(log_p, gold), notes)
 
 
 def numbers(labels: Sequence[str], names: Sequence[str], classes: int) -> Gold:
@@ -140,6 +141,15 @@ def judged(log_p: Scores, gold: Gold) -> tuple[Metric, ...]:
         around("ece", _error("width"), p.max(axis=1), chosen == gold),
         around("ece_mass", _error("mass"), p.max(axis=1), chosen == gold),
     )
+
+
+def bins(log_p: Scores, gold: Gold) -> dict[str, dict[str, float]]:
+    """The reliability table in bins of equal mass, from the least sure on."""
+    table = calibration.reliability(np.exp(log_p), gold, kind="mass")
+    return {
+        f"bin {number}": {key: float(value) for key, value in dataclasses.asdict(one).items()}
+        for number, one in enumerate(table, 1)
+    }
 
 
 def _error(kind: str):

@@ -16,7 +16,7 @@ from jaxlm.evaluate.retrieval import nearest
 Vectors = Float[np.ndarray, "item embed"]
 Labels = Int[np.ndarray, " item"]
 PENALTIES = (1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2)
-"""Tried from the strongest, each from the weights of the one before."""
+"""Tried from the strongest until the next is worse, each from the weights of the one before."""
 APART = 0.2
 """Share of the training items on which the penalty is chosen."""
 
@@ -48,12 +48,14 @@ def fit_probe(vectors: Vectors, labels: Labels, classes: int, seed: int = 0) -> 
     apart, rest = np.split(order, [int(APART * len(order))])
     if not len(apart):
         raise UsageError(f"a probe of {len(labels)} items: give ten or more for training")
-    losses, start = [], None
+    best, least = None, np.inf
     for penalty in PENALTIES:
-        found = fit(vectors[rest], labels[rest], classes, penalty, start)
-        losses.append(negative_log_likelihood(normalized(found(vectors[apart])), labels[apart]))
-        start = found
-    return fit(vectors, labels, classes, PENALTIES[int(np.argmin(losses))])
+        found = fit(vectors[rest], labels[rest], classes, penalty, best)
+        loss = negative_log_likelihood(normalized(found(vectors[apart])), labels[apart])
+        if loss >= least:
+            break
+        best, least = found, loss
+    return fit(vectors, labels, classes, best.penalty, best)
 
 
 def fit(vectors: Vectors, labels: Labels, classes: int, penalty: float, start: Probe | None = None) -> Probe:

@@ -15,7 +15,7 @@ from jaxlm.config.vector_tasks import Clustering, Logistic, Neighbors, Probe, Re
 from jaxlm.evaluate import intervals, retrieval
 from jaxlm.evaluate.calibration import normalized
 from jaxlm.evaluate.clustering import adjusted_rand, kmeans, normalized_mutual_information, purity
-from jaxlm.evaluate.labels import judged
+from jaxlm.evaluate.labels import bins, judged
 from jaxlm.evaluate.probe import fit_probe, vote
 from jaxlm.evaluate.records import read
 from jaxlm.evaluate.results import Asked, Metric, Result, Subject, around, digest, mean
@@ -139,7 +139,7 @@ def _probe(task: Probe, root: Path) -> Asked:
             }
             for text, label, row in zip(texts, gold, log_p)
         ]
-        return Result(task, name, judged(log_p, gold), told, notes=(*notes, *more))
+        return Result(task, name, judged(log_p, gold), told, bins(log_p, gold), (*notes, *more))
 
     return Asked(task, name, len(texts), run)
 

@@ -66,6 +66,9 @@ def test_results_are_those_of_the_probabilities(tmp_path):
     gold = np.arange(90) % 3
     assert found["accuracy"].value == np.mean(log_p.argmax(axis=1) == gold)
     assert found["loss"].value == pytest.approx(-log_p[np.arange(90), gold].mean())
+    assert sum(one["items"] for one in result.groups.values()) == 90
+    right = sum(one["items"] * one["accuracy"] for one in result.groups.values())
+    assert right / 90 == pytest.approx(found["accuracy"].value)
     assert found["loss_tempered"].value < found["loss"].value
     assert found["loss"].low < found["loss"].value < found["loss"].high
     assert any("texts were longer than 64 tokens, and cut" in note for note in result.notes)
