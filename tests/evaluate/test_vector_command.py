@@ -126,35 +126,12 @@ def test_a_classifier_is_judged_as_its_run_judged_it(tmp_path):
         "from jaxlm.config import Labels, Records\n"
         "def tasks(): return (Labels(data=Records('test.jsonl'), second='{more}', names=('bad', 'good')),)\n"
     )
-    run = [
-        "run",
-        str(ROOT / "experiments/objectives/classification.py"),
-        "data:labeled",
-        "--data.paths",
-        "train.jsonl",
-    ]
-    run += [
-        "--data.held_out_paths",
-        "test.jsonl",
-        "--data.second",
-        "more",
-        "--train.steps",
-        "12",
-        "--train.batch",
-        "16",
-    ]
-    run += [
-        "--train.length",
-        "48",
-        "--run-dir",
-        "run",
-        "--model.layers",
-        "1",
-        "--model.embed",
-        "32",
-        "tokenizer:bytes",
-    ]
-    out = command(tmp_path, *run)
+    words = (
+        "data:labeled --data.paths train.jsonl --data.held_out_paths test.jsonl --data.second more tokenizer:bytes "
+    )
+    words += "--train.steps 12 --train.batch 16 --train.length 48 --model.layers 1 --model.embed 32 --run-dir run "
+    words += "tokenizer:bytes --precision float32"
+    out = command(tmp_path, "run", str(ROOT / "experiments/objectives/classification.py"), *words.split())
     told = re.search(r"step 12 held out: accuracy (\S+)  classification (\S+)", out)
     command(tmp_path, "eval", "run", "mine.py", "--data", ".")
     tree = json.loads((tmp_path / "run/evaluations/labels.json").read_text())
