@@ -9,8 +9,7 @@ from jaxlm.config.load import load_tasks
 from jaxlm.config.task_check import check_task
 from jaxlm.evaluate.ask import ask
 from jaxlm.evaluate.records import root_of
-from jaxlm.evaluate.results import Subject
-from jaxlm.evaluate.subject import prefixed
+from jaxlm.evaluate.subject import subject
 from jaxlm.layers.contracts import Call
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.train.alone import Ask
@@ -27,11 +26,11 @@ def of_experiment(experiment: Experiment) -> Ask | None:
     asked = [ask(task, root_of(None)) for task in tasks]
 
     def answers(model: Any, tokenizer: Tokenizer, call: Call) -> dict[str, tuple[float, float, float]]:
-        subject = Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment))
+        found = subject(model, tokenizer, call, experiment)
         return {
             f"{one.task.name}/{metric.name}": (metric.value, metric.low, metric.high)
             for one in asked
-            for metric in one.run(subject).metrics
+            for metric in one.run(found).metrics
         }
 
     return answers if asked else None

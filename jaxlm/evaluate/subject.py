@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.objective import pooling
 from jaxlm.config.sampling import Options, as_trained
 from jaxlm.evaluate.results import Subject
+from jaxlm.layers.contracts import Call
 from jaxlm.runs.directory import read_experiment
+from jaxlm.tokenizers import Tokenizer
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
 from jaxlm.train.load import load_run
 
@@ -29,6 +32,11 @@ def of_run(run: str, begin: str = "") -> Subject:
             )
         tokenizer = replace(tokenizer, begin=begin)
     experiment = read_experiment(run)
+    return subject(model, tokenizer, call, experiment)
+
+
+def subject(model: Any, tokenizer: Tokenizer, call: Call, experiment: Experiment) -> Subject:
+    """A model and what its experiment says of it."""
     pool, names = pooling(experiment.objective, experiment.model), getattr(experiment.data, "names", ())
     return Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment), pool, names)
 
