@@ -40,7 +40,7 @@ run() { # run PART: keep what it prints, with how it ended
 }
 
 for part in "$@"; do command_of "$part" >/dev/null || exit 2; done
-make_environment .venv-test report,test,parity,tpu,cuda || exit
+make_environment .venv-test report,test,parity,eval,tpu,cuda || exit
 mkdir -p launch/nightly
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT

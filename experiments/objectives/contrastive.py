@@ -4,7 +4,8 @@
     jaxlm run experiments/objectives/contrastive.py --objective.positive dropout --model.dropout 0.1    # SimCSE
 
 Gao et al. 2021 (arXiv:2104.08821); of pairs that belong together any will do (`--data labeled --data.second`).
-`jaxlm embed RUN` compares the vectors of texts (`--pool` as `objective.of`).
+`jaxlm embed RUN` compares the vectors of texts; `experiments/evaluations/clinc150_clusters.py` and its like judge
+them (`jaxlm eval RUN FILE`).
 """
 
 import dataclasses

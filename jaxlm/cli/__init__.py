@@ -20,6 +20,8 @@ COMMANDS = {
     "generate": "text from a model",
     "chat": "a conversation with a model",
     "tokenizer": "train a tokenizer on text files",
+    "eval": "how good a model is, by tasks over local files",
+    "contamination": "which items of tasks a model was trained on",
     "embed": "how alike texts are to a model",
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:10} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:13} {text}" for name, text in COMMANDS.items()]
     return "\n".join(["usage: jaxlm COMMAND ...", "", *lines, "", "jaxlm COMMAND --help tells more"])
 
 

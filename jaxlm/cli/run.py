@@ -39,8 +39,15 @@ def main(argv: list[str]) -> int:
 
     from jaxlm.train.run import run
 
+    tasks = None
+    if request.experiment.where.tasks:
+        from jaxlm.evaluate.inside import of_experiment
+
+        tasks = of_experiment(request.experiment)
     beside = directory(request.name) / plans.DIRECTORY
-    return run(request.experiment, run_dir=request.options.get("run_dir"), profile=profile, plans=beside)
+    return run(
+        request.experiment, run_dir=request.options.get("run_dir"), profile=profile, plans=beside, tasks=tasks
+    )
 
 
 def _profile(text: str | None, steps: int) -> tuple[int, int] | None:

@@ -98,5 +98,29 @@ from jaxlm.config.position import (
     Yarn,
 )
 from jaxlm.config.precision import PRECISIONS, Precision
+from jaxlm.config.records import Records
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 from jaxlm.config.study import Arm, Study
+from jaxlm.config.tasks import (
+    SQUAD,
+    Choices,
+    DrawnShots,
+    Generation,
+    LastWord,
+    ListedShots,
+    MinimalPairs,
+    Normalization,
+    Perplexity,
+    Task,
+    ZeroShot,
+)
+from jaxlm.config.vector_tasks import (
+    Clustering,
+    Labels,
+    Logistic,
+    Neighbors,
+    Probe,
+    Retrieval,
+    Similarity,
+    Vectors,
+)

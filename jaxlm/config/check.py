@@ -24,6 +24,7 @@ MAY_BE_ZERO = {
     "evaluate",
     "checkpoint",
     "telemetry",
+    "tasks",
     "warmup",
     "held_out",
     "min_chars",
@@ -87,6 +88,11 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
             ask(name)
         except UsageError as error:
             yield str(error)
+    if bool(where.tasks) != bool(where.every.tasks):
+        yield (
+            f"where.tasks has {len(where.tasks)} files and where.every.tasks is {where.every.tasks}: name what to "
+            "ask and how often, both or neither"
+        )
     if where.micro_batches > 0 and train.batch % where.micro_batches:
         yield (f"train.batch is {train.batch}: where.micro_batches = {where.micro_batches} does not divide it")
     learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)

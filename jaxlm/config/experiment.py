@@ -83,6 +83,8 @@ class Every:
     checkpoint: int = 200
     telemetry: int = 0
     """Root mean squares of parameters, gradients, updates and activations by layer."""
+    tasks: int = 0
+    """What `where.tasks` ask."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Where:
     flags: tuple[str, ...] = ()
     """Sets of compiler flags by name, of `config.flags`; devices that are no known chip take none."""
     every: Every = Every()
+    tasks: tuple[str, ...] = ()
+    """Files of tasks that the model is asked while it is trained, at the cadence `every.tasks`."""
 
 
 @dataclass(frozen=True)

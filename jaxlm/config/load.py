@@ -1,4 +1,4 @@
-"""From the name of a file or module to the experiment or study in it."""
+"""From the name of a file or module to the experiment, study or tasks in it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import importlib.util
 import os
 import sys
 import traceback
+import typing
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.paths import misfits, type_name
 from jaxlm.config.study import Study
+from jaxlm.config.tasks import Task
 
 T = TypeVar("T")
 
@@ -25,37 +27,65 @@ def load_experiment(name: str) -> Experiment:
 
     Raises UsageError when there is no such file, it has no `experiment()`, or that fails.
     """
-    return _load(name, "experiment", Experiment)
+    return _one(name, "experiment", Experiment)
 
 
 def load_study(name: str) -> Study:
     """The study of a file or module with a function `study()`. Raises UsageError as `load_experiment` does."""
-    return _load(name, "study", Study)
+    return _one(name, "study", Study)
 
 
-def _load(name: str, function: str, kind: type[T]) -> T:
+def _one(name: str, function: str, kind: type[T]) -> T:
+    result = _made(name, function, kind.__name__)
+    if not isinstance(result, kind):
+        raise UsageError(f"{name}: {function}() returned {type(result).__name__}, expected {kind.__name__}")
+    _check_types(name, result)
+    return result
+
+
+def load_tasks(name: str) -> tuple[Task, ...]:
+    """The tasks of a file or module: what its `tasks()` returns.
+
+    Raises UsageError as `load_experiment` does, for what is no task, and for tasks of one name.
+    """
+    result = _made(name, "tasks", "tuple[Task, ...]")
+    known = typing.get_args(Task)
+    if not isinstance(result, tuple) or not result:
+        raise UsageError(f"{name}: tasks() returned {type(result).__name__}, expected a tuple with tasks")
+    for one in result:
+        if type(one) not in known:
+            names = ", ".join(each.__name__ for each in known)
+            raise UsageError(f"{name}: tasks() has a {type(one).__name__}, expected one of {names}")
+        _check_types(f"{name}: {one.name}", one)
+    if twice := {one.name for one in result if sum(each.name == one.name for each in result) > 1}:
+        raise UsageError(f"{name}: several tasks are named {min(twice)}")
+    return result
+
+
+def _made(name: str, function: str, returns: str) -> Any:
+    """What a function of a user's file or module returns."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     module = _guard(name, lambda: _import_file(name) if _is_file(name) else _import_module(name))
     make = getattr(module, function, None)
     if not callable(make):
-        raise UsageError(f"{name}: no function {function}(){_instead(module, function)}")
-    result = _guard(name, make)
-    if not isinstance(result, kind):
-        raise UsageError(f"{name}: {function}() returned {type(result).__name__}, expected {kind.__name__}")
-    wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(result)]
+        raise UsageError(f"{name}: no function {function}(){_instead(module, function, returns)}")
+    return _guard(name, make)
+
+
+def _check_types(name: str, tree: Any) -> None:
+    wrong = [f"  {path} is {value!r}, expected {type_name(hint)}" for path, hint, value in misfits(tree)]
     if wrong:
         raise UsageError(f"{name}: wrong types\n" + "\n".join(wrong))
-    return result
 
 
-def _instead(module: ModuleType, function: str) -> str:
-    """What to do about a file without the function: it may be of the other kind."""
-    commands = {"experiment": "run", "study": "study"}
+def _instead(module: ModuleType, function: str, returns: str) -> str:
+    """What to do about a file without the function: it may be of another kind."""
+    commands = {"experiment": "run", "study": "study", "tasks": "eval"}
     for other, command in commands.items():
         if other != function and callable(getattr(module, other, None)):
             return f", but {other}(): jaxlm {command} takes it"
-    return f"; add `def {function}() -> {function.capitalize()}: ...`"
+    return f"; add `def {function}() -> {returns}: ...`"
 
 
 def directory(name: str) -> Path:

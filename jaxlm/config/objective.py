@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,16 @@ def whole_rows(objective: Objective) -> bool:
 def scores_tokens(objective: Objective) -> bool:
     """Whether an objective asks a model's head for scores of tokens."""
     return not isinstance(objective, Classification | Contrastive)
+
+
+def pooling(objective: Objective, model: Any) -> Literal["first", "mean", "last"]:
+    """What makes a vector of a text's hidden states: what the model was trained for, else the mean."""
+    match objective:
+        case Contrastive(of=of):
+            return of
+        case Classification() if model.classifier.of != "tokens":
+            return model.classifier.of
+    return "mean"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The journal of a run: a line of JSON a record, readable after a kill at any byte.
 
 Records are `{"kind", "step", "attempt", "time", ...}` with kind `train` (`loss`, ...), `evaluate`
-(`bits_per_byte`, ...), `telemetry` or `event`. An attempt that resumes says from which step, and everything
-that earlier attempts wrote beyond it is superseded: the reader sees one history.
+(`bits_per_byte`, ...), `telemetry`, `tasks` (`task/metric`: a value and its interval's ends) or `event`. An attempt
+that resumes says from which step, and everything that earlier attempts wrote beyond it is superseded: the reader
+sees one history.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from etils import epath
 from jaxlm.config.errors import Failure
 from jaxlm.runs.files import explained, is_local
 
-Kind = Literal["train", "evaluate", "telemetry", "event"]
+Kind = Literal["train", "evaluate", "telemetry", "tasks", "event"]
 FILE, FOLDER = "metrics.jsonl", "metrics"
 PART_SECONDS = 30.0
 """In an object store records wait this long for each other, as every part is an object of its own."""

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import PyTree
 
 from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
@@ -24,8 +23,6 @@ from jaxlm.config.sampling import Options, as_trained
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared, prepare
 from jaxlm.data.rows import Rows
-from jaxlm.layers.axes import shardings
-from jaxlm.parallel.layout import single_device
 from jaxlm.runs import goodput
 from jaxlm.runs.directory import Run, finish, is_finished, open_run, record, release, run_path
 from jaxlm.runs.files import write_atomically
@@ -37,6 +34,7 @@ from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
 from jaxlm.tokenizers.words import begins_word, ends_sentence
 from jaxlm.train import feed, held_out, planned
+from jaxlm.train.alone import Ask, alone, ask
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
@@ -56,11 +54,12 @@ def run(
     run_dir: str | None = None,
     profile: tuple[int, int] | None = None,
     plans: Path | None = None,
+    tasks: Ask | None = None,
 ) -> int:
     """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again.
 
     `plans` is a directory of kept plans: the one of this experiment and these devices is printed beside what is
-    measured.
+    measured. `tasks` is asked every `where.every.tasks` steps.
     """
     clock = goodput.Clock()
     join()
@@ -79,7 +78,7 @@ def run(
                 return _nothing_to_do(experiment, run_dir)
             try:
                 with enough(experiment):
-                    return _run(opened, setup, prepared, clock, display, interruption, profile, plan)
+                    return _run(opened, setup, prepared, clock, display, interruption, profile, plan, tasks)
             finally:
                 release(opened)
 
@@ -158,6 +157,7 @@ def _run(
     interruption: Interruption,
     profile: tuple[int, int] | None,
     plan: Plan | None,
+    tasks: Ask | None,
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
@@ -185,6 +185,7 @@ def _run(
                 tensorboard=open_tensorboard(opened.path, display.say) if jax.process_index() == 0 else None,
                 evaluate=held_out.make_evaluate(setup.objective, setup.call),
                 plan=plan,
+                tasks=tasks,
             )
             if restored is not None:
                 display.say(f"resumed at step {first}")
@@ -214,6 +215,7 @@ def _train(
         (every.log, lambda done, state: log(session, done)),
         (every.telemetry, lambda done, state: settle(session)),
         (every.evaluate, lambda done, state: evaluate(session, done, state)),
+        (every.tasks, lambda done, state: ask(session, done, state)),
         (every.checkpoint, lambda done, state: save(session, done, state)),
     )
     batches = feed.Prefetched(lambda step: feed.global_batch(session.rows, session.setup.call.layout, step))
@@ -270,31 +272,18 @@ def _sample(session: Session, state: State) -> None:
     samples = session.experiment.samples
     if not samples.prompts:
         return
-    model = _at_process_0(state.whole())
-    if jax.process_index():
+    held = alone(session, state)
+    if held is None:
         return
-    layout = single_device()
-    model = jax.device_put(model, shardings(model, layout))
+    model, call = held
     experiment = session.experiment
     options = as_trained(Options(samples.tokens, samples.temperature, seed=experiment.train.seed), experiment)
     # Float32, so that whoever reads a text again finds the same log-probabilities.
-    precision = dataclasses.replace(session.setup.call.precision, compute="float32", logits="float32")
-    call = dataclasses.replace(session.setup.call, layout=layout, precision=precision)
+    precision = dataclasses.replace(call.precision, compute="float32", logits="float32")
+    call = dataclasses.replace(call, precision=precision)
     tokenizer = session.prepared.tokenizer
     drawn = sample_with_log_probabilities(model, tokenizer, samples.prompts, options, call)
     text = json.dumps([sample.as_json(tokenizer) for sample in drawn], indent=1, ensure_ascii=False)
     write_atomically(session.run.path / "samples.json", text + "\n")
     for sample in drawn:
         session.display.say(f"sample: {sample.prompt + sample.text!r}")
-
-
-def _at_process_0(model: PyTree) -> PyTree:
-    """The model where process 0 can read all of it; elsewhere nothing is kept."""
-    if jax.process_count() == 1:
-        return model
-
-    def gathered(leaf: jax.Array) -> np.ndarray | None:
-        whole = multihost_utils.process_allgather(leaf, tiled=True)
-        return None if jax.process_index() else whole
-
-    return jax.tree.map(gathered, model)

@@ -17,6 +17,7 @@ from jaxlm.runs.directory import Run, record
 from jaxlm.runs.journal import Journal
 from jaxlm.runs.plans import Plan
 from jaxlm.train import feed, held_out, optimizers, telemetry
+from jaxlm.train.alone import Ask
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.loop import Metrics
 from jaxlm.train.progress import Display
@@ -46,6 +47,7 @@ class Session:
     marks: list[tuple[int, float]] = field(default_factory=list)
     """(Steps, seconds spent on them and on waiting for their data) at the start and at each logged line."""
     evaluate: held_out.Evaluate | None = None
+    tasks: Ask | None = None
     newest: dict[str, float] = field(default_factory=dict)
     """The newest evaluation."""
     loss: float = math.nan

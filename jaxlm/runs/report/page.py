@@ -41,6 +41,7 @@ def page(content: Content) -> str:
         verdict(content),
         curves(content),
         record.evaluations(content),
+        record.tasks(content),
         samples(content),
         telemetry(content),
         record.corpus(content),

@@ -35,6 +35,35 @@ def evaluations(content: Content) -> str:
     )
 
 
+def tasks(content: Content) -> str:
+    """What tasks came to: of each metric the newest value, its interval, and values before it."""
+    names = dict.fromkeys(name for one in content.tasks for name, found in one.items() if isinstance(found, list))
+    rows = ""
+    for name in list(names)[:60]:
+        found = [(one["step"], values) for one in content.tasks if len(values := _ends(one.get(name))) == 3]
+        if not found:
+            continue
+        step, (value, low, high) = found[-1]
+        stride = -(-len(found) // 12)
+        before = " ".join(short(values[0]) for _, values in found[::-1][::stride][::-1])
+        rows += (
+            f"<tr><td>{text(name, 80)}</td><td>{step:,}</td><td>{short(value)}</td>"
+            f"<td>{short(low)} to {short(high)}</td><td>{before}</td></tr>"
+        )
+    if not rows:
+        return ""
+    columns = ("task", "step", "value", "95 % interval", "so far")
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    table = f'<table class="list numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<section><h2>Tasks</h2><div class="wide">{table}</div></section>'
+
+
+def _ends(values: Any) -> list[float]:
+    """The numbers of a list."""
+    given = values if isinstance(values, list) else []
+    return [found for one in given if (found := number(one)) is not None]
+
+
 def config(content: Content) -> str:
     """The resolved config, a table for each part of the experiment."""
     groups: dict[str, dict[str, Any]] = {"experiment": {}}

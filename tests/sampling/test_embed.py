@@ -8,10 +8,11 @@ import pytest
 from jaxlm import config
 from jaxlm.cli import main
 from jaxlm.config.errors import UsageError
+from jaxlm.config.objective import pooling
 from jaxlm.families import known
 from jaxlm.interop import exchange
 from jaxlm.interop.imported import bring
-from jaxlm.serve.embed import embed, vectors
+from jaxlm.sampling.embed import embed, vectors
 from jaxlm.tokenizers import given
 from jaxlm.train.load import load_run
 from tests.families.tiny import BERT
@@ -42,6 +43,26 @@ def test_a_vector_is_of_its_text_alone(model, pool):
         hidden = np.asarray(found(tokens([ids]), CALL).hidden)[0]
         wanted = {"mean": hidden.mean(0), "first": hidden[0], "last": hidden[-1]}[pool]
         np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_order_and_number_of_texts_do_not_show(model):
+    """Seventy texts of different lengths, in batches by length."""
+    _, tokenizer, found = model
+    texts = [" ".join(["quick", "fox", "dog"][: 1 + i % 3] * (1 + (7 * i) % 5)) for i in range(70)]
+    got = embed(found, tokenizer, texts, CALL)
+    assert got.shape == (70, 32)
+    for i in (0, 1, 33, 69):
+        np.testing.assert_allclose(got[i], embed(found, tokenizer, [texts[i]], CALL)[0], atol=1e-5)
+    assert len({tuple(np.round(one, 4)) for one in got}) == len(set(texts))
+
+
+def test_a_run_knows_what_makes_its_vectors():
+    encoder = config.Encoder(64, 16, 1, classifier=config.Classifier(2, "last"))
+    assert pooling(config.Contrastive(of="first"), encoder) == "first"
+    assert pooling(config.Classification(), encoder) == "last"
+    assert pooling(config.MaskedLm(), encoder) == "mean"
+    tags = config.Encoder(64, 16, 1, classifier=config.Classifier(2, "tokens"))
+    assert pooling(config.Classification(), tags) == "mean"
 
 
 def test_padding_may_be_on_the_left(model):

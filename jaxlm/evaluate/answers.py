@@ -1,0 +1,91 @@
+"""Answers in drawn texts: found, normalized and compared."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+from jaxlm.config.tasks import Normalization
+
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+DIGITS = str.maketrans("", "", string.digits)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def extract(text: str, pattern: str, take: Literal["first", "last"] = "first") -> str | None:
+    """What the first group of the first or last match holds, the whole match if there is no group; without a
+    pattern the text. None where nothing matches.
+    """
+    if not pattern:
+        return text.strip()
+    found = list(re.finditer(pattern, text))
+    if not found:
+        return None
+    match = found[0 if take == "first" else -1]
+    groups = [each for each in match.groups() if each is not None] if match.re.groups else [match[0]]
+    return groups[0].strip() if groups else None
+
+
+def normalize(text: str, how: Normalization) -> str:
+    """The text without what does not matter."""
+    for pattern in how.ignore:
+        text = re.sub(pattern, "", text)
+    text = text.lower() if how.lowercase else text
+    text = text.translate(PUNCTUATION) if how.punctuation else text
+    text = text.translate(DIGITS) if how.digits else text
+    text = ARTICLES.sub(" ", text) if how.articles else text
+    return " ".join(text.split()) if how.spaces else text
+
+
+def exact_match(found: str, right: Sequence[str], how: Normalization) -> float:
+    """1 where an answer is one of the right ones once all are normalized, else 0."""
+    return float(any(normalize(found, how) == normalize(one, how) for one in right))
+
+
+def same_number(found: str, right: Sequence[str]) -> float:
+    """1 where an answer is a right one as a number, else 0; "$1,000." is 1000."""
+    value = number(found)
+    return float(value is not None and any(value == number(one) for one in right))
+
+
+def number(text: str) -> Decimal | None:
+    """The number that a text is, without commas, a currency or percent sign and a period at its end."""
+    try:
+        value = Decimal(re.sub(r"[,$€£%\s]", "", text).rstrip("."))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
+
+
+def f1(found: str, right: Sequence[str], how: Normalization) -> float:
+    """The harmonic mean of precision and recall of an answer's words, with the right answer where it is largest
+    (SQuAD, arXiv:1606.05250, section 6.1).
+    """
+    return max((_f1(normalize(found, how).split(), normalize(one, how).split()) for one in right), default=0.0)
+
+
+def _f1(found: list[str], right: list[str]) -> float:
+    shared = sum((Counter(found) & Counter(right)).values())
+    if not found or not right:
+        return float(found == right)
+    return 2 * shared / (len(found) + len(right))
+
+
+def pass_at(k: int, right: int, samples: int) -> float:
+    """The chance that of k samples drawn from these at least one is right: 1 - C(n - c, k) / C(n, k), without bias
+    (Chen et al. 2021, arXiv:2107.03374, equation 1).
+    """
+    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def vote(answers: Sequence[str | None]) -> str | None:
+    """The commonest answer, the first to appear of equally common ones; what holds no answer does not vote
+    (self-consistency, arXiv:2203.11171, section 2).
+    """
+    counts = Counter(one for one in answers if one is not None)
+    return max(counts, key=counts.__getitem__) if counts else None

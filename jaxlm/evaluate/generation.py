@@ -1,0 +1,125 @@
+"""Answers that a model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.tasks import Generation
+from jaxlm.evaluate import answers
+from jaxlm.evaluate.draw import Drawn, draw
+from jaxlm.evaluate.prompts import opened
+from jaxlm.evaluate.records import Item
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share
+from jaxlm.evaluate.template import render, values
+from jaxlm.evaluate.tokens import opening
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item as it is asked."""
+
+    prompt: str
+    right: tuple[str, ...]
+    cluster: str
+
+
+def ask(task: Generation, root: Path) -> Asked:
+    """The questions. Raises UsageError as `records.read` and `template.render` do, and for an item without a right
+    answer.
+    """
+    items, before = opened(task.data, task.shots, root, lambda item: _worked(task, item))
+    questions = [_question(task, item, before) for item in items]
+    asked = (task.prompt, task.delimiter, before, task.stop, asdict(task.draw))
+    name = digest("generation", *asked)
+    return Asked(task, name, len(items), lambda subject: measure(task, name, questions, subject))
+
+
+def _question(task: Generation, item: Item, before: str) -> Question:
+    given = values(task.answer, item)
+    right = [answers.extract(one, task.answer_pattern) for one in given]
+    if not right or None in right:
+        raise UsageError(f"no right answer in {str(given)[:60]}: answer_pattern is {task.answer_pattern!r}")
+    return Question(before + render(task.prompt, item), tuple(right), render(task.cluster, item))
+
+
+def _worked(task: Generation, item: Item) -> str:
+    given = values(task.answer, item)
+    if not given:
+        raise UsageError("a worked example has no answer")
+    return render(task.prompt, item) + task.delimiter + given[0]
+
+
+def measure(task: Generation, name: str, questions: list[Question], subject: Subject) -> Result:
+    """Every sample of every question."""
+    prompts = [opening(subject.tokenizer, question.prompt) for question in questions]
+    drawn = draw(subject, prompts, task.draw, task.stop)
+    found = [[answers.extract(one.text, task.pattern, task.take) for one in each] for each in drawn]
+    scores = {
+        metric: np.array([_judged(task, metric, each, question) for each, question in zip(found, questions)])
+        for metric in task.metrics
+    }
+    clusters = np.array([question.cluster for question in questions]) if task.cluster else None
+    metrics = [_metric(metric, each, clusters) for metric, each in scores.items()]
+    first = scores[task.metrics[0]]
+    for k in task.passes:
+        chances = np.array([answers.pass_at(k, round(each.sum()), each.size) for each in first])
+        metrics.append(mean(f"pass@{k}", chances, clusters))
+    if task.vote:
+        votes = [[answers.vote(each)] for each in _normalized(task, found)]
+        judged = [_judged(task, task.metrics[0], each, question) for each, question in zip(votes, questions)]
+        metrics.append(_metric(f"{task.metrics[0]}_vote", np.array(judged), clusters))
+    answered = np.array([[one is not None for one in each] for each in found], float)
+    if task.pattern:
+        metrics.append(_metric("answered", answered, clusters))
+    items = [_entry(task, *each) for each in zip(questions, drawn, found, *scores.values())]
+    return Result(task, name, tuple(metrics), items, notes=_notes(drawn))
+
+
+def _metric(name: str, scores: np.ndarray, clusters: np.ndarray | None) -> Metric:
+    """Of scores [item, sample]: a share where each item is right or wrong, else a mean."""
+    per_item = scores.mean(axis=1)
+    if clusters is None and np.isin(per_item, (0, 1)).all() and not name.startswith("f1"):
+        return share(name, per_item == 1)
+    return mean(name, per_item, clusters)
+
+
+def _judged(task: Generation, metric: str, found: list[str | None], question: Question) -> list[float]:
+    how, right = task.normalization, question.right
+    by: dict[str, Callable[[str], float]] = {
+        "exact_match": lambda one: answers.exact_match(one, right, how),
+        "number": lambda one: answers.same_number(one, right),
+        "f1": lambda one: answers.f1(one, right, how),
+    }
+    return [0.0 if one is None else by[metric](one) for one in found]
+
+
+def _normalized(task: Generation, found: list[list[str | None]]) -> list[list[str | None]]:
+    """Answers that count as the same are the same text."""
+
+    def same(text: str | None) -> str | None:
+        if text is not None and task.metrics[0] == "number":
+            value = answers.number(text)
+            return None if value is None else str(value.normalize())
+        return text if text is None else answers.normalize(text, task.normalization)
+
+    return [[same(one) for one in each] for each in found]
+
+
+def _entry(task: Generation, question: Question, drawn: list[Drawn], found: list[str | None], *scores) -> dict:
+    return {
+        "hash": digest(question.prompt),
+        "texts": [one.text for one in drawn],
+        "answers": found,
+        "right": list(question.right),
+        "scores": {metric: each.tolist() for metric, each in zip(task.metrics, scores)},
+    }
+
+
+def _notes(drawn: list[list[Drawn]]) -> tuple[str, ...]:
+    cut = sum(each[0].cut for each in drawn)
+    return (f"{cut} of {len(drawn)} prompts left no room for an answer, and were cut on the left",) if cut else ()

@@ -1,0 +1,63 @@
+"""The model of a run that is going on, whole on one device: to be asked tasks and to draw samples from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.contracts import Call
+from jaxlm.parallel.layout import single_device
+from jaxlm.tokenizers import Tokenizer
+from jaxlm.train.state import State
+
+if TYPE_CHECKING:
+    from jaxlm.train.session import Session
+
+Ask = Callable[[Any, Tokenizer, Call], dict[str, tuple[float, float, float]]]
+"""ask(model, tokenizer, call) -> of each metric, `task/metric`, its value and its interval's ends."""
+
+
+def alone(session: Session, state: State) -> tuple[Any, Call] | None:
+    """The trained model on the first device of process 0, and how it is computed there; None elsewhere.
+
+    All processes must call it. It is as large as that device must hold.
+    """
+    model = _at_process_0(state.whole())
+    if jax.process_index():
+        return None
+    layout = single_device()
+    return jax.device_put(model, shardings(model, layout)), dataclasses.replace(session.setup.call, layout=layout)
+
+
+def ask(session: Session, done: int, state: State) -> None:
+    """What tasks come to after so many steps: in the journal, on TensorBoard and in a line each."""
+    with session.clock("evaluate"):
+        held = alone(session, state)
+        if held is None or session.tasks is None:
+            return
+        model, call = held
+        found = session.tasks(model, session.prepared.tokenizer, call)
+    session.journal.write("tasks", done, **found)
+    if session.tensorboard is not None:
+        session.tensorboard(done, {f"tasks/{name}": value for name, (value, _, _) in found.items()})
+    for name, (value, low, high) in found.items():
+        session.display.say(f"step {done} {name} {value:.4f} ({low:.4f} to {high:.4f})")
+
+
+def _at_process_0(model: PyTree) -> PyTree:
+    """The model where process 0 can read all of it; elsewhere nothing is kept."""
+    if jax.process_count() == 1:
+        return model
+
+    def gathered(leaf: jax.Array) -> np.ndarray | None:
+        whole = multihost_utils.process_allgather(leaf, tiled=True)
+        return None if jax.process_index() else whole
+
+    return jax.tree.map(gathered, model)

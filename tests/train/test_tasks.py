@@ -1,0 +1,70 @@
+"""Tasks that are asked of a model while it is trained, and of its run afterwards."""
+
+import json
+
+import pytest
+
+from jaxlm.cli import main
+from jaxlm.runs.journal import read_metrics
+from jaxlm.runs.report import write_report
+
+ASKED = """
+from jaxlm.config import LastWord, MinimalPairs, Records, Task
+
+
+def tasks() -> tuple[Task, ...]:
+    rows = Records("rows.jsonl")
+    return (MinimalPairs("pairs", rows), LastWord("last", rows, text="{good}"))
+"""
+
+
+@pytest.fixture
+def asked(ground, monkeypatch):
+    rows = [{"good": f"the number {i} is even", "bad": f"number the {i} even is"} for i in range(6)]
+    (ground.path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (ground.path / "asked.py").write_text(ASKED)
+    monkeypatch.setenv("JAXLM_DATA", str(ground.path))
+    return ground
+
+
+def test_tasks_of_a_run(asked, capsys):
+    assert main(asked.words("run", "--where.tasks", "asked.py", "--where.every.tasks", "4")) == 0
+    assert "step 4 pairs/accuracy " in capsys.readouterr().out
+    records = read_metrics(asked.path / "run", ("tasks",))
+    assert [one["step"] for one in records] == [4, 6]
+    names = {"pairs/accuracy", "last/accuracy", "last/perplexity", "last/loss"}
+    for one in records:
+        assert names <= one.keys()
+        assert all(low <= value <= high for value, low, high in (one[name] for name in names))
+    assert records[0]["last/loss"] != records[1]["last/loss"]
+    page = write_report(asked.path / "run").read_text()
+    assert "<h2>Tasks</h2>" in page
+    assert "last/perplexity" in page
+    # What the trained model is asked afterwards is what it was asked after the last step.
+    assert main(["eval", "run", "asked.py"]) == 0
+    found = json.loads((asked.path / "run/evaluations/last.json").read_text())
+    values = {one["name"]: one["value"] for one in found["metrics"]}
+    assert values["loss"] == pytest.approx(records[1]["last/loss"][0], abs=1e-5)
+    # Cadences are no part of what is computed.
+    assert main(asked.words("other")) == 0
+    parameters = [asked.manifest(one)["parameters"] for one in ("run", "other")]
+    assert parameters[0] == parameters[1]
+    assert "<h2>Tasks</h2>" not in write_report(asked.path / "other").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--where.tasks", "asked.py"), "where.every.tasks is 0: name what to ask and how often"),
+        (("--where.every.tasks", "2"), "where.tasks has 0 files"),
+        (("--where.tasks", "none.py", "--where.every.tasks", "2"), "none.py"),
+        (("--where.tasks", "asked.py", "--where.every.tasks", "2", "rows"), "no rows.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_run_is_made(asked, capsys, words, said):
+    if words[-1] == "rows":
+        (asked.path / "rows.jsonl").unlink()
+        words, said = words[:-1], "pairs: there is no "
+    assert main(asked.words("run", *words)) == 2
+    assert said in capsys.readouterr().err
+    assert not (asked.path / "run").exists()
