@@ -23,6 +23,7 @@ COMMANDS = {
     "embed": "how alike texts are to a model",
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",
+    "laws": "scaling laws of runs, and the best model of a budget",
     "runs": "list, show and compare runs",
     "report": "one self-contained page of a run",
     "doctor": "what is wrong with this machine and what to do",

@@ -1,0 +1,1 @@
+"""Experiments side by side: arms, seeds, budgets, and what can be said of their differences."""
