@@ -1,11 +1,11 @@
 """usage: jaxlm laws FILE.csv | RUN ... [--approach A] [--budget FLOPS ...] [--out FILE.svg] [--loss NAME]
                   [--parameters all|without_embedding] [--resamples N] [--seed S]
 
-Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % by drawing
-runs again, and how well each law predicts the largest budget's runs when it has not seen them.
+Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % (runs
+are drawn again), and how well each law predicts the runs of the largest budget when it has not seen them.
 
-  FILE.csv               columns parameters, tokens, loss, and where there are flops and run (one name for all rows
-                         of a training curve); without flops they are 6 N D
+  FILE.csv               columns parameters, tokens, loss, and where there are, flops and run (one name for all
+                         rows of a training curve); without flops they are 6 N D
   RUN                    finished runs, by path or name in runs/, or a directory of them
   --approach A           projection, parametric, isoflop or envelope; all that the runs allow
   --budget 1e21          FLOPs to predict for, once or more; the largest there is, and ten times as much
@@ -123,13 +123,15 @@ def _optima(fits: dict[str, Fitted], budgets: list[float]) -> str:
     rows = []
     for flops in budgets:
         for name, one in fits.items():
-            counts = [_with(one, lambda fit, i=i: fit.optimum(flops)[i], count) for i in (0, 1)]
-            loss = _with(one, lambda fit: fit.optimum(flops).loss)
-            rows.append((f"{flops:.3g}", name, *counts, loss))
+            best = [lambda fit, c=flops, i=i: fit.optimum(c)[i] for i in range(3)]
+            cells = (_with(one, best[0], count), _with(one, best[1], count), _with(one, best[2]))
+            rows.append((f"{flops:.3g}", name, *cells))
     return table(("FLOPs", "approach", "best parameters", "tokens", "loss"), rows)
 
 
-def _with(one: Fitted, value: Callable[[Fit], float | None], shown: Callable[[float], str] = "{:.4g}".format) -> str:
+def _with(
+    one: Fitted, value: Callable[[Fit], float | None], shown: Callable[[float], str] = "{:.4g}".format
+) -> str:
     """A number and its interval."""
     whole = value(one.fit)
     if whole is None:
@@ -146,5 +148,7 @@ def _held_out(checks: dict[str, Check | str]) -> str:
             continue
         low, high = (100 * each for each in one.interval)
         error = f"{100 * one.error:+.2f} % ({low:+.2f} to {high:+.2f})"
-        rows.append((name, f"{one.flops:.3g}, {one.beyond:.3g} x", f"{one.predicted:.4f}", f"{one.observed:.4f}", error))
+        rows.append(
+            (name, f"{one.flops:.3g}, {one.beyond:.3g} x", f"{one.predicted:.4f}", f"{one.observed:.4f}", error)
+        )
     return table(("left out", "FLOPs, beyond the rest", "predicted", "observed", "error"), rows)

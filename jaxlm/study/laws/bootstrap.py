@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxlm.config.errors import UsageError
 from jaxlm.study.laws.form import Fit
@@ -33,13 +32,13 @@ class Fitted:
         return float(low), float(high)
 
 
-def bootstrap(
-    fit: Callable[..., Fit], data: Given, resamples: int = RESAMPLES, seed: int = 0
-) -> Fitted:
+def bootstrap(fit: Callable[..., Fit], data: Given, resamples: int = RESAMPLES, seed: int = 0) -> Fitted:
     """Fits the runs (points, or curves of an envelope), and `resamples` times as many drawn from them.
 
-    Whole runs are drawn, as the noise of a run is one number for all of its curve. An interval that is much
-    narrower than the scatter of runs allows is a fit that did not move: Besiroglu et al. 2024 (arXiv:2404.10102)
+    Whole runs are drawn, as the noise of a run is one number for all of its curve. Simulated, intervals of 90 %
+    hold the truth in about 90 of 100 studies of sizes within budgets, and in 82 to 89 where few runs at the edges
+    decide (`experiments/benchmarks/laws.py`). An interval that is much narrower than the scatter of runs allows is
+    a fit that did not move: Besiroglu et al. 2024 (arXiv:2404.10102)
     found those of approach 3 so. Raises UsageError as `fit`, and where most draws cannot be fitted.
     """
     whole = fit(data)
@@ -61,8 +60,3 @@ def drawn(data: Any, rng: np.random.Generator) -> Any:
     """As many runs as there are, each one of them."""
     chosen = rng.integers(0, len(data), len(data))
     return data[chosen] if isinstance(data, Points) else [data[i] for i in chosen]
-
-
-def spread(values: Float[np.ndarray, "run"]) -> float:
-    """The standard deviation of errors around a fit, by their median: a few bad runs do not show in it."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))

@@ -16,7 +16,7 @@ WITHIN = 1.25
 
 @dataclass(frozen=True)
 class Cost:
-    """Training FLOPs of a model of N parameters on D tokens: coefficient * N^exponent * D (6 N D by rule of thumb)."""
+    """Training FLOPs of N parameters on D tokens: coefficient * N^exponent * D (6 N D by rule of thumb)."""
 
     coefficient: float = 6.0
     exponent: float = 1.0

@@ -20,7 +20,7 @@ GRID = np.geomspace(0.05, 2.0, 16)
 
 
 def solve(terms: Sequence[Runs], losses: Runs) -> tuple[Float[np.ndarray, "term"], Runs]:
-    """(coefficients, relative errors) of the sum of terms that is nearest to the losses, no coefficient negative."""
+    """(coefficients, relative errors) of the sum of terms nearest to the losses; no coefficient is negative."""
     matrix = np.stack(terms, axis=1) / losses[:, None]
     coefficients, _ = nnls(matrix, np.ones(len(losses)))
     return coefficients, matrix @ coefficients - 1.0
