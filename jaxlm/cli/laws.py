@@ -4,8 +4,8 @@
 Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % (runs
 are drawn again), and how well each law predicts the runs of the largest budget when it has not seen them.
 
-  FILE.csv               columns parameters, tokens, loss, and where there are, flops and run (one name for all
-                         rows of a training curve); without flops they are 6 N D
+  FILE.csv               columns parameters, tokens, loss, and where there are, flops and run (one name for
+                         all rows of a training curve); without flops they are 6 N D
   RUN                    finished runs, by path or name in runs/, or a directory of them
   --approach A           projection, parametric, isoflop or envelope; all that the runs allow
   --budget 1e21          FLOPs to predict for, once or more; the largest there is, and ten times as much
