@@ -42,7 +42,7 @@ def test_a_longer_run_goes_on(ground, straight, trunk):
 def test_other_steps_are_refused(ground, trunk):
     for words, says in (
         ((*DECAY, "--train.seed", "1"), "train.seed: 0 there, 1 here"),
-        (("--train.steps", "60"), "the learning rate of step 6"),
+        (("--train.steps", "60"), "the learning rate of step 7"),
         ((*STABLE, "--train.steps", "40"), "it has taken 40 steps"),
     ):
         refused = ground.finish("refused", "--after", trunk, *words, code=2)

@@ -72,7 +72,7 @@ def test_every_kind_of_model_widens(kind):
 
 
 def test_what_does_not_divide_is_refused():
-    with pytest.raises(UsageError, match="attention.heads is 4 at embed 256"):
+    with pytest.raises(UsageError, match=r"attention\.heads is 4 at embed 256"):
         widened(BASE.model, 100)
     with pytest.raises(UsageError, match="less than one batch"):
         ladder(BASE, [(256, 4)], [of_flops(1e6)])
@@ -91,7 +91,9 @@ def test_branches_of_one_run():
     assert taken < 0.7 * (200 + 400 + 800)
 
 
-@pytest.mark.parametrize(("steps", "decay"), [((400, 200), 0.2), ((60, 100), 0.2), ((200, 400), 1.0), ((200,), 0.0)])
+@pytest.mark.parametrize(
+    ("steps", "decay"), [((400, 200), 0.2), ((60, 100), 0.2), ((200, 400), 1.0), ((200,), 0.0)]
+)
 def test_branches_that_do_not_follow_are_refused(steps, decay):
     with pytest.raises(UsageError, match="must rise"):
         branches(BASE, steps, decay)
