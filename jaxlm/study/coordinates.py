@@ -1,7 +1,7 @@
 """Coordinate check: do activations of wide and narrow models move alike in their first steps?
 
-Yang et al. 2022 (arXiv:2203.03466, section D.1): by muP the mean size of an activation's coordinates does not depend
-on the width, at the start and after each step; by the standard parametrization what has been learned grows with it.
+Yang et al. 2022 (arXiv:2203.03466, section D.1): by muP the mean size of an activation's coordinates does not
+depend on the width, at the start and after each step; by the standard one what has been learned grows with it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Sizes = dict[str, Float[np.ndarray, "step"]]
 def sizes(
     model: config.Decoder, optimizer: config.optimizer.Optimizer, batch: Batch, steps: int = 4, seeds: int = 4
 ) -> Sizes:
-    """Mean |activation| of each tap of each layer before and after every step on one batch, averaged over
-    initial parameters of several seeds.
+    """Mean |activation| of each tap of each layer before and after every step on one batch, averaged over initial
+    parameters of several seeds.
 
-    `scores` are those of the change of the model's scores since the start: by muP what they begin with vanishes as
-    the width grows, and what is learned does not.
+    `scores` is how much the score of the right token, less the mean of all, has changed since the start: what
+    scores begin with vanishes by muP as the width grows, what is learned does not.
     """
     call = dataclasses.replace(Call(single_device()), layers="unroll")
     tapped = dataclasses.replace(call, taps=TAPS)
@@ -45,32 +45,31 @@ def sizes(
 
     def look(made: Any) -> dict[str, Array]:
         output = made(batch.inputs, tapped)
-        found = {f"{name}.{i}": one for name, layers in output.taps.items() for i, one in enumerate(layers)}
-        return found | {"scores": made.logits(output.hidden, tapped)}
+        scores = made.logits(output.hidden, tapped)
+        right = jnp.take_along_axis(scores, batch.targets[..., None], axis=-1)[..., 0]
+        taps = {f"{name}.{i}": one for name, layers in output.taps.items() for i, one in enumerate(layers)}
+        found = {name: jnp.mean(jnp.abs(one)) for name, one in taps.items()}
+        return found | {"scores": right - jnp.mean(scores, axis=-1)}
 
     def taken(key: Array) -> dict[str, Array]:
         made = build(model, key)
-        state = State(
-            jnp.zeros((), jnp.int32), made, {"model": jax.tree.map(lambda _: None, made)}, transform.init(made)
-        )
-        first = look(made)
+        frozen = {"model": jax.tree.map(lambda _: None, made)}
+        state = State(jnp.zeros((), jnp.int32), made, frozen, transform.init(made))
 
         def body(state: State, _: None) -> tuple[State, dict[str, Array]]:
-            found = look(state.model)
-            found["scores"] -= first["scores"]
-            return step(state, batch)[0], {name: jnp.mean(jnp.abs(one)) for name, one in found.items()}
+            return step(state, batch)[0], look(state.model)
 
         return jax.lax.scan(body, state, None, length=steps + 1)[1]
 
-    found = jax.jit(lambda keys: jax.lax.map(taken, keys))(jax.random.split(jax.random.key(0), seeds))
+    keys = jax.random.split(jax.random.key(0), seeds)
+    found = jax.device_get(jax.jit(lambda keys: jax.lax.map(taken, keys))(keys))
+    gained = found["scores"] - found["scores"][:, :1]
+    found["scores"] = np.abs(gained[:, 1:]).mean(axis=(2, 3))
     return {name: np.mean(one, axis=0) for name, one in found.items()}
 
 
 def slopes(by_width: Mapping[int, Sizes]) -> Sizes:
-    """The slope of log size against log width, of each tap at each step; of `scores` from the first step on."""
+    """The slope of log size against log width, of each tap at each step, of `scores` after each."""
     widths = np.log(list(by_width))
-    found = {}
-    for name in next(iter(by_width.values())):
-        values = np.log([one[name][1 if name == "scores" else 0 :] for one in by_width.values()])
-        found[name] = np.polyfit(widths, values, 1)[0]
-    return found
+    names = next(iter(by_width.values()))
+    return {name: np.polyfit(widths, np.log([one[name] for one in by_width.values()]), 1)[0] for name in names}
