@@ -27,7 +27,7 @@ from jaxlm.study.rates import sweep
 
 VOCAB, ROWS, LENGTH = 16, 8, 16
 RATES = tuple(2.0**power for power in range(-11, -3))
-PARAMETRIZATIONS = {"mu_p": config.MuP(embed=64, head=16), "standard": config.Standard()}
+PARAMETRIZATIONS = {"mup": config.MuP(embed=64, head=16), "standard": config.Standard()}
 
 
 def model(width: int, parametrization: config.parametrization.Parametrization, layers: int = 1) -> config.Decoder:

@@ -64,9 +64,9 @@ def parametrization_problems(model: Decoder, optimizer: Optimizer) -> Iterator[s
     """What muP has no rule for here, by name."""
     if isinstance(model.parametrization, Standard):
         return
-    mup = "model.parametrization is mu_p"
+    mup = "model.parametrization is mup"
     if not isinstance(optimizer, AdamW):
-        yield f"{mup}: its learning rates are those of Adam; optimizer is {type(optimizer).__name__}, use adam_w"
+        yield f"{mup}: its learning rates are those of Adam; optimizer is {type(optimizer).__name__}, use adamw"
     if not isinstance(model.position, Rope | Alibi | Learned | Sinusoidal | NoPosition):
         yield f"{mup}: model.position is {type(model.position).__name__}, for which it has no rule; use rope"
     if any(isinstance(one.mlp, Moe) for one in blocks(model.block, model.layers)):

@@ -28,9 +28,7 @@ def build(
     of the layers' matrices, but not their decay (`config.MuP`). Raises UsageError for one that is not AdamW's.
     """
     if hidden != 1.0 and not isinstance(optimizer, AdamW):
-        raise UsageError(
-            f"model.parametrization is mu_p: {type(optimizer).__name__} has no rule for it; use adam_w"
-        )
+        raise UsageError(f"model.parametrization is mup: {type(optimizer).__name__} has no rule for it; use adamw")
     rate = learning_rate(optimizer, steps)
     moments = jnp.dtype(precision.optimizer)
     match optimizer:
