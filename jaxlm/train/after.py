@@ -26,7 +26,9 @@ LATER = ("name", "train.steps", "optimizer.schedule", "samples", "where")
 
 
 def refuse_other(experiment: Experiment, run_dir: str) -> None:
-    """Raises UsageError for a run whose steps are not this experiment's own, as far as its config tells."""
+    """Raises UsageError for a run whose steps are not this experiment's own, or that has gone further than it;
+    Failure for one without a checkpoint.
+    """
     theirs = read_experiment(run_dir)
     problems = [
         f"{path}: {there!r} there, {here!r} here"
@@ -35,26 +37,12 @@ def refuse_other(experiment: Experiment, run_dir: str) -> None:
     ]
     if problems:
         raise UsageError(f"--after {run_dir}: its steps are those of another experiment:\n" + listed(problems))
-
-
-def state_after(setup: Setup, run_dir: str, rows: str) -> tuple[int, State]:
-    """(Steps taken, state) of a run's last checkpoint, which is this experiment's own after as many steps.
-
-    `rows` is the fingerprint of its rows. Raises UsageError where the run has gone further than this experiment
-    or has learned at another rate or from other rows, Failure where it has no checkpoint.
-    """
-    experiment, theirs = setup.experiment, read_experiment(run_dir)
-    with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
-        restored = checkpoints.restore(setup.abstract)
-    if restored is None:
+    with _checkpoints(run_dir) as checkpoints:
+        step = max(checkpoints.steps(), default=None)
+    if step is None:
         raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
-    step, state, data = restored
     if step >= experiment.train.steps:
-        raise UsageError(
-            f"--after {run_dir}: it has taken {step} steps, and this one ends at {experiment.train.steps}"
-        )
-    if data["rows"] != rows:
-        raise UsageError(f"--after {run_dir}: it was trained on other rows")
+        raise UsageError(f"--after {run_dir}: it has taken {step} steps, and here are {experiment.train.steps}")
     ours, its = (rates(one, step) for one in (experiment, theirs))
     if other := np.flatnonzero(ours != its).tolist():
         at = other[0]
@@ -62,7 +50,22 @@ def state_after(setup: Setup, run_dir: str, rows: str) -> tuple[int, State]:
             f"--after {run_dir}: the learning rate of step {at + 1} was {its[at]:.4g} there and is {ours[at]:.4g} "
             f"here: up to step {step} both must be the same"
         )
+
+
+def state_after(setup: Setup, run_dir: str, rows: str) -> tuple[int, State]:
+    """(Steps taken, state) of the last checkpoint of a run that `refuse_other` has let pass.
+
+    `rows` is the fingerprint of this experiment's rows. Raises UsageError where the run was trained on others.
+    """
+    with _checkpoints(run_dir) as checkpoints:
+        step, state, data = checkpoints.restore(setup.abstract)
+    if data["rows"] != rows:
+        raise UsageError(f"--after {run_dir}: it was trained on other rows")
     return step, state
+
+
+def _checkpoints(run_dir: str) -> Checkpoints:
+    return Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True)
 
 
 def rates(experiment: Experiment, steps: int) -> np.ndarray:
