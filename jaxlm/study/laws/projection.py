@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import least_squares, nnls
 
+from jaxlm.config.errors import UsageError
 from jaxlm.study.laws.form import Law
 from jaxlm.study.laws.points import Points, Runs, enough
 
@@ -30,7 +31,7 @@ def fit(points: Points, start: Law | None = None, *, floor: bool = True) -> Law:
     """The law of least relative squares.
 
     `start` is a law to begin from in place of a grid; without `floor` E is 0, which is what a power law by itself
-    assumes. Raises UsageError for too few runs, sizes or numbers of tokens.
+    assumes. Raises UsageError for too few runs, sizes or numbers of tokens, and where losses do not fall with both.
     """
     enough(points)
     ones = [np.ones(len(points))] if floor else []
@@ -54,6 +55,9 @@ def fit(points: Points, start: Law | None = None, *, floor: bool = True) -> Law:
     )
     alpha, beta = np.exp(found.x)
     *constant, a, b = projected(found.x)[0]
+    for scale, name in ((a, "parameters"), (b, "tokens")):
+        if scale <= 0:
+            raise UsageError(f"losses do not fall with {name} in these runs: no law can be told from them")
     constant = constant[0] if constant else 0.0
     return Law(
         float(constant),

@@ -107,6 +107,22 @@ def test_parabolas_are_biased_without_noise():
     assert exact.exponents.a == pytest.approx(PUBLISHED.exponents.a, abs=1e-6)
 
 
+def test_the_lowest_point_of_a_parabola():
+    logs = np.linspace(-1, 2, 7)
+    place, loss = isoflop.lowest(np.exp(logs), 2 * (logs + 0.4) ** 2 + 1.5)
+    assert (np.log(place), loss) == pytest.approx((-0.4, 1.5))
+    assert isoflop.lowest(np.exp(logs), 2 - (logs - 0.4) ** 2) is None
+    assert isoflop.lowest(np.exp(logs), (logs - 2.1) ** 2 + 1) is None
+
+
+def test_losses_that_do_not_fall_with_tokens_hold_no_law():
+    points = simulate.ladder()
+    flat = Points(points.parameters, points.tokens, points.flops, 2 + 30 * points.parameters**-0.2)
+    rising = Points(flat.parameters, flat.tokens, flat.flops, flat.losses * (points.tokens / 1e9) ** 0.01)
+    with pytest.raises(UsageError, match="do not fall with tokens"):
+        projection.fit(rising)
+
+
 def test_an_envelope_is_as_fine_as_its_sizes():
     errors = [
         abs(envelope.fit(simulate.curves(sizes=sizes)).exponents.a - PUBLISHED.exponents.a) for sizes in (8, 24)
