@@ -172,6 +172,8 @@ def _run(
             elif after is not None:
                 first, state = state_after(setup, after, train_rows.fingerprint)
                 display.say(f"goes on after step {first} of {after}")
+                if jax.process_index() == 0:
+                    record(opened, after={"run": after, "step": first})
             else:
                 first, state = 0, initial_state(setup)
         with _journal(opened, first) as journal:

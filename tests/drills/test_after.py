@@ -25,6 +25,7 @@ def test_a_branch_is_the_whole_run(ground, straight, trunk):
     digest, whole = ground.outcome(straight(*DECAY))
     done = ground.finish("branch", "--after", trunk, *DECAY)
     assert "goes on after step 40 of trunk" in done.out
+    assert ground.manifest("branch")["after"] == {"run": trunk, "step": 40}
     branch = ground.outcome("branch")
     assert branch[0] == digest
     assert {key: value for key, value in whole.items() if key[1] > 40} == branch[1]
