@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-PARTS=(tests families objectives step starting scaling long plans)
+PARTS=(tests families objectives step starting scaling long laws mup plans)
 python=.venv-test/bin/python
 benchmarks=experiments/benchmarks
 
@@ -20,6 +20,8 @@ command_of() { # command_of PART: its words
     starting) echo "$python $benchmarks/startup.py" ;;
     scaling) echo "$python $benchmarks/scaling.py" ;;
     long) echo "$python $benchmarks/long_context.py --steps 1" ;;
+    laws) echo "$python $benchmarks/laws.py --simulations 100 --resamples 120" ;;
+    mup) echo "$python $benchmarks/mup.py" ;;
     plans) echo "$python $benchmarks/plans.py --check" ;;
     *) echo "no part $1; there are ${PARTS[*]}" >&2; return 2 ;;
   esac

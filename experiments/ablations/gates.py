@@ -1,4 +1,4 @@
-"""Is a gate worth its third matrix? Gated MLPs (Shazeer 2020, arXiv:2002.05202) beside plain ones, equal parameters.
+"""Is a gate worth its third matrix? Gated MLPs (Shazeer 2020, arXiv:2002.05202) beside plain ones of equal size.
 
     jaxlm study experiments/ablations/gates.py --together
 
@@ -6,7 +6,6 @@ The width of the plain MLPs is solved for, so that both models have as many para
 """
 
 from experiments.ablations.positions import study as positions
-
 from jaxlm.config import Arm, Study
 
 

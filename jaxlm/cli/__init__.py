@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",
     "study": "arms x seeds of an experiment, and which differences are more than noise",
+    "laws": "scaling laws of runs, and the best model of a budget",
     "runs": "list, show and compare runs",
     "report": "one self-contained page of a run",
     "doctor": "what is wrong with this machine and what to do",

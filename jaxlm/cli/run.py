@@ -1,4 +1,5 @@
-"""usage: jaxlm run EXPERIMENT [--init MODEL_OR_RUN] [--run-dir DIR] [--profile A:B] [OVERRIDES]
+"""usage: jaxlm run EXPERIMENT [--init MODEL_OR_RUN | --after RUN] [--run-dir DIR] [--profile A:B]
+                 [OVERRIDES]
 
 Trains, evaluates and samples, and writes the run to runs/NAME-HASH. Run again, it resumes exactly; a finished
 run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A plan of these devices that
@@ -6,6 +7,7 @@ run is left as it is (exit code 0). Exit code 75 means: saved, run me again. A p
 
   EXPERIMENT               a file with `def experiment() -> Experiment`, or its module
   --init MODEL_OR_RUN      start from the parameters of a run, a directory of Hugging Face's, or a .gguf file
+  --after RUN              take up where a run ended whose steps are this one's own (a longer one, a decay)
   --run-dir DIR            write to another directory (a path, gs:// or s3://)
   --profile A:B            profile steps A to B
 
@@ -22,7 +24,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.load import directory
 from jaxlm.runs import plans
 
-OPTIONS = ("init", "run_dir", "profile")
+OPTIONS = ("init", "after", "run_dir", "profile")
 USAGE = "jaxlm run EXPERIMENT [--train.steps 50 ...]"
 
 
@@ -33,6 +35,11 @@ def main(argv: list[str]) -> int:
         print(experiment.fields(request.experiment))
         return 0
     profile = _profile(request.options.get("profile"), request.experiment.train.steps)
+    after = request.options.get("after")
+    if after is not None:
+        from jaxlm.runs.ledger import find_run
+
+        after = find_run(after)
     environment.prepare(["run", *argv])
     for line in experiment.changes(request.base, request.experiment):
         print(line)
@@ -46,7 +53,12 @@ def main(argv: list[str]) -> int:
         tasks = of_experiment(request.experiment)
     beside = directory(request.name) / plans.DIRECTORY
     return run(
-        request.experiment, run_dir=request.options.get("run_dir"), profile=profile, plans=beside, tasks=tasks
+        request.experiment,
+        run_dir=request.options.get("run_dir"),
+        profile=profile,
+        plans=beside,
+        tasks=tasks,
+        after=after,
     )
 
 

@@ -81,6 +81,7 @@ from jaxlm.config.objective import (
     Ul2,
 )
 from jaxlm.config.optimizer import Adafactor, AdamW, Constant, Cosine, Linear, Lion, Muon, WarmupStableDecay
+from jaxlm.config.parametrization import MuP, Standard
 from jaxlm.config.position import (
     Alibi,
     Disentangled,

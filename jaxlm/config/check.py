@@ -9,9 +9,11 @@ from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.flags import find
+from jaxlm.config.model import Decoder
 from jaxlm.config.needs import data_problems
 from jaxlm.config.objective import FillInTheMiddle
 from jaxlm.config.objective_check import objective_problems
+from jaxlm.config.parametrization import parametrization_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
 from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
@@ -105,6 +107,8 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
         )
     if getattr(model, "ahead", 0) >= train.length:
         yield f"model.ahead is {model.ahead}: rows of train.length = {train.length} have no token so far ahead"
+    if isinstance(model, Decoder):
+        yield from parametrization_problems(model, experiment.optimizer)
     yield from objective_problems(experiment.objective, model)
     yield from data_problems(experiment.objective, experiment.data, experiment.packing)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):

@@ -12,6 +12,7 @@ from typing import Literal
 
 from jaxlm.config.block import Block, LayerNorm, Layers, Norm, Plain, PostNorm, RMSNorm, apart, blocks
 from jaxlm.config.head import Head, Tied, Transformed, Untied
+from jaxlm.config.parametrization import Parametrization, Standard
 from jaxlm.config.position import Learned, Position, Rope
 from jaxlm.config.recurrent import Recurrent
 
@@ -120,6 +121,8 @@ class Decoder:
     """Heads that predict the 2nd, 3rd, ... token after a position, each a layer like the last one, beside it
     (Gloeckle et al. 2024, arXiv:2404.19737, section 2). Text is generated without them.
     """
+    parametrization: Parametrization = Standard()
+    """How initial parameters and learning rates depend on the width."""
 
     @property
     def stacked(self) -> Layers:

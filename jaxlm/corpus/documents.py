@@ -99,6 +99,8 @@ def docstrings(module: ModuleType) -> str:
     """Public documentation of a module without source to read: its own, its functions', its classes'."""
     parts = [f'"""{inspect.getdoc(module) or module.__name__}"""']
     for name, value in sorted(vars(module).items()):
+        # Of a hook that this process has set, the one that Python came with: sys.__unraisablehook__ and others.
+        value = vars(module).get(f"__{name}__", value)
         if name.startswith("_") or not callable(value):
             continue
         parts.append(_entry("class " if inspect.isclass(value) else "def ", name, value, ""))

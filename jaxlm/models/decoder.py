@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.parametrization import score_scale, times_base
 from jaxlm.layers.block import Block, Context, initial_block, initial_last_norm
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
@@ -106,7 +107,8 @@ class Decoder:
 
     def scorer(self, call: Call) -> heads.Scorer:
         """Hidden states -> scores; see `heads.scorer`."""
-        return heads.scorer(self.embedding, self.head, self.config.head, call)
+        multiplier = 1 / times_base(self.config)
+        return heads.scorer(self.embedding, self.head, self.config.head, call, multiplier=multiplier)
 
     def logits(self, hidden: Float[Array, "... embed"], call: Call) -> Float[Array, "... vocab"]:
         """Scores of the next token."""
@@ -123,18 +125,26 @@ class Decoder:
 
 
 def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False) -> Decoder:
-    """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers)."""
+    """Kernels of variance 1 / inputs; those that write to the residual stream divided by sqrt(2 layers).
+
+    By muP (`config.MuP`) an untied head keeps its base's variance.
+    """
     scale = (2 * model.layers) ** -0.5
 
     def block(kind: config.Block, init: Initial) -> Block:
-        return initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
+        made = initial_block(kind, model, init, causal=True, cross=cross, scale=scale)
+        own = made.attention.config
+        scores = score_scale(model.parametrization, own.head, own.scale)
+        return made.replace(attention=made.attention.replace(config=dataclasses.replace(own, scale=scores)))
 
     return Decoder(
         embedding=heads.initial_embedding(model.vocab, model.embed, init),
         position=initial_position(model.position, model.embed, init.at("position"), heads_of(model.block)),
         blocks=initial_stack(model.stacked, model.layers, block, init.at("blocks")),
         norm=initial_last_norm(model, model.layers, init),
-        head=heads.initial_head(model.head, model.vocab, model.embed, init, norm=model.norm),
+        head=heads.initial_head(
+            model.head, model.vocab, model.embed, init, norm=model.norm, scale=times_base(model) ** 0.5
+        ),
         config=model,
         embedding_norm=initial_embedding_norm(model, init),
         classifier=heads.initial_classifier(model.classifier, model.embed, init.at("classifier")),

@@ -52,23 +52,28 @@ def initial_head(
     *,
     features: int | None = None,
     norm: config.block.Norm = config.LayerNorm(),
+    scale: float = 1.0,
 ) -> Head:
-    """What the head has of its own; `features` are those of the embedding that it is tied to, or the stream's."""
+    """What the head has of its own; `features` are those of the embedding that it is tied to, or the stream's.
+
+    An untied one has the variance scale^2 / embed.
+    """
     match kind:
         case config.Tied() | config.NoHead():
             return None
         case config.Untied(bias=bias):
-            return init.dense("head", (embed, vocab), ("embed", "vocab"), bias=bias == "all")
+            return init.dense("head", (embed, vocab), ("embed", "vocab"), scale=scale, bias=bias == "all")
         case config.Transformed(bias=bias):
             features = features or embed
             dense = init.at("head").dense("dense", (embed, features), ("embed", "embed"), bias=bias == "all")
             return Transform(dense, initial_norm(norm, features, init.dtype), jnp.zeros(vocab, init.dtype))
 
 
-def scorer(embedding: Weight, head: Head, kind: config.head.Head, call: Call) -> Scorer:
+def scorer(embedding: Weight, head: Head, kind: config.head.Head, call: Call, *, multiplier: float = 1.0) -> Scorer:
     """Hidden states -> scores over the vocabulary, soft-capped if the config says so, in the logits' format.
 
-    The head is gathered here, once for every use. Raises UsageError where there is none.
+    `multiplier` is of hidden states, beside the config's own. The head is gathered here, once for every use. Raises
+    UsageError where there is none.
     """
     if isinstance(kind, config.NoHead):
         raise UsageError("model.head is no_head: this model has hidden states and no scores of tokens")
@@ -76,7 +81,7 @@ def scorer(embedding: Weight, head: Head, kind: config.head.Head, call: Call) ->
     own = head is not None and transform is None
     weight, spec = (head, "te,ev->tv") if own else (embedding, "te,ve->tv")
     weight, softcap = gathered(weight, call), None if transform is not None else kind.softcap
-    scale = kind.scale if isinstance(kind, config.Tied) else 1.0
+    scale = multiplier * (kind.scale if isinstance(kind, config.Tied) else 1.0)
     inside = dataclasses.replace(call, layout=call.layout.gathered())
 
     def scores(hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:

@@ -177,10 +177,12 @@ def train(cells: Sequence[Cell], root: Path, together: bool) -> int:
     """Trains runs in this process, one after another or all in one program. Returns the exit code."""
     if together and len(cells) > 1:
         return _together(cells, root)
+    from jaxlm.evaluate.inside import of_experiment
     from jaxlm.train.run import run
 
     for cell in cells:
-        if status := run(cell.experiment, run_dir=str(root / cell.folder)):
+        tasks = of_experiment(cell.experiment) if cell.experiment.where.tasks else None
+        if status := run(cell.experiment, run_dir=str(root / cell.folder), tasks=tasks):
             return status
     return 0
 

@@ -161,6 +161,8 @@ def _refuse(experiments: Sequence[Experiment], paths: Sequence[epath.Path]) -> N
         raise UsageError("where.mesh: each run of one program is whole on a device; leave the mesh as it is")
     if where.every.telemetry:
         raise UsageError(f"where.every.telemetry={where.every.telemetry}: runs of one program write none; use 0")
+    if where.tasks:
+        raise UsageError(f"where.tasks={where.tasks}: runs of one program are asked none; leave them out")
     same = [path for i, path in enumerate(paths) if path in paths[:i]]
     if same:
         raise UsageError(f"{same[0]} is the directory of two runs: give each its own")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from jaxlm.config.errors import UsageError
 from jaxlm.config.optimizer import Adafactor, AdamW, Lion, Muon, Optimizer
 from jaxlm.config.precision import Precision
 from jaxlm.layers.names import map_named
@@ -19,16 +20,28 @@ from jaxlm.layers.numbers import matters
 from jaxlm.train import schedules
 
 
-def build(optimizer: Optimizer, steps: int, precision: Precision = Precision()) -> optax.GradientTransformation:
+def build(
+    optimizer: Optimizer, steps: int, precision: Precision = Precision(), *, hidden: float = 1.0
+) -> optax.GradientTransformation:
     """The optimizer of a run of `steps`; updates are float32 and already carry the learning rate's sign.
 
-    `precision.optimizer` is the dtype of first moments (Adafactor has none).
+    `precision.optimizer` is the dtype of first moments (Adafactor has none). `hidden` multiplies the learning rate
+    of the layers' matrices, but not their decay (`config.MuP`). Raises UsageError for one that is not AdamW's.
     """
+    if hidden != 1.0 and not isinstance(optimizer, AdamW):
+        raise UsageError(f"model.parametrization is mup: {type(optimizer).__name__} has no rule for it; use adamw")
     rate = learning_rate(optimizer, steps)
     moments = jnp.dtype(precision.optimizer)
     match optimizer:
         case AdamW(b1=b1, b2=b2, epsilon=epsilon, decay=decay):
             inner = optax.adamw(rate, b1, b2, epsilon, mu_dtype=moments, weight_decay=decay, mask=decay_mask)
+            if hidden != 1.0:  # what optax.adamw is made of, and one part more
+                inner = optax.chain(
+                    optax.scale_by_adam(b1, b2, epsilon, mu_dtype=moments),
+                    optax.masked(optax.scale(hidden), matrices),
+                    optax.add_decayed_weights(decay, decay_mask),
+                    optax.scale_by_learning_rate(rate),
+                )
         case Lion(b1=b1, b2=b2, decay=decay):
             inner = optax.lion(rate, b1, b2, mu_dtype=moments, weight_decay=decay, mask=decay_mask)
         case Adafactor(b2=b2, decay=decay):
@@ -69,6 +82,11 @@ def decays(name: str) -> bool:
 def decay_mask(parameters: Any) -> Any:
     """The same tree of booleans: where weight decay applies."""
     return map_named(lambda name, _: decays(name), parameters)
+
+
+def matrices(parameters: Any) -> Any:
+    """The same tree of booleans: where matrices are that widen on both sides, those of layers."""
+    return map_named(lambda name, leaf: matrix(name, leaf) is not None, parameters)
 
 
 def matrix(name: str, leaf: Any) -> MuonDimensionNumbers | None:

@@ -34,6 +34,7 @@ from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
 from jaxlm.tokenizers.words import begins_word, ends_sentence
 from jaxlm.train import feed, held_out, planned
+from jaxlm.train.after import refuse_other, state_after
 from jaxlm.train.alone import Ask, alone, ask
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
@@ -55,11 +56,13 @@ def run(
     profile: tuple[int, int] | None = None,
     plans: Path | None = None,
     tasks: Ask | None = None,
+    after: str | None = None,
 ) -> int:
     """Train to the end, or until told to stop. Returns the exit code: 0 finished, 75 saved, run me again.
 
     `plans` is a directory of kept plans: the one of this experiment and these devices is printed beside what is
-    measured. `tasks` is asked every `where.every.tasks` steps.
+    measured. `tasks` is asked every `where.every.tasks` steps. `after` is a run whose steps so far are this
+    experiment's own: see `train.after`.
     """
     clock = goodput.Clock()
     join()
@@ -69,6 +72,8 @@ def run(
         with Display(experiment.train.steps, quiet=jax.process_index() > 0) as display:
             # What can be wrong with a request shows here: the directory is made when work begins.
             setup = make_setup(experiment)
+            if after is not None:
+                refuse_other(experiment, after)
             plan = planned.find(setup, plans, display.say)
             with clock("data"):
                 prepared = _prepare(experiment, display)
@@ -78,7 +83,7 @@ def run(
                 return _nothing_to_do(experiment, run_dir)
             try:
                 with enough(experiment):
-                    return _run(opened, setup, prepared, clock, display, interruption, profile, plan, tasks)
+                    return _run(opened, setup, prepared, clock, display, interruption, profile, plan, tasks, after)
             finally:
                 release(opened)
 
@@ -158,6 +163,7 @@ def _run(
     profile: tuple[int, int] | None,
     plan: Plan | None,
     tasks: Ask | None,
+    after: str | None,
 ) -> int:
     experiment = opened.experiment
     display.say(f"run {opened.path} (attempt {opened.attempt})")
@@ -169,7 +175,15 @@ def _run(
         for line in checkpoints.damaged:
             display.say(line)
         with clock("compile"):
-            first, state = (0, initial_state(setup)) if restored is None else restored[:2]
+            if restored is not None:
+                first, state = restored[:2]
+            elif after is not None:
+                first, state = state_after(setup, after, train_rows.fingerprint)
+                display.say(f"goes on after step {first} of {after}")
+                if jax.process_index() == 0:
+                    record(opened, after={"run": after, "step": first})
+            else:
+                first, state = 0, initial_state(setup)
         with _journal(opened, first) as journal:
             session = Session(
                 run=opened,
@@ -195,7 +209,7 @@ def _run(
 def _journal(run: Run, first: int) -> Journal | Silent:
     if jax.process_index():
         return Silent()
-    return Journal(run.path, run.attempt, resumed_from=first if run.resumed else None)
+    return Journal(run.path, run.attempt, resumed_from=first if run.resumed or first else None)
 
 
 def _train(

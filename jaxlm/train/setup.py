@@ -21,6 +21,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import EncoderDecoder, NoClassifier
 from jaxlm.config.numbers import nearest_multiples
 from jaxlm.config.objective import Contrastive, whole_rows
+from jaxlm.config.parametrization import times_base
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
 from jaxlm.layers import random
@@ -95,7 +96,8 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
             f"where.micro_batches={experiment.where.micro_batches}: {type(objective).__name__} couples all rows "
             "of a batch, which cannot be split"
         )
-    optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision)
+    hidden = 1 / times_base(experiment.model)
+    optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision, hidden=hidden)
     abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
     if experiment.where.mesh.pipeline > 1:
         _check_stages(experiment, objective, abstract.model, call)

@@ -145,7 +145,7 @@ def test_generate_options():
 FAKE = """
 import json, os, sys, types
 
-def run(experiment, run_dir, profile, plans, tasks):
+def run(experiment, run_dir, profile, plans, tasks, after):
     variables = [os.environ.get(name) for name in ("GLIBC_TUNABLES", "JAXLM_REEXEC")]
     print(json.dumps([experiment.train.steps, run_dir, profile, str(plans), variables]))
     return 75

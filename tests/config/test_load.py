@@ -25,10 +25,13 @@ def test_file_and_module():
 def test_no_experiment_imports_jax():
     code = (
         "import sys, pathlib; from jaxlm.config.load import load_experiment, load_tasks\n"
+        "from jaxlm.config.load import load_study\n"
         "from jaxlm.config.task_check import check_task\n"
+        "from jaxlm.study.plan import arms_of\n"
         "for path in pathlib.Path('experiments').rglob('*.py'):\n"
         "    if 'benchmarks' in path.parts or path.name == '__init__.py': continue\n"
         "    if 'evaluations' in path.parts: [check_task(one) for one in load_tasks(str(path))]\n"
+        "    elif 'ablations' in path.parts: arms_of(load_study(str(path)))\n"
         "    else: load_experiment(str(path))\n"
         "    assert not {'jax', 'numpy'} & set(sys.modules), path\n"
     )

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from jaxlm.config import PythonText, TextFiles
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.corpus import Raw, documents, fingerprint
+from jaxlm.corpus.documents import docstrings
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,13 @@ def test_python_text_is_the_same_every_time(python):
     assert len(fingerprint(PythonText())) == 64
 
 
+def test_hooks_of_a_process_are_no_part_of_python(monkeypatch):
+    before = docstrings(sys)
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    monkeypatch.setattr(sys, "excepthook", lambda *error: None)
+    assert docstrings(sys) == before
+
+
 def test_python_text_holds_topics_docstrings_and_sources(python):
     by_name = {document.name: document.raw.decode() for document in python}
     assert "Boolean operations" in by_name["topics/booleans"]
@@ -31,8 +40,8 @@ def test_python_text_holds_topics_docstrings_and_sources(python):
 def test_python_text_has_no_tests_tables_or_addresses(python):
     folders = {part for document in python for part in document.name.split("/")[:-1]}
     assert not folders & {"test", "tests", "site-packages", "encodings", "pydoc_data"}
-    docstrings = [document.raw for document in python if document.name.startswith("builtin/")]
-    assert not any(b" at 0x" in raw for raw in docstrings)
+    told = [document.raw for document in python if document.name.startswith("builtin/")]
+    assert not any(b" at 0x" in raw for raw in told)
 
 
 def test_text_files_and_globs(tmp_path):
