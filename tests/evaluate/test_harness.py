@@ -207,13 +207,23 @@ def test_pairs_are_whole_texts(sides, data):
     """Against the log-likelihoods of the library's empty context."""
     from lm_eval.api.instance import Instance
 
-    task = MinimalPairs("pairs", Records("rows.jsonl"), good="{question}", bad="{question} {label}")
+    task = MinimalPairs(
+        "pairs", Records("rows.jsonl"), good="{question}", bad="{question} {label}", group="{label}"
+    )
     result = ask(task, data).run(sides[0].subject)
     rows = [json.loads(line) for line in (data / "rows.jsonl").read_text().splitlines()]
     short = [row["question"] for row in rows]
     requests = [Instance("loglikelihood", {}, ("", text), 0) for text in short]
     wanted = [nats for nats, _ in sides[1].loglikelihood(requests, disable_tqdm=True)]
     np.testing.assert_allclose([one["nats"][0] for one in result.items], wanted, rtol=2e-5)
+    assert result.groups.keys() == {str(row["label"]) for row in rows}
+    right = [one["nats"][0] > one["nats"][1] for one in result.items]
+    assert [one["right"] for one in result.items] == right
+    # A text and its beginning: the beginning is the likelier.
+    assert all(right)
+    assert result.metrics[0].value == 1
+    turned = ask(dataclasses.replace(task, good=task.bad, bad=task.good), data).run(sides[0].subject)
+    assert turned.metrics[0].value == 0
 
 
 @pytest.mark.parametrize(
