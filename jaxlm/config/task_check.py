@@ -9,7 +9,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.paths import leaves
 from jaxlm.config.tasks import Choices, Generation, Task
 
-COUNTS = ("each", "limit", "count", "window")
+COUNTS = ("each", "limit", "count", "window", "clusters", "longest")
 """Fields that may be 0 and not less."""
 
 
@@ -25,6 +25,8 @@ def _problems(task: Task) -> Iterator[str]:
     for path, leaf in leaves(task).items():
         if path.split(".")[-1] in COUNTS and leaf.value < 0:
             yield f"{path} is {leaf.value}: expected no negative number"
+        if path.split(".")[-1] in ("restarts", "k", "depths") and not _positive(leaf.value):
+            yield f"{path} is {leaf.value}: expected at least 1"
         if path.split(".")[-1] in ("split", "pattern", "answer_pattern", "ignore"):
             yield from _patterns(path, leaf.value if isinstance(leaf.value, tuple) else (leaf.value,))
     match task:
@@ -32,6 +34,10 @@ def _problems(task: Task) -> Iterator[str]:
             yield "normalizations is empty: name one"
         case Generation():
             yield from _generation(task)
+
+
+def _positive(value: int | tuple[int, ...]) -> bool:
+    return value >= 1 if isinstance(value, int) else bool(value) and min(value) >= 1
 
 
 def _patterns(path: str, patterns: tuple[str, ...]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from jaxlm.evaluate.retrieval import nearest
 
 Vectors = Float[np.ndarray, "item embed"]
 Labels = Int[np.ndarray, " item"]
-PENALTIES = (1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2)
+PENALTIES = (1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2)
 """Tried from the strongest until the next is worse, each from the weights of the one before."""
 APART = 0.2
 """Share of the training items on which the penalty is chosen."""

@@ -163,8 +163,8 @@ def _read_off(
             return normalized(found(asked)), (f"penalty {found.penalty:g}, {len(labels)} training texts",)
         case Neighbors(k):
             shares = vote(inputs, labels, asked, classes, k)
-            # A class without a vote would make the loss infinite: each has a tenth of one, before it is shared out.
-            return np.log((shares * k + 0.1) / (k + 0.1 * classes)), (f"{len(labels)} training texts",)
+            # A class without a vote would make the loss infinite: one more vote is shared out among all.
+            return np.log((shares * k + 1 / classes) / (k + 1)), (f"{len(labels)} training texts",)
 
 
 # --- retrieval -----------------------------------------------------------------------------------------------

@@ -58,6 +58,11 @@ def test_as_a_search_says():
     assert 0 < np.mean(wanted) < 26
 
 
+def test_the_first_document_is_named():
+    twice = [*DOCUMENTS, Document("file:again", DOCUMENTS[7].text)]
+    assert overlaps([[taken(7, 20, 20)]], twice)[0].document == "file:7"
+
+
 def test_case_and_punctuation_do_not_count():
     changed = taken(2, 5, 15).upper().replace(" ", ", ")
     assert overlaps([[changed]], DOCUMENTS)[0] == Overlap(3, 3, "file:2")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 from jaxlm import config
 from jaxlm.config import Clustering, Logistic, Neighbors, Probe, Records, Retrieval, Similarity, Vectors
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.task_check import check_task
 from jaxlm.evaluate import vector_tasks
 from jaxlm.evaluate.ask import ask
 from jaxlm.evaluate.results import Subject
@@ -185,6 +187,22 @@ def test_retrieval_searches_all_documents(tmp_path, planted):
     assert result.notes == ("searched 6 documents",)
     with pytest.raises(UsageError, match="all items have the same document"):
         ask(Retrieval(data=write(tmp_path / "rows.jsonl", rows[:1])), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (Clustering(clusters=-1), "clusters is -1: expected no negative number"),
+        (Clustering(restarts=0), "restarts is 0: expected at least 1"),
+        (Probe(reader=Neighbors(0)), "reader.k is 0: expected at least 1"),
+        (Retrieval(depths=(1, 0)), "depths is (1, 0): expected at least 1"),
+        (Similarity(vectors=Vectors(longest=-3)), "vectors.longest is -3: expected no negative number"),
+    ],
+)
+def test_what_is_wrong_with_tasks(task, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        check_task(task)
+    check_task(type(task)())
 
 
 def test_items_that_are_lists_get_names(tmp_path):
