@@ -16,8 +16,8 @@ from jaxlm.config.study import Study
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 OTHER_ROOMS = ("cli", "cluster", "evaluate", "interop", "planning", "runs", "serve", "study")
-"""Rooms that decide nothing about the numbers of a training run, but for `study/together.py`."""
-INSIDE = ("together",)
+"""Rooms that decide nothing about the numbers of a training run, but for these files of `study`."""
+INSIDE = ("together", "lanes", "programs", "variation")
 
 
 def refuse_missing(study: Study, arms: dict[str, Experiment]) -> None:

@@ -17,7 +17,8 @@ from jaxlm.config.load import load_experiment
 from tests.base import experiment
 
 BASE = experiment()
-FILES = [str(path) for path in Path("experiments").rglob("*.py") if "benchmarks" not in path.parts]
+OTHERS = {"benchmarks", "evaluations", "ablations"}
+FILES = [str(path) for path in Path("experiments").rglob("*.py") if not OTHERS & set(path.parts)]
 
 
 def any_value(hint):

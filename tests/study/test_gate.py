@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 
+from experiments.benchmarks.studies import HIDDEN
 from jaxlm.config import Arm, Muon
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
 from jaxlm.study.gate import derived, differences
 from jaxlm.study.plan import arms_of, cells, plan
-from tests.study.studies import BASE, TWENTY, longer, study
+from tests.study.studies import BASE, longer, study
 
 
 def refused(asked) -> str:
@@ -18,7 +19,7 @@ def refused(asked) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("change", TWENTY)
+@pytest.mark.parametrize("change", HIDDEN)
 def test_planted_differences_are_refused_by_name(change):
     """The same change, named, is planned: it is refused for being hidden, not for being wrong."""
     both = (Arm("rope"), Arm("alibi", ("model.position:alibi", change)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.benchmarks.studies import EFFECT, verdicts
 from jaxlm.study.statistics import detectable, holm, judge, paired, power, summary
 
 RNG = np.random.default_rng(0)
@@ -51,6 +52,27 @@ def test_verdicts():
     verdicts = {name: one.verdict for name, one in judge(pairs, "lower").items()}
     assert verdicts == {"up": "worse", "down": "better", "none": "inside noise"}
     assert judge(pairs, "higher")["up"].verdict == "better"
+
+
+@pytest.mark.parametrize(("arms", "seeds"), [(2, 3), (2, 5), (4, 5)])
+def test_how_often_a_verdict_is_wrong(arms, seeds):
+    """Five in a hundred studies without any difference, whatever their arms: without Holm's correction more."""
+    rng = np.random.default_rng([7, arms, seeds])
+    wrong = np.mean([set(verdicts(rng, arms, seeds, 0.0)) != {"inside noise"} for _ in range(400)])
+    assert 0.015 <= wrong <= 0.095
+
+
+def test_how_often_an_effect_is_found():
+    """Two standard deviations of the paired difference from five seeds; arms that do not share a draw hide it."""
+    rng = np.random.default_rng(11)
+    found = np.mean([verdicts(rng, 2, 5, EFFECT) == ["better"] for _ in range(200)])
+    assert found >= 0.85
+    assert found == pytest.approx(power(2.0, 5), abs=0.06)
+    unpaired = [
+        stats.ttest_ind(*(4 * rng.normal(size=(2, 5)) + rng.normal(size=(2, 5)) + [[EFFECT], [0]])).pvalue
+        for _ in range(200)
+    ]
+    assert np.mean(np.array(unpaired) < 0.05) < 0.4
 
 
 def test_one_seed_is_not_tested():
