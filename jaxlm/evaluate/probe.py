@@ -61,10 +61,11 @@ def fit_probe(vectors: Vectors, labels: Labels, classes: int, seed: int = 0) -> 
 def fit(vectors: Vectors, labels: Labels, classes: int, penalty: float, start: Probe | None = None) -> Probe:
     """The least sum of -log p(label) + penalty / 2 * |weights|^2 over standardized vectors, biases free.
 
-    With scikit-learn's `C` of 1 / penalty. A part of the vectors that never changes is left as it is.
+    With scikit-learn's `C` of 1 / penalty; of two classes, for which it has one vector, of 2 / penalty. A part
+    of the vectors that changes by rounding alone is left as it is.
     """
     mean, scale = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 1e-12 * np.abs(mean).max(initial=1e-300), scale, 1.0)
+    scale = np.where(scale > 1e-7 * scale.max(initial=0.0), scale, 1.0)  # below is the rounding of float32
     inputs, n = (vectors - mean) / scale, len(labels)
     truth = np.zeros((n, classes))
     truth[np.arange(n), labels] = 1
