@@ -1,8 +1,8 @@
 """usage: jaxlm study FILE [--study-dir DIR] [--dry-run] [--together] [--only PART] [OVERRIDES]
 
 Trains every arm of a study from every seed, and says which differences are more than noise. Run again, it
-leaves what is finished and goes on with the rest. Writes a table and a page to studies/NAME. Exit code 1 means
-that a run failed (the table is of the others), 75 that one was told to stop and has saved.
+leaves what is finished and goes on with the rest. Writes a table and a page to studies/NAME. Exit code 1
+means that a run failed (the table is of the others), 75 that one was told to stop and has saved.
 
   FILE                     a file with `def study() -> Study`, or its module
   --study-dir DIR          write to another directory

@@ -111,5 +111,5 @@ def test_bad_requests(ground):
         (("mine.py", "--only", "rop/0"), "there are rope, rope/0"),
         (("mine.py", "--metric"), "no value"),
     ):
-        assert said in end(ground.start("study", *words)).expect(2).err
-    assert not (ground.path / "studies/nothing").exists()
+        assert said in end(ground.start("study", *words, "--study-dir", "nowhere")).expect(2).err
+    assert not (ground.path / "nowhere").exists()
