@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-PARTS=(tests families objectives step starting scaling long laws mup plans)
+PARTS=(tests families objectives step starting scaling long laws mup studies vectorized plans)
 python=.venv-test/bin/python
 benchmarks=experiments/benchmarks
 
@@ -22,6 +22,8 @@ command_of() { # command_of PART: its words
     long) echo "$python $benchmarks/long_context.py --steps 1" ;;
     laws) echo "$python $benchmarks/laws.py --simulations 100 --resamples 120" ;;
     mup) echo "$python $benchmarks/mup.py" ;;
+    studies) echo "$python $benchmarks/studies.py" ;;
+    vectorized) echo "$python $benchmarks/vectorized.py" ;;
     plans) echo "$python $benchmarks/plans.py --check" ;;
     *) echo "no part $1; there are ${PARTS[*]}" >&2; return 2 ;;
   esac
