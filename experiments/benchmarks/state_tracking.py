@@ -15,7 +15,8 @@ letter of words of 64. Each seed draws weights and words of its own. RWKV-7 take
     transformer      107,840     1   1.199   15.4%   15.8%   155
     transformer      107,840     2   1.238   17.6%   16.2%    83
 
-The third seed had not learned words of 32 when the steps were over.
+The third seed had not learned words of 32 when the steps were over. More steps do not settle which seeds learn:
+with --steps 8000 RWKV-7 comes to 49.6, 100.0 and 54.7 % at 64.
 """
 
 from __future__ import annotations

@@ -64,8 +64,10 @@ def main(argv: list[str]) -> int:
         return 0
     run.refuse_changed(asked.root)
     if asked.only:
+        chosen = run.chosen(cells, asked.only)
         environment.prepare(["study", *argv])
-        return run.train(run.chosen(cells, asked.only), asked.root, asked.together)
+        run.write_record(asked.study, arms, seconds, asked.root)
+        return run.train(chosen, asked.root, asked.together)
     run.write_record(asked.study, arms, seconds, asked.root)
     _show(asked, arms, cells)
     progress = run.run_all(run.parts(cells, asked.together), asked.root, asked.words, _say)

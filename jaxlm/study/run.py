@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -102,17 +103,22 @@ def _log(root: Path, name: str) -> Path:
 
 def _child(words: Sequence[str], log: Path, say: Say) -> tuple[int, str]:
     """Runs `jaxlm study` with these words, its output in a file; what it evaluates is said. Returns the exit code
-    and the last line.
+    and the last line. SIGTERM is passed on, so that the run saves.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     last = ""
     with log.open("w") as file, _process(words) as process:
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            last = line.strip() or last
-            if "held out" in line:
-                say(last)
+        before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        try:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                last = line.strip() or last
+                if "held out" in line:
+                    say(last)
+            process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return process.returncode, last
 
 

@@ -4,9 +4,12 @@ import csv
 import html.parser
 import json
 import re
+import signal
+
+import pytest
 
 from jaxlm.runs.journal import read_metrics
-from tests.drills.drill import end
+from tests.drills.drill import end, wait_for
 
 STUDY = """
 import dataclasses
@@ -100,6 +103,25 @@ def test_a_study(ground):
     (root / "study.json").write_text(json.dumps(record))
     refused = end(ground.start("study", "mine.py")).expect(2)
     assert re.search(r"code has changed.*\n  models/decoder.py", refused.err)
+
+
+@pytest.mark.nightly
+def test_a_study_that_is_told_to_stop(ground):
+    """The signal goes to the process that trains, which saves; the same command goes on."""
+    (ground.path / "mine.py").write_text(STUDY)
+    words = ("study", "mine.py", "--study-dir", "stopped", "--seeds", "0", "--base.train.steps", "4000")
+    process = ground.start(*words, "--base.where.every.evaluate", "0")
+    root = ground.path / "stopped"
+
+    def training():
+        return any(read_metrics(one.parent, ("train",)) for one in root.glob("rope/*/metrics.jsonl"))
+
+    wait_for(process, training)
+    process.send_signal(signal.SIGTERM)
+    assert "stopped and saved" in end(process).expect(75).out
+    (run,) = root.glob("rope/*")
+    assert not (run / "DONE").exists()
+    assert any((run / "checkpoints").iterdir())
 
 
 def test_bad_requests(ground):
