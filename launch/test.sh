@@ -4,8 +4,8 @@
 #   launch/test.sh [--parity] [--compiler] [arguments of pytest]
 #
 # --parity adds torch and transformers, the references that layers and models are compared with, and
-# lm-evaluation-harness (230 MB with what it brings); --compiler adds the
-# one for TPUs, for which two small steps are planned. (That for GPUs warns of missing drivers in every process.)
+# lm-evaluation-harness (230 MB with what it brings); --compiler adds the one for TPUs, for which two small steps are
+# planned. (That for GPUs warns of missing drivers in every process.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh

@@ -2,7 +2,7 @@
 
     jaxlm study experiments/ablations/positions.py --together
 
-Four arms from five seeds, 2 million tokens each: minutes on two CPU cores. Without positions a causal decoder can
+Four arms from five seeds, 0.8 million tokens each: minutes on two CPU cores. Without positions a causal decoder can
 still count its keys (Kazemnejad et al. 2023, arXiv:2305.19466, find it no worse on tasks of small models).
 """
 
