@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jaxlm.config.chips import MEMORY_SHARE
 
+CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
 GPU_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 SENTINEL = "JAXLM_REEXEC"
 TUNABLES = (
@@ -23,13 +24,16 @@ TUNABLES = (
 )
 
 
-def prepare(words: list[str]) -> None:
+def prepare(words: list[str], *, runs: int = 1) -> None:
     """Re-executes this process once if the CPU will compute; `words` must be its own command line.
 
-    Called as a function (from a test or a notebook) it does nothing. The manifest records the variables.
+    Of several `runs` in one program each core takes its share: the CPU is as many devices, unless the user has said
+    how many. Called as a function (from a test or a notebook) it does nothing. The manifest records the variables.
     """
     if sys.argv[1:] != words:
         return
+    if runs > 1:
+        os.environ.setdefault(CPU_DEVICES, str(min(runs, os.cpu_count() or 1)))
     if accelerators():
         os.environ.setdefault(GPU_MEMORY, str(MEMORY_SHARE))
     if not wanted(os.environ):

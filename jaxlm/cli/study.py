@@ -18,7 +18,7 @@ means that a run failed (the table is of the others), 75 that one was told to st
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxlm.cli import environment, experiment
@@ -65,16 +65,16 @@ def main(argv: list[str]) -> int:
     run.refuse_changed(asked.root)
     if asked.only:
         chosen = run.chosen(cells, asked.only)
-        environment.prepare(["study", *argv])
+        environment.prepare(["study", *argv], runs=len(chosen) if asked.together else 1)
         run.write_record(asked.study, arms, seconds, asked.root)
         return run.train(chosen, asked.root, asked.together)
     run.write_record(asked.study, arms, seconds, asked.root)
     _show(asked, arms, cells)
-    progress = run.run_all(run.parts(cells, asked.together), asked.root, asked.words, _say)
+    progress = run.run_all(run.parts(cells, asked.together), asked.root, asked.words, _say, _check(asked))
     if progress.stopped:
         _say("stopped and saved: run the same command again to go on")
         return run.AGAIN
-    return _conclude(asked, arms, cells, progress)
+    return _conclude(asked, arms, cells, progress, argv)
 
 
 def _parse(argv: list[str]) -> Request | None:
@@ -91,6 +91,13 @@ def _parse(argv: list[str]) -> Request | None:
     root = Path(given.get("study_dir") or f"{STUDIES}/{study.name}")
     words = [*words, "--study-dir", str(root), *(["--together"] if "together" in given else [])]
     return Request(study, root, words, given.get("only"), "dry_run" in given, "together" in given)
+
+
+def _check(asked: Request) -> Callable[[plan.Cell], object]:
+    """Reads a finished run: a metric that it does not record is an error before another is trained."""
+    from jaxlm.study.results import result
+
+    return lambda cell: result(cell, asked.root, asked.study.metric, failed=False)
 
 
 def _say(line: str) -> None:
@@ -120,7 +127,9 @@ def _show(asked: Request, arms: dict, cells: Sequence[plan.Cell]) -> None:
     print(f"{len(cells) - len(left)} of {len(cells)} runs are finished in {asked.root}", flush=True)
 
 
-def _conclude(asked: Request, arms: dict, cells: Sequence[plan.Cell], progress: run.Progress) -> int:
+def _conclude(
+    asked: Request, arms: dict, cells: Sequence[plan.Cell], progress: run.Progress, argv: Sequence[str]
+) -> int:
     """Reads all runs, prints the table and writes the files."""
     from jaxlm.study import results
     from jaxlm.study.page import write
@@ -132,5 +141,5 @@ def _conclude(asked: Request, arms: dict, cells: Sequence[plan.Cell], progress: 
     print(f"\n{asked.study.metric}, {asked.study.better} is better\n" + table(HEADER, lines(asked.study, rows)))
     if len(asked.study.seeds) == 1:
         print("one seed: differences cannot be told from noise; add seeds")
-    print(f"\n{write(asked.study, arms, found, rows, asked.root, asked.words)}")
+    print(f"\n{write(asked.study, arms, found, rows, asked.root, argv)}")
     return 1 if progress.failed else 0

@@ -72,12 +72,17 @@ def finished(cell: Cell, root: Path) -> bool:
     return (root / cell.folder / DONE).exists()
 
 
-def run_all(todo: Sequence[Part], root: Path, words: Sequence[str], say: Say) -> Progress:
+def run_all(
+    todo: Sequence[Part], root: Path, words: Sequence[str], say: Say, check: Callable[[Cell], object]
+) -> Progress:
     """Trains every part that is not finished in a process of its own, `jaxlm study WORDS --only PART`.
 
+    Each run that is finished is given to `check`, whose error ends the study before the next is trained.
     Raises UsageError when the code changes on the way.
     """
     progress = Progress()
+    for cell in (cell for part in todo for cell in part.cells if finished(cell, root)):
+        check(cell)
     left = [part for part in todo if not all(finished(cell, root) for cell in part.cells)]
     if len(left) < len(todo):
         say(f"{len(todo) - len(left)} of {len(todo)} are finished")
@@ -94,6 +99,8 @@ def run_all(todo: Sequence[Part], root: Path, words: Sequence[str], say: Say) ->
             say(f"{part.name} failed: {last} (all it said is in {_log(root, part.name)}); the others go on")
         else:
             say(f"{part.name} finished in {time.monotonic() - began:.0f} s")
+            for cell in part.cells:
+                check(cell)
     return progress
 
 

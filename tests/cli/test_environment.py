@@ -39,6 +39,23 @@ def test_a_gpu_gives_the_memory_that_plans_count_with(monkeypatch):
         assert os.environ[environment.GPU_MEMORY] == taken
 
 
+@pytest.mark.parametrize(
+    ("asked", "runs", "devices"), [(None, 8, "4"), (None, 3, "3"), ("2", 8, "2"), (None, 1, None)]
+)
+def test_runs_of_one_program_have_a_device_for_each_core(monkeypatch, asked, runs, devices):
+    monkeypatch.setattr(environment, "wanted", lambda environ: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(sys, "argv", ["jaxlm", "study"])
+    monkeypatch.setenv(environment.CPU_DEVICES, asked or "")
+    if asked is None:
+        monkeypatch.delenv(environment.CPU_DEVICES)
+    prepare(["study"], runs=runs)
+    assert os.environ.get(environment.CPU_DEVICES) == devices
+    monkeypatch.delenv(environment.CPU_DEVICES, raising=False)
+    prepare(["not", "study"], runs=8)
+    assert environment.CPU_DEVICES not in os.environ
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 @pytest.mark.parametrize("how", [["program.py"], ["-m", "program"]])
 def test_the_same_command_runs_again_once(tmp_path, how):

@@ -97,6 +97,11 @@ def test_a_study(ground):
         if one["status"] == "finished":
             assert abs(float(one["loss"]) - float(other["loss"])) < 1e-5
 
+    # a metric that runs do not record: said before anything is trained
+    unknown = end(ground.start("study", "mine.py", "--metric", "accuracy")).expect(2)
+    assert "records no 'accuracy' after its last step; metric can be 'cross_entropy', 'loss'" in unknown.err
+    assert "learned/0" not in unknown.out
+
     # other code
     record = json.loads((root / "study.json").read_text())
     record["code"]["models/decoder.py"] = "0" * 16
