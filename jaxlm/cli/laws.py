@@ -1,8 +1,9 @@
 """usage: jaxlm laws FILE.csv | RUN ... [--approach A] [--budget FLOPS ...] [--out FILE.svg] [--loss NAME]
                   [--parameters all|without_embedding] [--resamples N] [--seed S]
 
-Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % (runs
-are drawn again), and how well each law predicts the runs of the largest budget when it has not seen them.
+Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % (errors
+are drawn again, for a frontier whole runs), and how well each law predicts the runs of the largest budget when
+it has not seen them.
 
   FILE.csv               columns parameters, tokens, loss, and where there are, flops and run (one name for
                          all rows of a training curve); without flops they are 6 N D
@@ -12,7 +13,7 @@ are drawn again), and how well each law predicts the runs of the largest budget 
   --out laws.svg         draw the runs and the fits
   --loss NAME            which number of a run's evaluations on held-out text: loss, or bits_per_byte
   --parameters all       what N counts of a run: all, or without_embedding (and without positions and head)
-  --resamples 200        how often runs are drawn again for intervals
+  --resamples 200        how often they are drawn for intervals
   --seed 0               of the draws
 """
 

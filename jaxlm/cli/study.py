@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         return _measure(asked, argv)
     seconds = run.read_record(asked.root).get("seconds") or {}
     if asked.study.match == "seconds" and not asked.only and not asked.dry:
-        seconds = run.measured(plan.arms_of(asked.study), asked.root, asked.words, _say)
+        seconds = run.measured(plan.written(asked.study), asked.root, asked.words, _say)
     arms = plan.plan(asked.study, seconds)
     cells = plan.cells(asked.study, arms)
     if asked.dry:

@@ -87,7 +87,7 @@ def _idle(study: Study, found: dict[str, Difference]) -> list[str]:
     return [
         f"  differs names {name!r}, in which the arms are the same: take it out, or give an arm the change"
         for name in study.differs
-        if name not in DERIVED and not any(listed(path, (name,)) for path in found)
+        if name not in DERIVED | {study.solve} and not any(listed(path, (name,)) for path in found)
     ]
 
 

@@ -60,23 +60,37 @@ def arms_of(study: Study) -> dict[str, Experiment]:
     return found
 
 
+def written(study: Study) -> dict[str, Experiment]:
+    """The experiment of each arm before budgets are made equal.
+
+    Raises UsageError for everything that is wrong whatever the budgets are: arms, seeds, hidden differences,
+    experiments that do not fit together, and files that are not there.
+    """
+    arms = arms_of(study)
+    refuse_hidden(study, arms, DERIVED | {study.solve})
+    _check(study, arms)
+    refuse_missing(study, arms)
+    return arms
+
+
 def plan(study: Study, seconds: Seconds | None = None) -> dict[str, Experiment]:
     """The experiment of each arm, with equal budgets, all seeds at the first.
 
-    Raises UsageError for everything that can be wrong before anything is computed: arms, seeds, hidden differences,
-    budgets that do not match, experiments that do not fit together, and files that are not there.
+    Raises UsageError for everything that can be wrong before anything is computed: as `written`, and for budgets
+    that do not match.
     """
-    written = arms_of(study)
-    refuse_hidden(study, written, DERIVED | {study.solve})
-    arms = matched(study, written, seconds)
+    arms = matched(study, written(study), seconds)
     refuse_hidden(study, arms, FOLLOWS[study.match] | {study.solve})
+    _check(study, arms)
+    return {name: _seeded(experiment, study.seeds[0]) for name, experiment in arms.items()}
+
+
+def _check(study: Study, arms: dict[str, Experiment]) -> None:
     for name, experiment in arms.items():
         try:
             check(experiment)
         except UsageError as error:
             raise UsageError(f"study {study.name}, arm {name}: {error}") from None
-    refuse_missing(study, arms)
-    return {name: _seeded(experiment, study.seeds[0]) for name, experiment in arms.items()}
 
 
 def cells(study: Study, arms: dict[str, Experiment]) -> list[Cell]:
