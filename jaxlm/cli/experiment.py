@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.cli import text
 from jaxlm.config.check import check
-from jaxlm.config.codec import initial, what_hash
+from jaxlm.config.codec import what_hash
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
@@ -16,7 +16,7 @@ from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
-from jaxlm.runs.digest import parameters
+from jaxlm.runs.digest import pinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
         experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
-        experiment = _pinned(experiment)
+        experiment = pinned(experiment)
         what_hash(experiment)  # a custom objective must be there
     return Request(words[0], base, experiment, given, words[1:], wants_help)
 
@@ -102,14 +102,6 @@ def _from_initial(base: Experiment, run: str) -> Experiment:
     if isinstance(base.tokenizer, OfInitial):
         base = dataclasses.replace(base, tokenizer=kept(read_experiment(run).tokenizer, Path(run) / "tokenizer"))
     return base
-
-
-def _pinned(experiment: Experiment) -> Experiment:
-    """Initial parameters named by what they are, `RUN@DIGEST`, as they are part of the experiment's hash."""
-    run, digest = initial(experiment)
-    if not run or digest:
-        return experiment
-    return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
 
 
 def values(tree: Experiment) -> dict[str, str]:

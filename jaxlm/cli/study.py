@@ -28,6 +28,7 @@ from jaxlm.config.load import load_study
 from jaxlm.config.overrides import apply
 from jaxlm.config.study import Study
 from jaxlm.study import budget, plan, run
+from jaxlm.study.children import AGAIN
 
 OPTIONS, BARE = ("study_dir", "only"), ("dry_run", "together")
 USAGE = "jaxlm study FILE [--base.train.steps 50 ...]"
@@ -54,9 +55,7 @@ def main(argv: list[str]) -> int:
         return 0
     if asked.only and asked.only.endswith("/seconds"):
         return _measure(asked, argv)
-    seconds = run.read_record(asked.root).get("seconds") or {}
-    if asked.study.match == "seconds" and not asked.only and not asked.dry:
-        seconds = run.measured(plan.written(asked.study), asked.root, asked.words, _say)
+    seconds = _seconds(asked) if asked.study.match == "seconds" else None
     arms = plan.plan(asked.study, seconds)
     cells = plan.cells(asked.study, arms)
     if asked.dry:
@@ -66,14 +65,14 @@ def main(argv: list[str]) -> int:
     if asked.only:
         chosen = run.chosen(cells, asked.only)
         environment.prepare(["study", *argv], runs=len(chosen) if asked.together else 1)
-        run.write_record(asked.study, arms, seconds, asked.root)
+        run.write_record(asked.study, arms, asked.root)
         return run.train(chosen, asked.root, asked.together)
-    run.write_record(asked.study, arms, seconds, asked.root)
+    run.write_record(asked.study, arms, asked.root)
     _show(asked, arms, cells)
     progress = run.run_all(run.parts(cells, asked.together), asked.root, asked.words, _say, _check(asked))
     if progress.stopped:
         _say("stopped and saved: run the same command again to go on")
-        return run.AGAIN
+        return AGAIN
     return _conclude(asked, arms, cells, progress, argv)
 
 
@@ -104,14 +103,24 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _seconds(asked: Request) -> budget.Seconds:
+    """Of a step by arm, measured where it is not known; nothing is trained for a look or a part."""
+    arms = plan.written(asked.study)
+    if not asked.only and not asked.dry:
+        run.refuse_changed(asked.root)
+        run.write_record(asked.study, arms, asked.root)
+        run.measured(asked.study, arms, asked.root, asked.words, _say)
+    return run.known_seconds(arms, asked.root)
+
+
 def _measure(asked: Request, argv: list[str]) -> int:
     """Prints the seconds of a step of an arm, as the last line."""
-    arms = plan.arms_of(asked.study)
+    arms = plan.written(asked.study)
     name = asked.only.removesuffix("/seconds")
     if name not in arms:
         raise UsageError(f"--only {asked.only}: no such arm; there are {', '.join(arms)}")
     environment.prepare(["study", *argv])
-    print(run.step_seconds(arms[name], asked.root / "measured" / name))
+    print(run.step_seconds(name, arms[name], asked.root))
     return 0
 
 
@@ -137,6 +146,7 @@ def _conclude(
 
     failed = {cell.name for cell in cells if {cell.name, cell.arm} & set(progress.failed)}
     found = [results.result(cell, asked.root, asked.study.metric, cell.name in failed) for cell in cells]
+    results.refuse_unlike(found)
     rows = results.rows(asked.study, found)
     print(f"\n{asked.study.metric}, {asked.study.better} is better\n" + table(HEADER, lines(asked.study, rows)))
     if len(asked.study.seeds) == 1:

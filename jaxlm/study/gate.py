@@ -14,6 +14,7 @@ from jaxlm.config.suggest import show
 
 Difference = dict[str, Any]
 """Value in each arm, by the arm's name."""
+BY_TOKEN = ("loss", "cross_entropy", "accuracy")
 DERIVED = frozenset({"parameters", "flops_per_token", "tokens", "flops"})
 
 
@@ -55,6 +56,26 @@ def refuse_hidden(study: Study, arms: dict[str, Experiment], follows: frozenset[
     problems = [*_alike(arms), *_hidden(study, found, follows | {"flops"}), *_idle(study, found)]
     if problems:
         raise UsageError(f"study {study.name}:\n" + "\n".join(problems))
+
+
+def refuse_incomparable(study: Study, arms: dict[str, Experiment]) -> None:
+    """Raises UsageError for a metric that is not the same measure in all arms, or whose better side is the other.
+
+    The objective's `loss` has the terms that it trains on; what is counted by token depends on the tokenizer.
+    """
+    found, metric = differences(arms), study.metric
+    rooms = {path.split(".")[0] for path in found}
+    said = ""
+    if metric == "loss" and (
+        "objective" in rooms or any("balance" in path or "router_z" in path for path in found)
+    ):
+        said = "is what each arm trains on, and the arms' objectives differ: take cross_entropy or bits_per_byte"
+    elif metric in BY_TOKEN and "tokenizer" in rooms:
+        said = "is counted by token, and the arms' tokenizers differ: take bits_per_byte"
+    elif "accuracy" in metric and study.better == "lower":
+        said = "is better where it is higher: set better = 'higher'"
+    if said:
+        raise UsageError(f"study {study.name}: metric {metric!r} {said}")
 
 
 def listed(path: str, names: tuple[str, ...]) -> bool:

@@ -7,14 +7,15 @@ import re
 from dataclasses import dataclass
 
 from jaxlm.config.check import check
-from jaxlm.config.codec import what_hash
-from jaxlm.config.errors import UsageError
+from jaxlm.config.codec import what_hash, whole_hash
+from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.study import Study
+from jaxlm.runs.digest import pinned
 from jaxlm.study.budget import Seconds, matched
 from jaxlm.study.files import refuse_missing
-from jaxlm.study.gate import DERIVED, refuse_hidden
+from jaxlm.study.gate import DERIVED, refuse_hidden, refuse_incomparable
 
 FOLLOWS = {
     "steps": frozenset(),
@@ -33,6 +34,8 @@ class Cell:
     arm: str
     seed: int
     experiment: Experiment
+    by_where: bool = False
+    """Whether arms differ in where they are run, so that it decides which run this is."""
 
     @property
     def name(self) -> str:
@@ -42,7 +45,8 @@ class Cell:
     @property
     def folder(self) -> str:
         """Its run's directory below the study's; the hash sees to it that what is there is this very run."""
-        return f"{self.arm}/seed{self.seed}-{what_hash(self.experiment)[:8]}"
+        of = whole_hash if self.by_where else what_hash
+        return f"{self.arm}/seed{self.seed}-{of(self.experiment)[:8]}"
 
 
 def arms_of(study: Study) -> dict[str, Experiment]:
@@ -67,10 +71,11 @@ def written(study: Study) -> dict[str, Experiment]:
     experiments that do not fit together, and files that are not there.
     """
     arms = arms_of(study)
-    refuse_hidden(study, arms, DERIVED | {study.solve})
     _check(study, arms)
+    refuse_hidden(study, arms, DERIVED | {study.solve})
+    refuse_incomparable(study, arms)
     refuse_missing(study, arms)
-    return arms
+    return {name: _pinned(study, name, experiment) for name, experiment in arms.items()}
 
 
 def plan(study: Study, seconds: Seconds | None = None) -> dict[str, Experiment]:
@@ -85,6 +90,13 @@ def plan(study: Study, seconds: Seconds | None = None) -> dict[str, Experiment]:
     return {name: _seeded(experiment, study.seeds[0]) for name, experiment in arms.items()}
 
 
+def _pinned(study: Study, arm: str, experiment: Experiment) -> Experiment:
+    try:
+        return pinned(experiment)
+    except Failure as error:
+        raise UsageError(f"study {study.name}, arm {arm}: initial: {error}") from None
+
+
 def _check(study: Study, arms: dict[str, Experiment]) -> None:
     for name, experiment in arms.items():
         try:
@@ -95,8 +107,11 @@ def _check(study: Study, arms: dict[str, Experiment]) -> None:
 
 def cells(study: Study, arms: dict[str, Experiment]) -> list[Cell]:
     """All runs, those of a seed together: a study that is stopped has whole pairs."""
+    by_where = any(name.split(".")[0] == "where" for name in study.differs)
     return [
-        Cell(name, seed, _seeded(experiment, seed)) for seed in study.seeds for name, experiment in arms.items()
+        Cell(name, seed, _seeded(experiment, seed), by_where)
+        for seed in study.seeds
+        for name, experiment in arms.items()
     ]
 
 

@@ -12,6 +12,7 @@ from jaxlm.cluster import together
 from jaxlm.config import Experiment
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import replace_at
+from jaxlm.config.parametrization import times_base
 from jaxlm.data.rows import Rows
 from jaxlm.layers.contracts import Batch
 from jaxlm.layers.random import low_bits
@@ -52,7 +53,8 @@ def step_of(setup: Setup) -> Callable[[Numbers, State, Batch], tuple[State, Metr
     def step(numbers: Numbers, state: State, batch: Batch) -> tuple[State, Metrics]:
         experiment = given(setup.experiment, numbers)
         train = experiment.train
-        optimizer = optimizers.build(experiment.optimizer, train.steps, setup.call.precision)
+        hidden = 1 / times_base(experiment.model)
+        optimizer = optimizers.build(experiment.optimizer, train.steps, setup.call.precision, hidden=hidden)
         step = make_step(
             make_objective(experiment),
             optimizer,

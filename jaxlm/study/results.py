@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +31,9 @@ class Result:
     steps: Points | None = None
     values: Points | None = None
     seconds: float = 0.0
-    """Of training steps alone."""
+    """Of training steps alone; a run of one program has its share of them."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on, as the run found it: text, tokenizer, rows, devices."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,51 @@ class Row:
 
 
 def result(cell: Cell, root: Path, metric: str, failed: bool) -> Result:
-    """What a run's directory says. Raises UsageError for a metric that it does not record."""
+    """What a run's directory says; one whose metric ends as no finite number has failed.
+
+    Raises UsageError for a metric that it does not record.
+    """
     path = root / cell.folder
     if not (path / CONFIG).exists():
         return Result(cell, "failed" if failed else "missing")
     content = read(path)
     if content.status != "finished":
         return Result(cell, "failed" if failed else "missing")
-    steps, values, _ = series(content.evaluate, metric)
-    if not len(values) or steps[-1] != cell.experiment.train.steps:
+    last = content.evaluate[-1] if content.evaluate else {}
+    if metric not in last or last["step"] != cell.experiment.train.steps:
         raise UsageError(f"{path} records no {metric!r} after its last step; metric can be {_recorded(content)}")
-    return Result(cell, "finished", float(values[-1]), steps, values, content.seconds.get("step", 0.0))
+    steps, values, _ = series(content.evaluate, metric)
+    if not len(steps) or steps[-1] != last["step"]:
+        return Result(cell, "failed")
+    seconds = content.seconds.get("step", 0.0) / content.manifest.get("together", {}).get("runs", 1)
+    return Result(cell, "finished", float(values[-1]), steps, values, seconds, _facts(content))
+
+
+def _facts(content: Content) -> dict[str, Any]:
+    kept = {name: content.manifest.get(name) for name in ("tokenizer", "data", "devices")}
+    return kept | {"text": {name: value for name, value in content.data.items() if name != "baselines"}}
+
+
+def refuse_unlike(results: Sequence[Result]) -> None:
+    """Raises UsageError where runs that should have read the same text, by the same tokenizer and in the same rows
+    did not: a file has changed between them.
+    """
+    seen: dict[tuple[str, str], Result] = {}
+    for one in results:
+        if one.status != "finished":
+            continue
+        experiment = one.cell.experiment
+        text = repr((experiment.data, experiment.tokenizer))
+        train = experiment.train
+        rows = repr((text, experiment.packing, experiment.objective, train.batch, train.length, train.seed))
+        for name, group in (("text", text), ("tokenizer", text), ("data", rows)):
+            other = seen.setdefault((name, group), one)
+            if one.facts[name] != other.facts[name]:
+                raise UsageError(
+                    f"{other.cell.folder} and {one.cell.folder} were not trained on the same {name}: files of "
+                    "data or tokenizer have changed between them; remove the older runs, or begin anew with "
+                    "another --study-dir"
+                )
 
 
 def _recorded(content: Content) -> str:
@@ -80,7 +117,7 @@ def rows(study: Study, results: list[Result]) -> list[Row]:
         both = [seed for seed in study.seeds if seed in values[arm] and seed in values[baseline]]
         if both:
             pairs[arm] = paired(*(np.array([values[name][seed] for seed in both]) for name in (arm, baseline)))
-    judged = judge(pairs, study.better)
+    judged = judge(pairs, study.better, len(others))
     return [
         _row(arm, values[arm], judged.get(arm), [one for one in results if one.cell.arm == arm]) for arm in arms
     ]

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config.codec import to_json
+from jaxlm.config.codec import to_json, whole_hash
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Every, Experiment, Samples
 from jaxlm.config.study import Study
 from jaxlm.runs.directory import DONE
 from jaxlm.runs.files import write_atomically
 from jaxlm.study.budget import Seconds
+from jaxlm.study.children import AGAIN, child, log_of
 from jaxlm.study.files import changed, code
 from jaxlm.study.plan import Cell
 
-RECORD, LOGS = "study.json", "logs"
-AGAIN = 75
-"""A child's exit code: saved, run me again."""
+RECORD, TIMED = "study.json", "measured"
 MEASURED = 40
 """Steps of the run that tells how long a step takes."""
 Say = Callable[[str], None]
@@ -90,48 +86,18 @@ def run_all(
         refuse_changed(root)
         say(f"{number}/{len(left)} {part.name}")
         began = time.monotonic()
-        status, last = _child([*words, "--only", part.name], _log(root, part.name), lambda line: say(f"  {line}"))
+        status, last = child([*words, "--only", part.name], log_of(root, part.name), lambda line: say(f"  {line}"))
         if status == AGAIN:
             progress.stopped = True
             return progress
         if status:
             progress.failed[part.name] = last
-            say(f"{part.name} failed: {last} (all it said is in {_log(root, part.name)}); the others go on")
+            say(f"{part.name} failed: {last} (all it said is in {log_of(root, part.name)}); the others go on")
         else:
             say(f"{part.name} finished in {time.monotonic() - began:.0f} s")
             for cell in part.cells:
                 check(cell)
     return progress
-
-
-def _log(root: Path, name: str) -> Path:
-    return root / LOGS / f"{name.replace('/', '-')}.txt"
-
-
-def _child(words: Sequence[str], log: Path, say: Say) -> tuple[int, str]:
-    """Runs `jaxlm study` with these words, its output in a file; what it evaluates is said. Returns the exit code
-    and the last line. SIGTERM is passed on, so that the run saves.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    last = ""
-    with log.open("w") as file, _process(words) as process:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-        try:
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                last = line.strip() or last
-                if "held out" in line:
-                    say(last)
-            process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    return process.returncode, last
-
-
-def _process(words: Sequence[str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jaxlm", "study", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 # --- the record --------------------------------------------------------------------------------------------
@@ -151,20 +117,25 @@ def read_record(root: Path) -> dict[str, Any]:
     return tree
 
 
-def write_record(study: Study, arms: dict[str, Experiment], seconds: Seconds, root: Path) -> None:
-    """Notes what is being compared, and the code that compares it. Raises UsageError for a directory that holds
-    something else.
+def write_record(study: Study, arms: dict[str, Experiment], root: Path, seconds: Seconds | None = None) -> None:
+    """Notes what is being compared, the code that compares it, and seconds of steps beside those that are known.
+
+    Raises UsageError for a directory that holds something else.
     """
-    others = [] if (root / RECORD).exists() or not root.exists() else sorted(one.name for one in root.iterdir())
-    if others:
-        raise UsageError(f"{root} is no study and not empty (it has {others[0]}): name another with --study-dir")
-    root.mkdir(parents=True, exist_ok=True)
     before = read_record(root)
+    found = sorted(one.name for one in root.iterdir()) if root.exists() else []
+    # another process of this study may be writing its record
+    others = [name for name in found if not name.startswith(RECORD)]
+    if others and not before:
+        raise UsageError(f"{root} is no study and not empty (it has {others[0]}): name another with --study-dir")
+    if before and before.get("name") != study.name:
+        raise UsageError(f"{root} is the study {before.get('name')}: name another with --study-dir")
+    root.mkdir(parents=True, exist_ok=True)
     tree = {
         "name": study.name,
         "seeds": list(study.seeds),
         "code": before.get("code") or code(),
-        "seconds": seconds,
+        "seconds": (before.get("seconds") or {}) | (seconds or {}),
         "arms": {name: to_json(experiment) for name, experiment in arms.items()},
     }
     write_atomically(root / RECORD, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
@@ -193,11 +164,18 @@ def train(cells: Sequence[Cell], root: Path, together: bool) -> int:
     from jaxlm.evaluate.inside import of_experiment
     from jaxlm.train.run import run
 
+    failed = 0
     for cell in cells:
         tasks = of_experiment(cell.experiment) if cell.experiment.where.tasks else None
-        if status := run(cell.experiment, run_dir=str(root / cell.folder), tasks=tasks):
-            return status
-    return 0
+        try:
+            if run(cell.experiment, run_dir=str(root / cell.folder), tasks=tasks):
+                return AGAIN
+        except Failure as failure:
+            if len(cells) == 1:
+                raise
+            print(f"{cell.name} failed: {failure}", flush=True)
+            failed = 1
+    return failed
 
 
 def _together(cells: Sequence[Cell], root: Path) -> int:
@@ -224,25 +202,40 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def measured(arms: dict[str, Experiment], root: Path, words: Sequence[str], say: Say) -> Seconds:
-    """Seconds of a training step of each arm, by short runs in processes of their own. Raises Failure where one
-    fails.
+# --- seconds of a step -------------------------------------------------------------------------------------
+
+
+def measured(study: Study, arms: dict[str, Experiment], root: Path, words: Sequence[str], say: Say) -> None:
+    """Measures a training step of each arm by a short run in a process of its own, where it is not known; each is
+    kept at once. Raises Failure where one fails, and SystemExit (75) when it is told to stop.
     """
-    found: Seconds = dict(read_record(root).get("seconds") or {})
-    for arm in arms:
-        if arm in found:
+    for arm, experiment in arms.items():
+        if arm in known_seconds(arms, root):
             continue
         say(f"measuring a step of {arm}")
-        log = _log(root, f"{arm}/seconds")
-        status, last = _child([*words, "--only", f"{arm}/seconds"], log, say)
+        log = log_of(root, f"{arm}/seconds")
+        status, last = child([*words, "--only", f"{arm}/seconds"], log, say)
+        if status == AGAIN:
+            raise SystemExit(AGAIN)
         if status:
             raise Failure(f"{arm} could not be measured: {last} (all it said is in {log})")
-        found[arm] = float(last)
-    return found
+        write_record(study, arms, root, {_timed(arm, experiment): float(last)})
 
 
-def step_seconds(experiment: Experiment, path: Path) -> float:
-    """Median seconds of a training step, of a short run in the directory."""
+def known_seconds(arms: dict[str, Experiment], root: Path) -> Seconds:
+    """By arm, what was measured of these very experiments; arms as they are written, before budgets are equal."""
+    found = read_record(root).get("seconds") or {}
+    return {arm: found[key] for arm, one in arms.items() if (key := _timed(arm, one)) in found}
+
+
+def _timed(arm: str, experiment: Experiment) -> str:
+    return f"{arm}-{whole_hash(experiment)[:8]}"
+
+
+def step_seconds(arm: str, experiment: Experiment, root: Path) -> float:
+    """Median seconds of a training step, of a short run below the study's directory. Raises Failure where it was
+    stopped before it told.
+    """
     import numpy as np
 
     from jaxlm.runs.report.content import read, speed
@@ -250,6 +243,11 @@ def step_seconds(experiment: Experiment, path: Path) -> float:
 
     train = dataclasses.replace(experiment.train, steps=MEASURED)
     where = dataclasses.replace(experiment.where, every=Every(log=MEASURED // 8, evaluate=0, checkpoint=0))
-    run(dataclasses.replace(experiment, train=train, where=where, samples=Samples()), run_dir=str(path))
+    path = root / TIMED / _timed(arm, experiment)
+    status = run(dataclasses.replace(experiment, train=train, where=where, samples=Samples()), run_dir=str(path))
+    if status:
+        raise SystemExit(status)
     _, rates = speed(read(path))
+    if not len(rates):
+        raise Failure(f"{path} has no two lines to tell the seconds of a step from: remove it")
     return train.batch * train.length / float(np.median(rates))

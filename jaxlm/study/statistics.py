@@ -82,10 +82,13 @@ def paired(arm: Float[np.ndarray, "seed"], baseline: Float[np.ndarray, "seed"]) 
     return Paired(of.n, of.mean, of.sd, of.low, of.high, float(2 * stats.t.sf(abs(t), of.n - 1)))
 
 
-def holm(p: Float[np.ndarray, "pair"]) -> Float[np.ndarray, "pair"]:
-    """p values corrected so that the chance of any false finding is at most that of one test (Holm 1979)."""
+def holm(p: Float[np.ndarray, "pair"], planned: int | None = None) -> Float[np.ndarray, "pair"]:
+    """p values corrected so that the chance of any false finding is at most that of one test (Holm 1979).
+
+    Of `planned` tests those that are missing count as if they had come last.
+    """
     order = np.argsort(p)
-    scaled = p[order] * (len(p) - np.arange(len(p)))
+    scaled = p[order] * ((planned or len(p)) - np.arange(len(p)))
     corrected = np.empty_like(scaled)
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected
@@ -111,14 +114,19 @@ def detectable(sd: float, n: int, level: float = LEVEL) -> float:
     return sd * float(optimize.brentq(lambda effect: power(effect, n, level) - POWER, 0.0, high))
 
 
-def judge(pairs: dict[str, Paired], better: Literal["lower", "higher"]) -> dict[str, Judged]:
+def judge(
+    pairs: dict[str, Paired], better: Literal["lower", "higher"], planned: int | None = None
+) -> dict[str, Judged]:
     """A verdict for each arm that is compared with the baseline.
 
     An arm is better or worse where its corrected p is below 0.05. The detectable effect is that of the correction's
-    strictest step, 0.05 over the number of pairs.
+    strictest step, 0.05 over the number of pairs. `planned` is how many arms were to be compared, failed ones
+    included: what crashes must not make the test of others easier.
     """
     tested = {name: one for name, one in pairs.items() if one.p is not None}
-    corrected = dict(zip(tested, holm(np.array([one.p for one in tested.values()])), strict=True)) if tested else {}
+    planned = planned or len(pairs)
+    found = holm(np.array([one.p for one in tested.values()]), planned) if tested else ()
+    corrected = dict(zip(tested, found, strict=True))
     judged = {}
     for name, one in pairs.items():
         if name not in tested:
@@ -127,6 +135,6 @@ def judge(pairs: dict[str, Paired], better: Literal["lower", "higher"]) -> dict[
         verdict: Verdict = "inside noise"
         if corrected[name] < LEVEL:
             verdict = "better" if (one.mean < 0) == (better == "lower") else "worse"
-        effect = detectable(one.sd, one.n, LEVEL / len(tested))
+        effect = detectable(one.sd, one.n, LEVEL / planned)
         judged[name] = Judged(one, float(corrected[name]), effect, verdict)
     return judged

@@ -90,8 +90,8 @@ BUDGETS = ("arm", "steps", "parameters", "tokens", "FLOPs a token", "FLOPs")
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.6g}"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
     return f"{value:,}" if type(value) is int else show(value)
 
 

@@ -31,7 +31,8 @@ def test_planted_differences_are_refused_by_name(change):
         extra = ("parameters", "flops_per_token", "tokens")
         arms = arms_of(study(arms=both))
         needed = {name for name in extra if name in differences(arms)}
-        plan(study(arms=both, match="steps", differs=("model.position", path, *needed)))
+        fair = {"match": "steps", "metric": "cross_entropy"}
+        plan(study(arms=both, differs=("model.position", path, *needed), **fair))
 
 
 def test_a_difference_that_came_with_another_file():
@@ -75,6 +76,51 @@ def test_another_architecture_brings_its_fields():
 )
 def test_what_is_wrong_is_said(fields, said):
     assert said in refused(study(**fields))
+
+
+@pytest.mark.parametrize(
+    ("change", "metric", "instead"),
+    [
+        ("--objective.z_loss=1e-3", "loss", "cross_entropy"),
+        ("--tokenizer.special=[MASK]", "cross_entropy", "bits_per_byte"),
+        ("model.position:alibi", "accuracy", "better = 'higher'"),
+    ],
+)
+def test_a_metric_that_is_not_the_same_measure(change, metric, instead):
+    path = change.removeprefix("--").partition("=")[0].partition(":")[0]
+    given = {"arms": (Arm("one"), Arm("other", (change,))), "differs": (path,)}
+    said = refused(study(**given, metric=metric))
+    assert f"metric {metric!r}" in said
+    assert instead in said
+    plan(study(**given, metric="bits_per_byte"))
+
+
+def test_initial_parameters_that_are_not_there(tmp_path):
+    base = dataclasses.replace(BASE, initial=str(tmp_path / "nowhere"))
+    said = refused(study(base=base))
+    assert "initial: " in said
+    assert "nowhere has no checkpoint yet" in said
+
+
+def test_a_base_that_is_wrong_is_said_before_its_budget():
+    assert "train.steps" in refused(study(base=longer(0)))
+
+
+def test_where_a_run_is_decides_only_a_study_of_it():
+    """By default another micro-batch is no other run; where arms differ in it, it is."""
+    places = {
+        (of, split): {cell.folder for cell in cells(asked, plan(asked)) if cell.arm == "other"}
+        for of, change in (("where", "--where.micro_batches"), ("model", "model.position:alibi"))
+        for split in (2, 4)
+        for asked in (
+            study(
+                arms=(Arm("one"), Arm("other", (f"{change}={split}" if of == "where" else change,))),
+                differs=("where.micro_batches" if of == "where" else "model.position",),
+            ),
+        )
+    }
+    assert not places["where", 2] & places["where", 4]
+    assert places["model", 2] == places["model", 4]
 
 
 def test_files_that_are_not_there(tmp_path):

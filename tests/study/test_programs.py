@@ -40,6 +40,7 @@ HIDDEN = {
 }
 CASES = {
     "adamw": {},
+    "mup": {"model": dataclasses.replace(TINY.model, parametrization=config.MuP(embed=TINY.model.embed // 2))},
     "masked_lm": HIDDEN,
     "muon": {"optimizer": config.Muon()},
     "lion": {"optimizer": config.Lion()},

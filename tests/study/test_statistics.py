@@ -54,6 +54,18 @@ def test_verdicts():
     assert judge(pairs, "higher")["up"].verdict == "better"
 
 
+def test_arms_that_failed_still_count():
+    """A crash of two arms must not turn noise into a finding."""
+    values = np.array([0.9, 1.4, 0.2, 0.7, 0.6])
+    pair = paired(values, np.zeros(5))
+    assert 0.05 / 3 < pair.p < 0.05
+    assert judge({"arm": pair}, "lower")["arm"].verdict == "worse"
+    found = judge({"arm": pair}, "lower", planned=3)["arm"]
+    assert found.verdict == "inside noise"
+    assert found.corrected == pytest.approx(3 * pair.p)
+    assert found.detectable == detectable(pair.sd, 5, 0.05 / 3)
+
+
 @pytest.mark.parametrize(("arms", "seeds"), [(2, 3), (2, 5), (4, 5)])
 def test_how_often_a_verdict_is_wrong(arms, seeds):
     """Five in a hundred studies without any difference, whatever their arms: without Holm's correction more."""
