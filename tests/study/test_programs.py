@@ -137,7 +137,7 @@ def apart(got, wanted) -> tuple[float, float]:
     return losses, far
 
 
-AT_NIGHT = [("masked_lm", True, 1), ("adamw", True, 2)]
+AT_NIGHT = [("masked_lm", True, 1), ("adamw", True, 2), ("mup", False, 1)]
 AT_NIGHT += [(case, batched, 2) for case in ("muon", "lion", "adafactor") for batched in (False, True)]
 
 
@@ -162,6 +162,15 @@ def test_together_is_one_after_the_other(case, batched, devices):
             losses, states = apart(got, other)
             assert losses > 1e-3
             assert states > 1e-2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_takes_the_state_of_its_setup(case):
+    """What an optimizer keeps depends on the model too: muP has rates for hidden matrices."""
+    setup = make_setup(base(case), jax.devices()[:1])
+    numbers, batch = programs.numbers(setup.experiment, [SEED]), as_batch(rows(setup.experiment).batch(0))
+    new, _ = jax.eval_shape(programs.step_of(setup), numbers, setup.abstract, batch)
+    assert jax.tree.structure(new) == jax.tree.structure(setup.abstract)
 
 
 def test_held_out_rows_are_hidden_at_the_rate_of_each_run():
