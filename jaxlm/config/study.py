@@ -39,7 +39,9 @@ class Study:
     multiple: int = 1
     """What the chosen number is a multiple of."""
     metric: str = "loss"
-    """The held-out number, as runs record it after the last step, by which arms are compared."""
+    """The held-out number, as runs record it after the last step, by which arms are compared; of tasks that runs
+    are asked (`where.tasks`) "TASK/METRIC".
+    """
     better: Literal["lower", "higher"] = "lower"
     """Which of two values of the metric is better."""
     obtain: str = ""

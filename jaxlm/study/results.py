@@ -60,10 +60,11 @@ def result(cell: Cell, root: Path, metric: str, failed: bool) -> Result:
     content = read(path)
     if content.status != "finished":
         return Result(cell, "failed" if failed else "missing")
-    last = content.evaluate[-1] if content.evaluate else {}
-    if metric not in last or last["step"] != cell.experiment.train.steps:
-        raise UsageError(f"{path} records no {metric!r} after its last step; metric can be {_recorded(content)}")
-    steps, values, _ = series(content.evaluate, metric)
+    records = _records(content)
+    last = next((one for one in reversed(records) if metric in one), {"step": None})
+    if last["step"] != cell.experiment.train.steps:
+        raise UsageError(f"{path} records no {metric!r} after its last step; metric can be {_recorded(records)}")
+    steps, values, _ = series(records, metric)
     if not len(steps) or steps[-1] != last["step"]:
         return Result(cell, "failed")
     seconds = content.seconds.get("step", 0.0) / content.manifest.get("together", {}).get("runs", 1)
@@ -97,11 +98,18 @@ def refuse_unlike(results: Sequence[Result]) -> None:
                 )
 
 
-def _recorded(content: Content) -> str:
-    last = content.evaluate[-1] if content.evaluate else {}
-    return (
-        ", ".join(repr(name) for name in numbers(last) if name not in RECORD) or "nothing: it was never evaluated"
-    )
+def _records(content: Content) -> list[dict[str, Any]]:
+    """What was found on held-out text, and of tasks asked on the way each metric without its interval."""
+    tasks = [
+        {name: value[0] if isinstance(value, list) and value else value for name, value in one.items()}
+        for one in content.tasks
+    ]
+    return [*content.evaluate, *tasks]
+
+
+def _recorded(records: Sequence[dict[str, Any]]) -> str:
+    names = dict.fromkeys(name for one in records for name in numbers(one) if name not in RECORD)
+    return ", ".join(map(repr, names)) or "nothing: it was never evaluated"
 
 
 def rows(study: Study, results: list[Result]) -> list[Row]:

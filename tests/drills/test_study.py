@@ -129,6 +129,30 @@ def test_a_study_that_is_told_to_stop(ground):
     assert any((run / "checkpoints").iterdir())
 
 
+@pytest.mark.nightly
+def test_equal_seconds(ground):
+    """A step of each arm is measured first, once; an arm of half the work takes more steps."""
+    arms = 'arms=(Arm("deep"), Arm("shallow", ("--model.layers=1", "--model.block.mlp.width=16"))),'
+    differs = 'differs=("model", "parameters", "flops_per_token"), match="seconds",'
+    text = re.sub(r"arms=\(\n.*?\n        \),", arms, STUDY, flags=re.DOTALL)
+    text = re.sub(r"differs=\(.*\),", differs, text).replace("seeds=(0, 1)", "seeds=(0,)")
+    (ground.path / "timed.py").write_text(text.replace("steps=6", "steps=400"))
+    words = ("study", "timed.py", "--study-dir", "timed", "--base.where.every.evaluate", "0")
+    assert "were not measured" in end(ground.start(*words, "--dry-run")).expect(2).err
+    first = end(ground.start(*words)).expect(0)
+    assert first.out.count("measuring a step of") == 2
+    steps = [json.loads((ground.path / "timed" / one / "config.json").read_text()) for one in folders(ground.path)]
+    deep, shallow = (one["experiment"]["train"]["steps"] for one in steps)
+    assert deep == 400 != shallow
+    again = end(ground.start(*words)).expect(0)
+    assert "measuring" not in again.out
+    assert "2 of 2 runs are finished" in again.out
+
+
+def folders(path) -> list[str]:
+    return [row["run"] for row in rows(path / "timed/runs.csv")]
+
+
 def test_bad_requests(ground):
     (ground.path / "mine.py").write_text(STUDY)
     for words, said in (

@@ -16,14 +16,15 @@ CELLS = cells(study(), plan(study()))
 FACTS = {"tokenizer": "t", "data": "rows", "devices": ["cpu"], "text": {"train_tokens": 5}}
 
 
-def finished(root, cell, together=1, **metrics):
+def finished(root, cell, together=1, tasks=None, **metrics):
     """The directory of a run that took all its steps."""
     path = root / cell.folder
     path.mkdir(parents=True)
     (path / CONFIG).write_text(json.dumps({"hash": "", "experiment": to_json(cell.experiment)}))
     last = {"kind": "evaluate", "step": cell.experiment.train.steps, "attempt": 1, "time": 0.0, **metrics}
+    asked = {"kind": "tasks", "step": cell.experiment.train.steps, "attempt": 1, "time": 0.0, **(tasks or {})}
     clock = {"kind": "event", "event": "goodput", "step": 1, "attempt": 1, "time": 0.0, "seconds": {"step": 40.0}}
-    (path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (last, clock)))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (last, clock, asked)))
     (path / "manifest.json").write_text(json.dumps({"together": {"runs": together}} if together > 1 else {}))
     (path / DONE).touch()
 
@@ -34,6 +35,12 @@ def test_a_run_that_ends_as_no_number_has_failed(tmp_path):
     assert result(CELLS[0], tmp_path, "bits_per_byte", failed=False).value == 2.0
     with pytest.raises(UsageError, match=r"records no 'accuracy'.*metric can be 'bits_per_byte'"):
         result(CELLS[0], tmp_path, "accuracy", failed=False)
+
+
+def test_a_task_can_be_the_metric(tmp_path):
+    finished(tmp_path, CELLS[0], loss=1.0, tasks={"blimp/accuracy": [0.78, 0.7, 0.8]})
+    assert result(CELLS[0], tmp_path, "blimp/accuracy", failed=False).value == 0.78
+    assert result(CELLS[0], tmp_path, "loss", failed=False).value == 1.0
 
 
 def test_runs_of_one_program_share_its_seconds(tmp_path):
