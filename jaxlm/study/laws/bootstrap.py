@@ -38,8 +38,9 @@ def bootstrap(fit: Callable[..., Fit], data: Given, resamples: int = RESAMPLES, 
     """Fits the runs (points, or curves of an envelope), and `resamples` times what they might have been.
 
     Of a law of all runs, its errors of log L are drawn for every run anew (Efron and Tibshirani 1993, section 9.5):
-    all sizes and budgets stay. Simulated, intervals of 90 % hold the truth in 88 to 95 of 100 studies of sizes
-    within budgets, and in 83 to 92 of ladders by ratios (`experiments/benchmarks/laws.py`). A frontier has no error
+    all sizes and budgets stay. Simulated, intervals of 90 % hold the truth in 86 to 93 of 100 studies of sizes
+    within budgets; of ladders by ratios in 84 to 92, by approach 3 in 75 to 83 (`experiments/benchmarks/laws.py`).
+    A frontier has no error
     for each run: whole runs are drawn, as the noise of a run is one number for all of its curve. An interval that
     is much narrower than the scatter of runs allows is a fit that did not move: Besiroglu et al. 2024
     (arXiv:2404.10102) found those of approach 3 so. Raises UsageError as `fit`, and where most draws cannot be
