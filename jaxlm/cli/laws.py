@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from jaxlm.cli.generate import Parser
 from jaxlm.cli.text import count, table
-from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxlm.study.laws import Check, Fit, Fitted
@@ -59,12 +59,10 @@ def main(argv: list[str]) -> int:
     fits, checks, missing = _fits(data, asked.approach, asked.resamples, asked.seed)
     print("\n\n".join([_laws(fits), _optima(fits, budgets), _held_out(checks), *missing]))
     if asked.out is not None:
+        from jaxlm.runs.files import write_atomically
         from jaxlm.study.laws.plot import drawing
 
-        try:
-            asked.out.write_text(drawing(points, fits, asked.loss))
-        except OSError as error:
-            raise Failure(f"{asked.out} cannot be written: {error.strerror}") from None
+        write_atomically(asked.out, drawing(points, fits, asked.loss))
         print(f"\ndrawn in {asked.out}")
     return 0
 
@@ -117,7 +115,19 @@ def _laws(fits: dict[str, Fitted]) -> str:
         numbers = [_with(one, lambda fit, key=key: getattr(fit, key, None)) for key in LAW]
         exponents = [_with(one, lambda fit, i=i: fit.exponents[i]) for i in (0, 1)]
         rows.append((name, *numbers, *exponents))
-    return table(("approach", *LAW, "a: N ~ C^a", "b: D ~ C^b"), rows)
+    return table(("approach", *LAW, "a: N ~ C^a", "b: D ~ C^b"), rows) + _without(fits)
+
+
+def _without(fits: dict[str, Fitted]) -> str:
+    """A line for each approach of whose draws some had no fit."""
+    from jaxlm.study.laws import Law
+
+    return "".join(
+        f"\n{name}: {one.without} of {len(one.again) + one.without} draws had no "
+        f"{'law' if isinstance(one.fit, Law) else 'frontier'}; intervals are of the others"
+        for name, one in fits.items()
+        if one.without
+    )
 
 
 def _optima(fits: dict[str, Fitted], budgets: list[float]) -> str:
@@ -152,4 +162,5 @@ def _held_out(checks: dict[str, Check | str]) -> str:
         rows.append(
             (name, f"{one.flops:.3g}, {one.beyond:.3g} x", f"{one.predicted:.4f}", f"{one.observed:.4f}", error)
         )
-    return table(("left out", "FLOPs, beyond the rest", "predicted", "observed", "error"), rows)
+    fits = {name: one.fitted for name, one in checks.items() if not isinstance(one, str)}
+    return table(("left out", "FLOPs, beyond the rest", "predicted", "observed", "error"), rows) + _without(fits)

@@ -126,6 +126,11 @@ def read_experiment(run_dir: Any) -> Experiment:
     return from_json(_read_config(path)["experiment"])
 
 
+def read_sources(run_dir: Any) -> dict[str, str]:
+    """sha256 by import string of the experiment's own code, as it was when the run began. Raises Failure."""
+    return _read_config(epath.Path(run_dir)).get("sources", {})
+
+
 def status(run_dir: Any) -> str:
     """`finished`, `running` or `stopped`."""
     path = epath.Path(run_dir)

@@ -16,14 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxlm import config
-from jaxlm.config.parametrization import times_base
-from jaxlm.layers.contracts import Batch, Call
-from jaxlm.models import build
-from jaxlm.objectives.build import build as build_objective
-from jaxlm.parallel.layout import single_device
-from jaxlm.train import optimizers
+from jaxlm.layers.contracts import Batch
+from jaxlm.study.start import start
 from jaxlm.train.state import State
-from jaxlm.train.step import make_step
 
 TAPS = ("attention", "mlp", "residual")
 Sizes = dict[str, Float[np.ndarray, "step"]]
@@ -38,10 +33,8 @@ def sizes(
     `scores` is how much the score of the right token, less the mean of all, has changed since the start: what
     scores begin with vanishes by muP as the width grows, what is learned does not.
     """
-    call = dataclasses.replace(Call(single_device()), layers="unroll")
-    tapped = dataclasses.replace(call, taps=TAPS)
-    transform = optimizers.build(optimizer, steps, hidden=1 / times_base(model))
-    step = make_step(build_objective(config.Autoregressive(), model, lambda: 0), transform, call, seed=0)
+    begun = start(model, optimizer, steps)
+    tapped = dataclasses.replace(begun.call, taps=TAPS)
 
     def look(made: Any) -> dict[str, Array]:
         output = made(batch.inputs, tapped)
@@ -52,14 +45,10 @@ def sizes(
         return found | {"scores": right - jnp.mean(scores, axis=-1)}
 
     def taken(key: Array) -> dict[str, Array]:
-        made = build(model, key)
-        frozen = {"model": jax.tree.map(lambda _: None, made)}
-        state = State(jnp.zeros((), jnp.int32), made, frozen, transform.init(made))
-
         def body(state: State, _: None) -> tuple[State, dict[str, Array]]:
-            return step(state, batch)[0], look(state.model)
+            return begun.step(state, batch)[0], look(state.model)
 
-        return jax.lax.scan(body, state, None, length=steps + 1)[1]
+        return jax.lax.scan(body, begun.state(key), None, length=steps + 1)[1]
 
     keys = jax.random.split(jax.random.key(0), seeds)
     found = jax.device_get(jax.jit(lambda keys: jax.lax.map(taken, keys))(keys))

@@ -13,6 +13,7 @@ from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import active_parameters, flops_of
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Model
 from jaxlm.config.optimizer import Constant, WarmupStableDecay
+from jaxlm.config.parametrization import MuP
 
 Length = Callable[[Experiment], float]
 """Tokens that an experiment is trained on."""
@@ -85,6 +86,13 @@ def narrower(power: float = 0.5) -> Rate:
     return lambda base, other: (base.model.embed / other.model.embed) ** power
 
 
+def suited(base: Experiment, other: Experiment) -> float:
+    """`narrower()`; one peak at all widths by muP, which divides the rates of layers by the width itself."""
+    if isinstance(getattr(base.model, "parametrization", None), MuP):
+        return 1.0
+    return narrower()(base, other)
+
+
 # --- ladders -----------------------------------------------------------------------------------------------
 
 
@@ -92,7 +100,7 @@ def ladder(
     base: Experiment,
     sizes: Sequence[tuple[int, int]],
     lengths: Sequence[Length],
-    rate: Rate = narrower(),
+    rate: Rate = suited,
 ) -> list[Experiment]:
     """Every size, (embed, layers), at every length, with names of their own.
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from jaxlm.config import Experiment
-from jaxlm.config.codec import difference
+from jaxlm.config.codec import difference, sources
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers.names import listed
-from jaxlm.runs.directory import read_experiment
+from jaxlm.runs.directory import read_experiment, read_sources
 from jaxlm.train import optimizers
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.setup import Setup
@@ -35,6 +35,8 @@ def refuse_other(experiment: Experiment, run_dir: str) -> None:
         for path, there, here in difference(theirs, experiment)
         if not any(path == one or path.startswith(f"{one}.") for one in LATER)
     ]
+    if read_sources(run_dir) != sources(experiment):
+        problems.append("the source of the objective has changed")
     if problems:
         raise UsageError(f"--after {run_dir}: its steps are those of another experiment:\n" + listed(problems))
     with _checkpoints(run_dir) as checkpoints:

@@ -52,6 +52,31 @@ def test_a_table_becomes_laws_optima_and_a_check(table, tmp_path, capsys):
     assert not any(f'{word}="http' in drawn for word in ("href", "src"))
 
 
+def test_draws_without_a_law_stand_below_the_intervals(tmp_path, capsys):
+    points = simulate.noisy(simulate.isoflops(budgets=simulate.BUDGETS[:4], sizes=5), np.random.default_rng(0))
+    table = written(tmp_path / "runs.csv", points)
+    code, out, _ = said(capsys, table, *FEW)
+    assert code == 0
+    laws, optima, left = out.split("\n\n")[1:4]
+    assert "projection: " not in out
+    lines = [line for line in laws.splitlines() if line.startswith("isoflop: ")]
+    assert len(lines) == 1
+    assert "draws had no frontier; intervals are of the others" in lines[0]
+    assert "draws" not in optima
+    assert "draws had no frontier" in left
+
+
+def test_a_drawing_is_written_whole_or_not_at_all(table, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "laws.svg"
+    out.write_text("as it was")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, _, err = said(capsys, table, *FEW, "--approach", "projection", "--out", str(out))
+    assert code == 1
+    assert "No space left" in err
+    assert out.read_text() == "as it was"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["laws.svg", "runs.csv"]
+
+
 def test_what_the_runs_do_not_allow_is_said(tmp_path, capsys):
     table = written(tmp_path / "runs.csv", simulate.ladder(), flops=False)
     code, out, _ = said(capsys, table, *FEW)

@@ -58,6 +58,16 @@ def test_rates_fall_with_width_and_schedules_keep_their_shares():
     assert (long.decay, long.warmup) == (600, 300)
 
 
+def test_mup_keeps_its_peak_at_all_widths():
+    """Its own rule divides the layers' rates by the width: by another power of it they would fall twice."""
+    base = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, parametrization=config.MuP()))
+    for one in ladder(base, SIZES, [per_parameter(20)]):
+        assert one.optimizer.schedule.peak == BASE.optimizer.schedule.peak
+        check(one)
+    (told,) = ladder(base, SIZES[-1:], [per_parameter(20)], narrower(1.0))
+    assert told.optimizer.schedule.peak == BASE.optimizer.schedule.peak / 2
+
+
 def test_the_base_itself_is_a_rung():
     (one,) = ladder(BASE, [(256, 4)], [lambda _: 600 * 16 * 256])
     assert dataclasses.replace(one, name=BASE.name) == BASE

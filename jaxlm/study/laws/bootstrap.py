@@ -18,6 +18,8 @@ LEVEL = 0.9
 RESAMPLES = 200
 NUMBERS = 5
 """Of a law."""
+LOST, SCARCE = 0.1, 3.0
+"""Draws without a law, and without a frontier, beyond which there are no intervals, as shares of `resamples`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Fitted:
 
     fit: Fit
     again: tuple[Fit, ...]
+    without: int = 0
+    """Draws that had no fit: intervals know nothing of them, and are too narrow the more there are."""
 
     def interval(self, value: Callable[[Fit], float], level: float = LEVEL) -> tuple[float, float]:
         """What lies between the percentiles that leave (1 - level) / 2 on either side."""
@@ -43,22 +47,37 @@ def bootstrap(fit: Callable[..., Fit], data: Given, resamples: int = RESAMPLES, 
     A frontier has no error
     for each run: whole runs are drawn, as the noise of a run is one number for all of its curve. An interval that
     is much narrower than the scatter of runs allows is a fit that did not move: Besiroglu et al. 2024
-    (arXiv:2404.10102) found those of approach 3 so. Raises UsageError as `fit`, and where most draws cannot be
-    fitted.
+    (arXiv:2404.10102) found those of approach 3 so.
+
+    A draw may have no fit. Of a law that is evidence: by these errors one of its terms may as well be nothing, and
+    intervals of the draws that are left are too narrow. A frontier may be missing only because whole runs were
+    drawn, and with them too few sizes or budgets. Both are counted. Raises UsageError as `fit`, and for more than a
+    tenth as many draws without a law as were asked for, or more than 3 times as many without a frontier.
     """
     whole = fit(data)
     rng = np.random.default_rng(seed)
     again: list[Fit] = []
-    for _ in range(4 * resamples):
-        if len(again) == resamples:
-            break
+    lost = (LOST if isinstance(whole, Law) else SCARCE) * resamples
+    without = 0
+    while len(again) < resamples:
         try:
             again.append(fit(drawn(data, whole, rng), whole))
-        except UsageError:  # too few sizes or budgets among those drawn: no fit, and no evidence
-            continue
-    if len(again) < resamples:
-        raise UsageError(f"{len(data)} runs are too few for intervals: draws of them have too few sizes or budgets")
-    return Fitted(whole, tuple(again))
+        except UsageError as error:
+            without += 1
+            if without > lost:
+                raise _scarce(whole, without, len(again), error) from None
+    return Fitted(whole, tuple(again), without)
+
+
+def _scarce(whole: Fit, without: int, found: int, error: UsageError) -> UsageError:
+    """Too few of the draws had a fit."""
+    drawn = f"of {without + found} draws {without} had none"
+    if isinstance(whole, Law):
+        return UsageError(
+            f"these runs are too few or too noisy for intervals of a law: {drawn} ({error}): train more sizes and "
+            "more numbers of tokens, further apart, or each with several seeds"
+        )
+    return UsageError(f"these runs are too few for intervals: {drawn} ({error}): train more sizes and budgets")
 
 
 def drawn(data: Any, whole: Fit, rng: np.random.Generator) -> Any:

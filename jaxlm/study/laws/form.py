@@ -55,9 +55,11 @@ class Law:
         power = self.cost.exponent
         ratio = self.alpha * self.A / (power * self.beta * self.B)
         log = np.log(ratio) + self.beta * np.log(flops / self.cost.coefficient)
-        parameters = float(np.exp(log / (self.alpha + power * self.beta)))
-        tokens = float(self.cost.tokens(flops, parameters))
-        return Optimum(parameters, tokens, float(self.loss(parameters, tokens)))
+        # Of exponents near 0 it may lie beyond all numbers, at 0 or infinity.
+        with np.errstate(over="ignore", divide="ignore"):
+            parameters = np.exp(log / (self.alpha + power * self.beta))
+            tokens = self.cost.tokens(flops, parameters)
+            return Optimum(float(parameters), float(tokens), float(self.loss(parameters, tokens)))
 
 
 PUBLISHED = Law(E=1.69, A=406.4, alpha=0.34, B=410.7, beta=0.28)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeResult, minimize
 
 from jaxlm.study.laws.form import Law
-from jaxlm.study.laws.points import Points, Runs, enough
+from jaxlm.study.laws.points import Points, Runs, enough, no_law
+from jaxlm.study.laws.projection import FLATTEST
 
 DELTA = 1e-3
 """Errors of log L beyond which a run counts by their size and no longer by its square."""
@@ -19,6 +20,8 @@ FLOORS = np.arange(-1, 1.5, 0.5)
 """Starts of log A, alpha, log B, beta, and of log E: those of the paper."""
 REFINED, SOME = 12, 100
 """The best starts, from which so many steps are taken; all others are only looked at."""
+VANISHED = 1e-6
+"""A term that falls by less than this share of the loss over all runs is none."""
 TURNS, MOST = 2, 500
 """Searches from the best of them, each in coordinates of its own, and their steps at most."""
 Numbers = Float[np.ndarray, "5"]
@@ -31,7 +34,8 @@ def fit(points: Points, start: Law | None = None, *, delta: float = DELTA) -> La
     middle of all runs, where they hardly depend on their exponents. The paper's L-BFGS stands in for BFGS where
     there are too many numbers for a square matrix; of five there is one. The sum is not divided by the number of
     runs: Besiroglu et al. 2024 (arXiv:2404.10102) found the published search to have ended early, the mean being
-    so small. `start` is a law to begin from in place of the grid. Raises UsageError as `projection.fit`.
+    so small. `start` is a law to begin from in place of the grid. Raises UsageError as `projection.fit`: the search
+    itself would return a law that rises with tokens where losses do.
     """
     enough(points)
     logs = np.log([points.parameters, points.tokens])
@@ -63,9 +67,25 @@ def fit(points: Points, start: Law | None = None, *, delta: float = DELTA) -> La
             return value, turn.T @ slope
 
         best = best + turn @ _search(turned, np.zeros(5), MOST).x
+    _refuse_none(best, n, d, middle)
     a, alpha, b, beta, e = best
     a, b = np.exp([a + alpha * middle[0], b + beta * middle[1]])
     return Law(float(np.exp(e)), float(a), float(alpha), float(b), float(beta), points.cost())
+
+
+def _refuse_none(theta: Numbers, n: Runs, d: Runs, middle: Float[np.ndarray, "2"]) -> None:
+    """Raises UsageError for numbers that are no law: losses must fall with both, by a power that has a scale."""
+    a, alpha, b, beta, _ = theta
+    lowest = np.exp(np.min(model(theta, n, d)[0]))
+    terms = ((a, alpha, n, middle[0], "parameters"), (b, beta, d, middle[1], "tokens"))
+    for log, exponent, values, at, name in terms:
+        first, last = np.exp(log - exponent * np.array([values.min(), values.max()]))
+        if not first - last > VANISHED * lowest:
+            raise no_law(name)
+        if exponent <= FLATTEST:
+            raise no_law(name, "hardly fall")
+        if log + exponent * at > np.log(np.finfo(np.float64).max):
+            raise no_law(name, "fall in a single step")
 
 
 def model(theta: Numbers, n: Runs, d: Runs) -> tuple[Runs, Float[np.ndarray, "5 run"]]:

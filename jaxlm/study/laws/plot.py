@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config.errors import UsageError
+from jaxlm.runs.report.drawing import MISSING
 from jaxlm.study.laws.bootstrap import Fitted
 from jaxlm.study.laws.form import Law
 from jaxlm.study.laws.points import Points
-
-MISSING = "pip install 'jaxlm[report]'"
 
 
 def drawing(points: Points, fits: Mapping[str, Fitted], unit: str) -> str:

@@ -11,7 +11,7 @@ from jaxlm.config.errors import UsageError
 
 Runs = Float[np.ndarray, "run"]
 WITHIN = 1.25
-"""Runs whose FLOPs differ by less than this factor from the next have one budget."""
+"""Runs of one budget have at most so many times the FLOPs of its smallest run."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,16 @@ class Points:
         return Cost(float(np.exp(constant)), float(exponent))
 
     def budgets(self) -> Int[np.ndarray, "run"]:
-        """The number of each run's budget, counted from the smallest: where FLOPs leap, another begins."""
-        order = np.argsort(self.flops, kind="stable")
+        """The number of each run's budget, counted from the smallest: a run beyond `WITHIN` begins another.
+
+        By the first of a budget and not by its neighbor, so that a ladder of FLOPs in small steps is no one budget.
+        """
         numbers = np.empty(len(self), np.int64)
-        leaps = np.diff(np.log(self.flops[order])) > np.log(WITHIN)
-        numbers[order] = np.concatenate([[0], np.cumsum(leaps)])
+        number, first = -1, 0.0
+        for run in np.argsort(self.flops, kind="stable"):
+            if self.flops[run] > WITHIN * first:
+                number, first = number + 1, self.flops[run]
+            numbers[run] = number
         return numbers
 
 
@@ -96,3 +101,8 @@ def enough(points: Points, least: int = 6) -> None:
         raise UsageError(f"a law of 5 numbers needs at least {least} runs, and there are {len(points)}")
     if points.sizes() < 3 or len(np.unique(points.tokens)) < 3:
         raise UsageError("a law needs at least 3 sizes and 3 numbers of tokens")
+
+
+def no_law(name: str, how: str = "do not fall") -> UsageError:
+    """Of a fit whose term of parameters or tokens is none."""
+    return UsageError(f"losses {how} with {name} in these runs: no law can be told from them")

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import least_squares, nnls
 
-from jaxlm.config.errors import UsageError
 from jaxlm.study.laws.form import Law
-from jaxlm.study.laws.points import Points, Runs, enough
+from jaxlm.study.laws.points import Points, Runs, enough, no_law
 
 GRID = np.geomspace(0.05, 2.0, 16)
 """Exponents that a search begins with."""
+FLATTEST, STEEPEST = 1e-3, 10.0
+"""Exponents beyond which a term is a constant or a step, and they mean nothing."""
 
 
 def solve(terms: Sequence[Runs], losses: Runs) -> tuple[Float[np.ndarray, "term"], Runs]:
@@ -48,16 +49,17 @@ def fit(points: Points, start: Law | None = None, *, floor: bool = True) -> Law:
         first = min(grid, key=lambda logs: float(np.sum(projected(logs)[1] ** 2)))
     else:
         first = np.log([start.alpha, start.beta])
-    # Beyond these a term is a constant or a step, and its exponent means nothing.
-    bounds = np.log([1e-3, 10.0])
+    bounds = np.log([FLATTEST, STEEPEST])
     found = least_squares(
         lambda logs: projected(logs)[1], np.clip(first, *bounds), bounds=bounds, xtol=1e-10, ftol=1e-12, gtol=1e-14
     )
     alpha, beta = np.exp(found.x)
     *constant, a, b = projected(found.x)[0]
-    for scale, name in ((a, "parameters"), (b, "tokens")):
+    for scale, exponent, name in ((a, alpha, "parameters"), (b, beta, "tokens")):
         if scale <= 0:
-            raise UsageError(f"losses do not fall with {name} in these runs: no law can be told from them")
+            raise no_law(name)
+        if exponent <= FLATTEST * (1 + 1e-6):
+            raise no_law(name, "hardly fall")
     constant = constant[0] if constant else 0.0
     return Law(
         float(constant),
@@ -78,6 +80,6 @@ def saturating(flops: Runs, losses: Runs) -> tuple[float, float, float]:
         return solve([np.ones(len(c)), c ** -np.exp(log[0])], losses)
 
     first = min(np.log(GRID), key=lambda log: float(np.sum(projected([log])[1] ** 2)))
-    found = least_squares(lambda log: projected(log)[1], [first], bounds=np.log([1e-3, 10.0]))
+    found = least_squares(lambda log: projected(log)[1], [first], bounds=np.log([FLATTEST, STEEPEST]))
     (floor, scale), gamma = projected(found.x)[0], float(np.exp(found.x[0]))
     return float(floor), float(scale * middle**gamma), gamma

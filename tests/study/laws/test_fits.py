@@ -119,8 +119,71 @@ def test_losses_that_do_not_fall_with_tokens_hold_no_law():
     points = simulate.ladder()
     flat = Points(points.parameters, points.tokens, points.flops, 2 + 30 * points.parameters**-0.2)
     rising = Points(flat.parameters, flat.tokens, flat.flops, flat.losses * (points.tokens / 1e9) ** 0.01)
-    with pytest.raises(UsageError, match="do not fall with tokens"):
-        projection.fit(rising)
+    for fit in FITS.values():
+        for wrong in (flat, rising):
+            with pytest.raises(UsageError, match="do not fall with tokens"):
+                fit(wrong)
+    backwards = simulate.isoflops()
+    losses = backwards.losses[::-1]
+    for fit in FITS.values():
+        with pytest.raises(UsageError, match="do not fall with parameters"):
+            fit(Points(backwards.parameters, backwards.tokens, backwards.flops, losses))
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_term_that_is_as_good_as_constant_is_no_law(fit):
+    points = simulate.ladder()
+    losses = 5 + (points.parameters / 1e7) ** -0.3 - 5e-4 * np.log(points.tokens / 1e8)
+    with pytest.raises(UsageError, match="hardly fall with tokens"):
+        FITS[fit](Points(points.parameters, points.tokens, points.flops, losses))
+
+
+def test_a_step_has_no_exponent():
+    points = simulate.ladder()
+    losses = np.where(points.parameters == points.parameters.min(), 5.0, 3.0) + (points.tokens / 1e9) ** -0.3
+    with pytest.raises(UsageError, match="fall in a single step with parameters"):
+        parametric.fit(Points(1e6 * points.parameters, points.tokens, points.flops, losses))
+
+
+def test_an_optimum_beyond_all_numbers_is_no_crash():
+    assert Law(1.0, 1.0, 1e-5, 2.0, 1e-5).optimum(1e20).parameters == 0
+
+
+def tilted(factor: float) -> Points:
+    """Isoflops without noise, of which the FLOPs rise by a factor from size to size."""
+    points = simulate.isoflops()
+    flops = points.flops * np.tile(factor ** (np.arange(9) - 4.0), len(simulate.BUDGETS))
+    tokens = PUBLISHED.cost.tokens(flops, points.parameters)
+    return Points(points.parameters, tokens, flops, PUBLISHED.loss(points.parameters, tokens))
+
+
+def test_a_budget_does_not_grow_from_neighbor_to_neighbor():
+    flops = 1e18 * 1.2 ** np.arange(40)
+    numbers = Points(*np.ones((2, 40)), flops, np.ones(40)).budgets()
+    for number in range(numbers.max() + 1):
+        own = flops[numbers == number]
+        assert own.max() <= 1.25 * own.min()
+    assert np.all(np.diff(numbers) >= 0)
+    assert (
+        simulate.noisy(tilted(1.001), np.random.default_rng(0))[::-1].budgets().tolist()
+        == np.repeat(np.arange(7)[::-1], 9).tolist()
+    )
+
+
+def test_budgets_of_unequal_flops_are_refused():
+    """Models that are larger and trained on more FLOPs look better: the optimum would be 2.5 times too large."""
+    whole_steps = isoflop.fit(tilted(1.00125)).optimum(3e21).parameters
+    assert whole_steps == pytest.approx(isoflop.fit(simulate.isoflops()).optimum(3e21).parameters, rel=5e-3)
+    for span, says in (
+        (1.1, "1.1 times as many"),
+        (1.24, "1.24 times as many"),
+        (1.15**8, "3 runs from .* equal FLOPs"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            isoflop.fit(tilted(span ** (1 / 8)))
+    with pytest.raises(UsageError, match="no budget of equal FLOPs"):
+        isoflop.fit(tilted(1.2))  # here budgets overlap as well
+    assert off(projection.fit(tilted(1.2)), PUBLISHED) < 1e-4
 
 
 def test_an_envelope_is_as_fine_as_its_sizes():
@@ -256,5 +319,36 @@ def test_whole_curves_are_drawn():
 
 def test_too_few_runs_have_no_interval():
     points = simulate.isoflops(budgets=simulate.BUDGETS[:3], sizes=3, width=2)
-    with pytest.raises(UsageError, match="too few for intervals"):
+    with pytest.raises(UsageError, match=r"too few for intervals: of .* draws 61 had none"):
         bootstrap(isoflop.fit, points, 20)
+
+
+def falling(often: int):
+    """A fit of which every so many draws have no law, and those draws."""
+    lost = []
+
+    def fit(points, start=None):
+        lost.append(start is not None and len(lost) % often == 0)
+        if lost[-1]:
+            raise UsageError("no term of tokens")
+        return PUBLISHED
+
+    return fit, lost
+
+
+def test_draws_without_a_law_are_counted_and_more_than_a_tenth_refused():
+    points = simulate.noisy(simulate.isoflops(), np.random.default_rng(0))
+    fit, lost = falling(20)
+    found = bootstrap(fit, points, 40)
+    assert (found.without, len(found.again)) == (sum(lost), 40) == (2, 40)
+    assert bootstrap(projection.fit, points, 20).without == 0
+    fit, lost = falling(8)
+    with pytest.raises(UsageError, match=r"of 40 draws 5 had none \(no term of tokens\): train more sizes"):
+        bootstrap(fit, points, 40)
+
+
+def test_draws_without_a_frontier_are_counted():
+    points = simulate.noisy(simulate.isoflops(budgets=simulate.BUDGETS[:3], sizes=5), np.random.default_rng(0))
+    found = bootstrap(isoflop.fit, points, 20)
+    assert len(found.again) == 20
+    assert 0 < found.without <= 60
