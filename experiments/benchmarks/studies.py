@@ -11,7 +11,7 @@ is two standard deviations of the paired difference.
        2      5                       10   (5.0%)                 188   (94.0%)
        4      3                        9   (4.5%)                  33   (16.5%)
        4      5                        8   (4.0%)                 145   (72.5%)
-    planted differences that nobody named: 20 of 20 refused
+    planted differences that nobody named: 26 of 26 refused
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ HIDDEN = (
     "--precision=bfloat16_all",
     "packing:best_fit",
     "--objective.z_loss=1e-4",
+    "--data.held_out=50000",
+    "--data.filters.min_chars=100",
+    "--tokenizer.kind=unigram",
+    "--tokenizer.special=<mask>",
+    "--where.micro_batches=2",
+    "--samples.tokens=50",
 )
 """Changes that an arm can carry from another file without its author's knowledge."""
 

@@ -31,7 +31,7 @@ def test_planted_differences_are_refused_by_name(change):
         extra = ("parameters", "flops_per_token", "tokens")
         arms = arms_of(study(arms=both))
         needed = {name for name in extra if name in differences(arms)}
-        fair = {"match": "steps", "metric": "cross_entropy"}
+        fair = {"match": "steps", "metric": "bits_per_byte"}
         plan(study(arms=both, differs=("model.position", path, *needed), **fair))
 
 

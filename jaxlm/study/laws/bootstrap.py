@@ -44,10 +44,9 @@ def bootstrap(fit: Callable[..., Fit], data: Given, resamples: int = RESAMPLES, 
     Of a law of all runs, its errors of log L are drawn for every run anew (Efron and Tibshirani 1993, section 9.5):
     all sizes and budgets stay. Simulated, intervals of 90 % hold the truth in 86 to 93 of 100 studies of sizes
     within budgets; of ladders by ratios in 84 to 92, by approach 3 in 75 to 83 (`experiments/benchmarks/laws.py`).
-    A frontier has no error
-    for each run: whole runs are drawn, as the noise of a run is one number for all of its curve. An interval that
-    is much narrower than the scatter of runs allows is a fit that did not move: Besiroglu et al. 2024
-    (arXiv:2404.10102) found those of approach 3 so.
+    A frontier has no error for each run: whole runs are drawn, as the noise of a run is one number for all of its
+    curve. An interval that is much narrower than the scatter of runs allows is a fit that did not move: Besiroglu
+    et al. 2024 (arXiv:2404.10102) found those of approach 3 so.
 
     A draw may have no fit. Of a law that is evidence: by these errors one of its terms may as well be nothing, and
     intervals of the draws that are left are too narrow. A frontier may be missing only because whole runs were
