@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from jaxlm.cli import text
 from jaxlm.config.check import check
 from jaxlm.config.codec import what_hash
-from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment, OfInitial
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
-from jaxlm.runs.digest import pinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +40,10 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
     if not words or words[0].startswith("-"):
         raise UsageError(f"the experiment comes first: {usage}")
     base, changes = _of_initial(load_experiment(words[0]), words[1:])
-    if "init" in given:
-        base = _from_initial(base, given["init"])
+    if run := given.get("init", base.initial):
+        from jaxlm.runs.initial import taken  # most commands need no run
+
+        base = dataclasses.replace(taken(dataclasses.replace(base, initial=run)), initial=base.initial)
     start = base
     if any(word.startswith("model:") for word in changes):
         from jaxlm.families.sizes import sized
@@ -55,7 +54,10 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
         experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
-        experiment = pinned(experiment)
+        if experiment.initial:
+            from jaxlm.runs.initial import pinned
+
+            experiment = pinned(experiment)
         what_hash(experiment)  # a custom objective must be there
     return Request(words[0], base, experiment, given, words[1:], wants_help)
 
@@ -88,20 +90,6 @@ def _of_initial(base: Experiment, words: list[str]) -> tuple[Experiment, list[st
             base = dataclasses.replace(base, **{field: OfInitial()})
             words = [word for word in words if word != f"{field}:{option_name(OfInitial)}"]
     return base, words
-
-
-def _from_initial(base: Experiment, run: str) -> Experiment:
-    """The experiment with the model and the tokenizer of the run that it starts from, where it asks for them."""
-    from jaxlm.runs.directory import read_experiment  # most commands need no run
-
-    run, _ = initial(dataclasses.replace(base, initial=run))
-    if "://" not in run and not Path(run).exists():
-        raise UsageError(f"--init {run}: no such run or model")
-    if isinstance(base.model, OfInitial):
-        base = dataclasses.replace(base, model=read_experiment(run).model)
-    if isinstance(base.tokenizer, OfInitial):
-        base = dataclasses.replace(base, tokenizer=kept(read_experiment(run).tokenizer, Path(run) / "tokenizer"))
-    return base
 
 
 def values(tree: Experiment) -> dict[str, str]:

@@ -2,8 +2,8 @@
                   [--parameters all|without_embedding] [--resamples N] [--seed S]
 
 Fits scaling laws to runs and says which model a budget of FLOPs should train, with intervals of 90 % (errors
-are drawn again, for a frontier whole runs), and how well each law predicts the runs of the largest budget when
-it has not seen them.
+are drawn again, for a frontier whole runs), and how well each law predicts the runs of the largest budget
+when it has not seen them.
 
   FILE.csv               columns parameters, tokens, loss, and where there are, flops and run (one name for
                          all rows of a training curve); without flops they are 6 N D

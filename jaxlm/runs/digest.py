@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
 
 from etils import epath
 
-from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure
-from jaxlm.config.experiment import Experiment
 from jaxlm.runs.files import explained
 
 META = ("meta", "metadata")
@@ -31,17 +28,6 @@ def part(fingerprints: dict[str, str], field: str) -> dict[str, str]:
         for name, value in fingerprints.items()
         if name.startswith(f"{field}.")
     }
-
-
-def pinned(experiment: Experiment) -> Experiment:
-    """The experiment with its initial parameters named by what they are, `RUN@DIGEST`: they are part of its hash.
-
-    Raises Failure as `parameters`.
-    """
-    run, named = initial(experiment)
-    if not run or named:
-        return experiment
-    return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
 
 
 def parameters(run_dir: Any) -> str:

@@ -64,7 +64,7 @@ def test_every_command_has_help_that_fits_a_terminal(capsys):
         (["run", "--train.steps", "3"], "jaxlm run: the experiment comes first"),
         (["run", "tests/base.py", "--run-dir"], "jaxlm run: --run_dir has no value"),
         (["run", "tests/base.py", "--rundir", "x"], "--run_dir"),
-        (["run", "tests/base.py", "--init", "nowhere"], "jaxlm run: --init nowhere: no such run"),
+        (["run", "tests/base.py", "--init", "nowhere"], "jaxlm run: initial nowhere: no such run"),
         (
             ["run", "tests/base.py", "--profile", "9:3"],
             "--profile 9:3: expected A:B with 0 <= A < B",

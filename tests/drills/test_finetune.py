@@ -69,7 +69,7 @@ def test_any_experiment_goes_on_with_a_run_s_model(ground, straight):
     ("code", "words", "message"),
     [
         (2, (), "finetune goes on from a model: name it, --init MODEL_OR_RUN"),
-        (2, ("--init", "nowhere"), "--init nowhere: no such run or model"),
+        (2, ("--init", "nowhere"), "initial nowhere: no such run or model"),
         (1, ("--init", "STRAIGHT", *WORDS, "--train.length", "8"), "longer than a row: set train.length higher"),
         *(
             pytest.param(code, ("--init", "STRAIGHT", *words), message, marks=pytest.mark.nightly)

@@ -98,8 +98,10 @@ def test_a_metric_that_is_not_the_same_measure(change, metric, instead):
 def test_initial_parameters_that_are_not_there(tmp_path):
     base = dataclasses.replace(BASE, initial=str(tmp_path / "nowhere"))
     said = refused(study(base=base))
-    assert "initial: " in said
-    assert "nowhere has no checkpoint yet" in said
+    assert "arm rope: initial " in said
+    assert "nowhere: no such run or model" in said
+    (tmp_path / "nowhere").mkdir()
+    assert "nowhere has no checkpoint yet" in refused(study(base=base))
 
 
 def test_a_base_that_is_wrong_is_said_before_its_budget():
