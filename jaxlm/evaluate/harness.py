@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +79,23 @@ class Model(TemplateLM):
         return np.bincount(owner, nats, len(requests)).tolist()
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Texts up to a stop string or EOS."""
+        """Texts up to a stop string or EOS; a prompt that is asked several times gets as many samples."""
         found = [""] * len(requests)
-        groups: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(repr(request.args[1]), []).append(number)
-        for numbers in groups.values():
-            options, stop = _options(requests[numbers[0]].args[1], self.seed)
-            prompts = [np.array(self.tok_encode(requests[one].args[0]), np.int32) for one in numbers]
-            for number, (drawn,) in zip(numbers, draw(self.subject, prompts, options, stop)):
-                found[number] = drawn.text
+        same: dict[tuple[str, str], list[int]] = {}
+        for number, (context, settings) in enumerate(request.args for request in requests):
+            same.setdefault((repr(settings), context), []).append(number)
+        groups: dict[tuple[str, int], list[list[int]]] = {}
+        for (settings, _), numbers in same.items():
+            groups.setdefault((settings, len(numbers)), []).append(numbers)
+        for (_, samples), asked in groups.items():
+            options, stop = _options(requests[asked[0][0]].args[1], self.seed)
+            if options.temperature:
+                options = replace(options, samples=samples)
+            prompts = [np.array(self.tok_encode(requests[numbers[0]].args[0]), np.int32) for numbers in asked]
+            for numbers, drawn in zip(asked, draw(self.subject, prompts, options, stop)):
+                # Of greedy texts there is one, however often it is asked for.
+                for number, one in zip(numbers, itertools.cycle(drawn)):
+                    found[number] = one.text
         return found
 
 

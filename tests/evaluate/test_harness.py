@@ -252,6 +252,31 @@ def test_a_setting_of_generation_that_is_not_understood(sides):
         sides[0].generate_until([request])
 
 
+def test_repeats_are_samples(sides, data):
+    """Texts of one prompt differ where they are drawn, and are those of our own samples; greedy ones do not."""
+    from jaxlm.evaluate import harness
+
+    found = {}
+    for sample in (True, False):
+        kwargs = {"until": ["z"], "max_gen_toks": 6, "do_sample": sample, "temperature": float(sample)}
+        task = {"task": "repeated", **COMMON, **TASKS["drawn"], "repeats": 3, "generation_kwargs": kwargs}
+        (data / "repeated.yaml").write_text(json.dumps(task))
+        (task,) = harness.tasks_of([str(data / "repeated.yaml")], data)
+        items = harness.evaluate(sides[0].subject, [task], limit=4)["samples"]["repeated"]
+        found[sample] = [item["resps"][0] for item in items]
+    assert all(len({*each}) == len(each) == 3 for each in found[True])
+    assert all(len({*each}) == 1 and len(each) == 3 for each in found[False])
+    task = Generation(
+        "drawn",
+        Records("rows.jsonl", limit=4),
+        prompt="{question}",
+        answer="fox",
+        draw=Options(tokens=6, samples=3),
+        stop=("z",),
+    )
+    assert [one["texts"] for one in ask(task, data).run(sides[0].subject).items] == found[True]
+
+
 @pytest.mark.nightly
 def test_both_back_ends_say_the_same_of_a_published_model(tmp_path, monkeypatch):
     """SmolLM2 on BLiMP, LAMBADA, web pages and GSM8K."""
