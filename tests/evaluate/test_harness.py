@@ -122,6 +122,21 @@ def test_another_model_does_not_pass(sides, tasks):
         assert one.largest > 100 * script.TOLERANCE
 
 
+def test_bos_is_not_scored(sides):
+    """The library's own model scores it where the tokenizer begins texts with it, unless it is told not to."""
+    from lm_eval.api.instance import Instance
+
+    (ours, theirs), subject = sides, sides[0].subject
+    requests = [Instance("loglikelihood_rolling", {}, ("the quick fox",), 0)]
+    bos, ids = np.array([subject.tokenizer.bos], np.int32), subject.tokenizer.encode("the quick fox")
+    once, twice = (one.total for one in score(subject, [(bos, ids), (bos, np.concatenate([bos, ids]))]))
+    assert abs(once - twice) > 1
+    assert ours.loglikelihood_rolling(requests) == pytest.approx([once], rel=2e-5)
+    for told, wanted in ((False, once), (None, twice)):
+        theirs.add_bos_token = told
+        assert theirs.loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx([wanted], rel=2e-5)
+
+
 @pytest.fixture(scope="module")
 def asked(sides, tasks):
     """What the library makes of each of its tasks, and our intervals of it."""
@@ -169,16 +184,13 @@ def test_last_words_and_texts(sides, data, asked):
         assert mine.value == pytest.approx(theirs[other].value, rel=1e-5)
         assert (mine.low, mine.high) == pytest.approx((theirs[other].low, theirs[other].high), rel=1e-4)
     texts = ask(Perplexity("texts", Records("rows.jsonl"), window=LENGTH), data).run(sides[0].subject)
-    # The library scores BOS after BOS too, which moves its windows by one.
     library = [one["resps"][0][0] for one in asked[0]["texts"]["samples"]["texts"]]
     subject, rows = sides[0].subject, [json.loads(line) for line in (data / "rows.jsonl").read_text().splitlines()]
-    bos = np.array([subject.tokenizer.bos], np.int32)
-    for before, found in ((bos, library), (bos[:0], [-one["nats"] for one in texts.items])):
-        for row, nats in zip(rows, found, strict=True):
-            ids = np.concatenate([before, subject.tokenizer.encode(row["text"])])
-            scored = score(subject, list(windows(ids, subject.tokenizer.bos, LENGTH)))
-            assert len(scored) > 1
-            assert nats == pytest.approx(sum(one.total for one in scored), rel=2e-5)
+    for row, one, nats in zip(rows, texts.items, library, strict=True):
+        scored = score(subject, list(windows(subject.tokenizer.encode(row["text"]), subject.tokenizer.bos, LENGTH)))
+        assert len(scored) > 1
+        assert nats == pytest.approx(sum(one.total for one in scored), rel=2e-5)
+        assert nats == pytest.approx(-one["nats"], rel=2e-5)
     bits = next(one for one in texts.metrics if one.name == "bits_per_byte")
     whole = sum(one["nats"] for one in texts.items) / sum(one["bytes"] for one in texts.items)
     assert bits.value == pytest.approx(whole / math.log(2))
