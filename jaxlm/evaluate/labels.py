@@ -18,7 +18,7 @@ from jaxlm.data.labels import between, cut
 from jaxlm.evaluate import calibration
 from jaxlm.evaluate.classification import f1, matthews
 from jaxlm.evaluate.records import read
-from jaxlm.evaluate.results import Asked, Metric, Result, Subject, around, digest, mean, share
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, around, digest, ratio, share
 from jaxlm.evaluate.template import render
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.logprob import log_probabilities
@@ -130,14 +130,14 @@ def _classified(model: Any, tokens: Tokens, eos: int, call: Call) -> Float[Array
 def judged(log_p: Scores, gold: Gold) -> tuple[Metric, ...]:
     """Metrics of labels and of their probabilities, each with its interval."""
     log_p = np.asarray(log_p, np.float64)
-    p, chosen = np.exp(log_p), log_p.argmax(axis=1)
+    p, chosen, ones = np.exp(log_p), log_p.argmax(axis=1), np.ones(len(log_p))
     nats = -np.take_along_axis(log_p, gold[:, None], axis=1)[:, 0]
     return (
         share("accuracy", chosen == gold),
         around("macro_f1", f1, gold, chosen),
         around("matthews", matthews, gold, chosen),
-        mean("loss", nats),
-        mean("brier", calibration.brier(p, gold)),
+        ratio("loss", nats, ones),
+        ratio("brier", calibration.brier(p, gold), ones),
         around("ece", _error("width"), p.max(axis=1), chosen == gold),
         around("ece_mass", _error("mass"), p.max(axis=1), chosen == gold),
     )

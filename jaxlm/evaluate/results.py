@@ -92,7 +92,7 @@ def around(name: str, statistic: Callable[..., float], *arrays: Shaped[ndarray, 
 
 
 def mean(name: str, values: Num[ndarray, " item"], clusters: Shaped[ndarray, " item"] | None = None) -> Metric:
-    """The mean of items, whose `clusters` are drawn together in its interval."""
+    """The mean of items' scores, at best 1, whose `clusters` are drawn together in its interval."""
     return Metric(name, float(values.mean()), *intervals.mean(values, groups=clusters), len(values))
 
 
