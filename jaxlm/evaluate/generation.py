@@ -14,7 +14,7 @@ from jaxlm.evaluate import answers
 from jaxlm.evaluate.draw import Drawn, draw
 from jaxlm.evaluate.prompts import opened
 from jaxlm.evaluate.records import Item
-from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share, shortened
 from jaxlm.evaluate.template import render, values
 from jaxlm.evaluate.tokens import opening
 
@@ -76,8 +76,9 @@ def measure(task: Generation, name: str, questions: list[Question], subject: Sub
     answered = np.array([[one is not None for one in each] for each in found], float)
     if task.pattern:
         metrics.append(_metric("answered", answered, clusters))
+    notes = shortened([each[0].cut for each in drawn], "left no room for an answer")
     items = [_entry(task, *each) for each in zip(questions, drawn, found, *scores.values())]
-    return Result(task, name, tuple(metrics), items, notes=_notes(drawn))
+    return Result(task, name, tuple(metrics), items, notes=notes)
 
 
 def _metric(name: str, scores: np.ndarray, clusters: np.ndarray | None) -> Metric:
@@ -118,8 +119,3 @@ def _entry(task: Generation, question: Question, drawn: list[Drawn], found: list
         "right": list(question.right),
         "scores": {metric: each.tolist() for metric, each in zip(task.metrics, scores)},
     }
-
-
-def _notes(drawn: list[list[Drawn]]) -> tuple[str, ...]:
-    cut = sum(each[0].cut for each in drawn)
-    return (f"{cut} of {len(drawn)} prompts left no room for an answer, and were cut on the left",) if cut else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from jaxlm.evaluate.draw import draw
 from jaxlm.evaluate.results import Metric, Subject
 from jaxlm.evaluate.score import score
 
+log = logging.getLogger(__name__)
+
 TOKENS = 256
 """Tokens that are drawn where a task does not say how many, as by the library's other models."""
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "min_p"}
@@ -36,7 +39,10 @@ KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", 
 
 
 class Model(TemplateLM):
-    """A subject as the library asks it; texts begin with BOS, as Hugging Face's tokenizers of such models do."""
+    """A subject as the library asks it; texts begin with BOS, as Hugging Face's tokenizers of such models do.
+
+    Of prompts that have to be cut a warning says how many they are.
+    """
 
     def __init__(self, subject: Subject, seed: int = 0):
         super().__init__()
@@ -63,7 +69,10 @@ class Model(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple], **_: Any) -> list[tuple[float, bool]]:
         pairs = [(np.array(context, np.int32), np.array(ids, np.int32)) for _, context, ids in requests]
-        return [(one.total, bool(one.greedy.all())) for one in score(self.subject, pairs)]
+        scored = score(self.subject, pairs)
+        for note in results.shortened([one.cut for one in scored]):
+            log.warning(note)
+        return [(one.total, bool(one.greedy.all())) for one in scored]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Of whole texts, whose first tokens come after BOS: each token once, BOS never.
@@ -84,7 +93,7 @@ class Model(TemplateLM):
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts up to a stop string or EOS; a prompt that is asked several times gets as many samples."""
-        found = [""] * len(requests)
+        found, cut = [""] * len(requests), [False] * len(requests)
         same: dict[tuple[str, str], list[int]] = {}
         for number, (context, settings) in enumerate(request.args for request in requests):
             same.setdefault((repr(settings), context), []).append(number)
@@ -99,7 +108,9 @@ class Model(TemplateLM):
             for numbers, drawn in zip(asked, draw(self.subject, prompts, options, stop)):
                 # Of greedy texts there is one, however often it is asked for.
                 for number, one in zip(numbers, itertools.cycle(drawn)):
-                    found[number] = one.text
+                    found[number], cut[number] = one.text, one.cut
+        for note in results.shortened(cut, "left no room for an answer"):
+            log.warning(note)
         return found
 
 

@@ -80,6 +80,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def shortened(cut: Sequence[bool], why: str = "were longer than the model reads") -> tuple[str, ...]:
+    """A note of how many prompts had to be cut; none where none had to."""
+    return (f"{sum(cut)} of {len(cut)} prompts {why}, and were cut on the left",) if any(cut) else ()
+
+
 def share(name: str, right: Sequence[bool] | Bool[ndarray, " item"]) -> Metric:
     """Of independent items those that are right."""
     n, found = len(right), int(sum(map(bool, right)))

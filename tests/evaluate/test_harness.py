@@ -289,6 +289,19 @@ def test_repeats_are_samples(sides, data):
     assert [one["texts"] for one in ask(task, data).run(sides[0].subject).items] == found[True]
 
 
+def test_prompts_that_are_cut_are_counted(sides, caplog):
+    from lm_eval.api.instance import Instance
+
+    model, long = sides[0], "the quick fox " * 60
+    for context in (long, "the"):
+        model.loglikelihood([Instance("loglikelihood", {}, (context, " dog"), 0)] * 2, disable_tqdm=True)
+        model.generate_until([Instance("generate_until", {}, (context, {"until": ["z"], "max_gen_toks": 2}), 0)])
+    assert [one.message for one in caplog.records if one.name == "jaxlm.evaluate.harness"] == [
+        "2 of 2 prompts were longer than the model reads, and were cut on the left",
+        "1 of 1 prompts left no room for an answer, and were cut on the left",
+    ]
+
+
 @pytest.mark.nightly
 def test_both_back_ends_say_the_same_of_a_published_model(tmp_path, monkeypatch):
     """SmolLM2 on BLiMP, LAMBADA, web pages and GSM8K."""
