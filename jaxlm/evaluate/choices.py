@@ -36,8 +36,8 @@ class Question:
 
 
 def ask(task: Choices, root: Path) -> Asked:
-    """The questions. Raises UsageError as `records.read` and `template.render` do, for items without choices or
-    with more than there are letters, and for an answer that is no choice's label.
+    """The questions. Raises UsageError as `records.read` and `template.render` do, for items without choices, with
+    more than there are letters or with one that is empty, and for an answer that is no choice's label.
     """
     items, before = opened(task.data, task.shots, root, lambda item: _worked(task, item))
     questions = [_question(task, item, before) for item in items]
@@ -59,6 +59,8 @@ def _question(task: Choices, item: Item, before: str = "") -> Question:
     if task.form == "letters":
         listed = [f" {letter}. {text}\n" for letter, text in zip(LETTERS, texts)]
         prompt, texts = prompt + "".join(listed), list(LETTERS[: len(texts)])
+    if not all(text.strip() for text in texts):
+        raise UsageError(f"the choices of {prompt[:40]!r} are {', '.join(map(repr, texts))}: one is empty")
     group, cluster = render(task.group, item), render(task.cluster, item)
     return Question(before + prompt + task.cue, tuple(texts), labels.index(answer), group, cluster)
 

@@ -190,6 +190,10 @@ def test_worked_examples(data):
             "c: an item has 2 choices and 1 labels",
         ),
         (
+            Choices("c", Records("rows.jsonl"), "{id}?", choices=("a", " "), answer="0"),
+            "c: the choices of '0?' are 'a', ' ': one is empty",
+        ),
+        (
             Generation("g", Records("rows.jsonl"), "{text}", answer="{label}", answer_pattern="x"),
             "g: no right answer in ['0']: answer_pattern is 'x'",
         ),
