@@ -29,8 +29,8 @@ class Question:
 
 
 def ask(task: Generation, root: Path) -> Asked:
-    """The questions. Raises UsageError as `records.read` and `template.render` do, and for an item without a right
-    answer.
+    """The questions. Raises UsageError as `records.read` and `template.render` do, for an item without a right
+    answer, and for one without a number that is to be equal as a number.
     """
     items, before = opened(task.data, task.shots, root, lambda item: _worked(task, item))
     questions = [_question(task, item, before) for item in items]
@@ -41,9 +41,13 @@ def ask(task: Generation, root: Path) -> Asked:
 
 def _question(task: Generation, item: Item, before: str) -> Question:
     given = values(task.answer, item)
-    right = [answers.extract(one, task.answer_pattern) for one in given]
+    right = [answers.extract(one, task.answer_pattern, task.take) for one in given]
     if not right or None in right:
         raise UsageError(f"no right answer in {str(given)[:60]}: answer_pattern is {task.answer_pattern!r}")
+    if "number" in task.metrics and not any(answers.number(one) is not None for one in right):
+        raise UsageError(
+            f"no right answer in {str(right)[:60]} is a number: answer_pattern is {task.answer_pattern!r}"
+        )
     return Question(before + render(task.prompt, item), tuple(right), render(task.cluster, item))
 
 

@@ -21,6 +21,7 @@ from jaxlm.config import (
 )
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.evaluate.ask import ask
+from jaxlm.evaluate.generation import _question
 from jaxlm.evaluate.prompts import opened
 from jaxlm.evaluate.records import read, root_of
 from jaxlm.evaluate.template import render, values
@@ -171,6 +172,12 @@ def test_worked_examples(data):
         opened(records, DrawnShots(Records("rows.jsonl"), 13), data, worked)
 
 
+@pytest.mark.parametrize(("take", "right"), [("first", "1"), ("last", "2")])
+def test_the_right_answer_is_taken_as_the_drawn_one_is(take, right):
+    task = Generation(prompt="", answer="#1 then #2", answer_pattern=r"#(\d)", take=take, metrics=("number",))
+    assert _question(task, {}, "").right == (right,)
+
+
 @pytest.mark.parametrize(
     ("task", "said"),
     [
@@ -196,6 +203,10 @@ def test_worked_examples(data):
         (
             Generation("g", Records("rows.jsonl"), "{text}", answer="{label}", answer_pattern="x"),
             "g: no right answer in ['0']: answer_pattern is 'x'",
+        ),
+        (
+            Generation("g", Records("rows.jsonl"), "{id}", answer="no {label}", metrics=("exact_match", "number")),
+            "g: no right answer in ['no 0'] is a number: answer_pattern is ''",
         ),
     ],
 )
