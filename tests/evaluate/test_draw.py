@@ -60,6 +60,18 @@ def test_samples_differ_and_depend_on_nothing_else(monkeypatch):
     assert draw(tiny(), asked, options, ()) == found
 
 
+def test_prompts_are_seen_as_was_asked():
+    """By default as the model was trained to see them."""
+    asked, found = prompts(3), {}
+    for prefixed in (False, True):
+        for reading in ("trained", "causal", "prefix"):
+            options = dataclasses.replace(GREEDY, reading=reading)
+            found[prefixed, reading] = draw(tiny(prefixed=prefixed), asked, options, ())
+    assert found[False, "trained"] == found[False, "causal"] == found[True, "causal"]
+    assert found[True, "trained"] == found[True, "prefix"] == found[False, "prefix"]
+    assert found[False, "causal"] != found[False, "prefix"]
+
+
 def test_what_cannot_be_drawn():
     with pytest.raises(UsageError, match=r"draw.tokens is 64: the model reads 64 tokens"):
         draw(tiny(), prompts(1), Options(tokens=64), ())
