@@ -162,10 +162,26 @@ def test_probes_learn_from_other_texts(tmp_path, planted, reader):
         ask(dataclasses.replace(task, train=write(tmp_path / "a.jsonl", shuffled)), tmp_path).run(SUBJECT)
     )
     assert found["accuracy"] < 0.5
+    # What is judged is not learned: with labels that are its own nothing is to be found out.
+    both = dataclasses.replace(task, train=write(tmp_path / "a.jsonl", [*test[:9], *shuffled, *test[:9]]))
+    again = ask(both, tmp_path).run(SUBJECT)
+    assert again.notes[0] == "18 of 138 texts of train are among those that are judged, and were left out of it"
+    assert metrics(again) == found
+    with pytest.raises(UsageError, match="probe: all 120 texts of train are among those that are judged"):
+        ask(dataclasses.replace(task, train=task.data), tmp_path)
     test[0]["label"] = "another"
     write(tmp_path / "b.jsonl", test)
     with pytest.raises(UsageError, match="probe: train has no text of the label 'another'"):
         ask(task, tmp_path)
+
+
+def test_more_than_there_is_is_said_before_there_are_vectors(tmp_path):
+    rows = groups(np.random.default_rng(0), np.eye(3), 4)
+    one, other = (write(tmp_path / name, each) for name, each in (("a.jsonl", rows[::2]), ("b.jsonl", rows[1::2])))
+    with pytest.raises(UsageError, match=r"probe: reader\.k is 7: train has 6 texts"):
+        ask(Probe(train=one, data=other, reader=Neighbors(7)), tmp_path)
+    with pytest.raises(UsageError, match="clustering: clusters is 7: there are 6 texts"):
+        ask(Clustering(data=one, clusters=7), tmp_path)
 
 
 def test_retrieval_searches_all_documents(tmp_path, planted):
