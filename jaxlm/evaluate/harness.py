@@ -22,6 +22,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from yaml import YAMLError
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
@@ -135,8 +136,11 @@ def tasks_of(files: Sequence[str], root: Path) -> list[dict[str, Any]]:
     for name in files:
         if not Path(name).is_file():
             raise UsageError(f"there is no {name}: name a task of lm-evaluation-harness, a .yaml file")
-        config = load_yaml(name, resolve_func=True)
-        if not isinstance(config, dict) or "task" not in config:
+        try:
+            config = load_yaml(name, resolve_func=True)
+        except (YAMLError, ValueError, OSError, ImportError, AttributeError) as error:
+            raise UsageError(f"{name} is no task of lm-evaluation-harness: {error}") from None
+        if "task" not in config:
             raise UsageError(f"{name} is no task: it has no `task:`")
         files_of = (config.get("dataset_kwargs") or {}).get("data_files")
         if not files_of:

@@ -243,6 +243,10 @@ def test_pairs_are_whole_texts(sides, data):
     [
         (None, "there is no .*: name a task of lm-evaluation-harness, a .yaml file"),
         ("a: 1\n", "is no task: it has no `task:`"),
+        ("- task: x\n", r"x\.yaml is no task of lm-evaluation-harness: .* got list"),
+        ("task: [x\n", r"x\.yaml is no task of lm-evaluation-harness: (.|\n)*line 2, column 1"),
+        ("task: x\ninclude: none.yaml\n", r"x\.yaml is no task of lm-evaluation-harness: .*none.yaml"),
+        ("task: x\ndoc_to_text: !function none.f\n", r"x\.yaml is no task of lm-evaluation-harness: .*'none'"),
         ("task: x\ndataset_path: org/name\n", "has no local data: write dataset_path: json"),
         ("task: x\ndataset_kwargs: {data_files: none.jsonl}\n", r"there is no .*none.jsonl. Name the directory"),
     ],
@@ -287,6 +291,23 @@ def test_repeats_are_samples(sides, data):
         stop=("z",),
     )
     assert [one["texts"] for one in ask(task, data).run(sides[0].subject).items] == found[True]
+
+
+def test_no_item_is_its_own_example(sides, tmp_path):
+    """The shipped GSM8K over a file of four items, of which each sees two others."""
+    from jaxlm.evaluate import harness
+
+    (tmp_path / "instruct").mkdir()
+    rows = [{"question": f"{i} and {i}?", "answer": f"#### {2 * i}"} for i in range(4)]
+    (tmp_path / "instruct/gsm8k_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = harness.tasks_of([str(script.TASKS / "gsm8k.yaml")], tmp_path)
+    task["generation_kwargs"]["max_gen_toks"] = 2
+    items = harness.evaluate(sides[0].subject, [task])["samples"]["gsm8k_local"]
+    assert len(items) == 4
+    for item in items:
+        asked = [item["arguments"][0][0].count(row["question"]) for row in rows]
+        assert sorted(asked) == [0, 1, 1, 1]
+        assert asked[item["doc_id"]] == 1
 
 
 def test_prompts_that_are_cut_are_counted(sides, caplog):
