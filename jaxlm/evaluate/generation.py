@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def measure(task: Generation, name: str, questions: list[Question], subject: Sub
         chances = np.array([answers.pass_at(k, round(each.sum()), each.size) for each in first])
         metrics.append(mean(f"pass@{k}", chances, clusters))
     if task.vote:
-        votes = [[answers.vote(each)] for each in _normalized(task, found)]
+        votes = [[answers.vote(each, _same(task))] for each in found]
         judged = [_judged(task, task.metrics[0], each, question) for each, question in zip(votes, questions)]
         metrics.append(_metric(f"{task.metrics[0]}_vote", np.array(judged), clusters))
     answered = np.array([[one is not None for one in each] for each in found], float)
@@ -103,16 +103,11 @@ def _judged(task: Generation, metric: str, found: list[str | None], question: Qu
     return [0.0 if one is None else by[metric](one) for one in found]
 
 
-def _normalized(task: Generation, found: list[list[str | None]]) -> list[list[str | None]]:
-    """Answers that count as the same are the same text."""
-
-    def same(text: str | None) -> str | None:
-        if text is not None and task.metrics[0] == "number":
-            value = answers.number(text)
-            return None if value is None else str(value.normalize())
-        return text if text is None else answers.normalize(text, task.normalization)
-
-    return [[same(one) for one in each] for each in found]
+def _same(task: Generation) -> Callable[[str], Hashable]:
+    """What two answers share that are one to the first metric."""
+    if task.metrics[0] == "number":
+        return answers.number
+    return lambda text: answers.normalize(text, task.normalization)
 
 
 def _entry(task: Generation, question: Question, drawn: list[Drawn], found: list[str | None], *scores) -> dict:

@@ -119,6 +119,18 @@ def test_a_task_of_samples(questions, monkeypatch):
     assert all(one.low <= one.value <= one.high and one.n == 4 for one in found.values())
 
 
+@pytest.mark.parametrize(("metric", "voted"), [("number", 1.0), ("exact_match", 0.0)])
+def test_votes_of_numbers(questions, monkeypatch, metric, voted):
+    """0, -0 and 0.0 are one number and three texts; one that no decimal could be rounded to is one too."""
+    options = Options(tokens=4, temperature=1.0, samples=6)
+    records = Records("rows.jsonl", limit=1)
+    task = Generation("g", records, prompt="{q}", answer="0", draw=options, vote=True, metrics=(metric,))
+    drawn = [Drawn(text, cut=False) for text in ("1e9999999", "1e9999999", "-0", "0", "0.0", "two")]
+    monkeypatch.setattr("jaxlm.evaluate.generation.draw", lambda *_: [drawn])
+    found = {one.name: one.value for one in ask(task, questions).run(tiny()).metrics}
+    assert found[f"{metric}_vote"] == voted
+
+
 def test_letters_and_words_are_asked_differently(questions):
     """The prompts of both forms, from what is scored."""
     task = Choices("c", Records("rows.jsonl"), "Q: {q}\n", choices=("yes", "no"), answer="0")
