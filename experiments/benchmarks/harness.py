@@ -7,7 +7,8 @@ local tasks: log-likelihoods of minimal pairs (BLiMP), of last words (LAMBADA), 
 `--length` tokens (C4), and greedy text (GSM8K). Printed are the largest difference of two log-likelihoods, how many
 greedy flags and texts differ, and how many metrics of the library do. Exit code 1 where a log-likelihood differs by
 more than 2e-5 of its size (of 1 at least), or anything else at all. The library's back end wants torch,
-transformers and accelerate (extra `parity`).
+transformers and accelerate (extra `parity`). Of whole texts it would score a BOS after BOS, and is told not to
+(`add_bos_token`).
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ def local_tasks(names: list[str], data: Path, folder: Path) -> list[dict[str, An
 
 
 def compare(ours: Any, theirs: Any, tasks: list[dict[str, Any]], items: int) -> list[Difference]:
-    """Both models of the library asked the same."""
+    """Both models of the library asked the same; of whole texts theirs puts no second BOS first."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     found = []
     for task in tasks:
+        # None is what the tokenizer does, which is right for prompts.
+        theirs.add_bos_token = False if task.get("output_type") == "loglikelihood_rolling" else None
         sides = [
             simple_evaluate(
                 model=model,

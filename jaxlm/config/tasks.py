@@ -162,7 +162,7 @@ class Generation:
     take: Literal["first", "last"] = "first"
     """Which match."""
     answer_pattern: str = ""
-    """The same of the right answer."""
+    """The same of the right answer, of which `take` says the match too."""
     normalization: Normalization = Normalization()
     metrics: tuple[Literal["exact_match", "number", "f1"], ...] = ("exact_match",)
     """Equal once normalized; equal as numbers; words in common (SQuAD, arXiv:1606.05250, section 6.1)."""

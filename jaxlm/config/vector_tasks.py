@@ -81,6 +81,7 @@ class Probe:
 
     name: str = "probe"
     train: Records = Records()
+    """Texts that stand in `data` too are left out, and counted."""
     data: Records = Records()
     """Texts that are labeled, with labels that `train` has too."""
     text: str = "{text}"
@@ -122,4 +123,6 @@ class Labels:
     names: tuple[str, ...] = ()
     """Labels by number; empty for those that the run's data name, or for labels that are numbers."""
     calibration: Records = Records()
-    """Other items, on which a temperature is fitted: the calibration is told after it too. Empty for none."""
+    """Other items, on which a temperature is fitted: the calibration is told after it too. Those that stand
+    in `data` are left out, and counted. Empty for none.
+    """

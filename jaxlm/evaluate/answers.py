@@ -6,7 +6,7 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
@@ -83,9 +83,14 @@ def pass_at(k: int, right: int, samples: int) -> float:
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def vote(answers: Sequence[str | None]) -> str | None:
+def vote(answers: Sequence[str | None], same: Callable[[str], Hashable] = str) -> str | None:
     """The commonest answer, the first to appear of equally common ones; what holds no answer does not vote
     (self-consistency, arXiv:2203.11171, section 2).
+
+    Answers count as one where `same` gives the same of them, and as none where that is None.
     """
-    counts = Counter(one for one in answers if one is not None)
-    return max(counts, key=counts.__getitem__) if counts else None
+    groups: dict[Hashable, list[str]] = {}
+    for one in answers:
+        if one is not None and (key := same(one)) is not None:
+            groups.setdefault(key, []).append(one)
+    return max(groups.values(), key=len)[0] if groups else None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
-
-from jaxlm.config.errors import UsageError
 
 Scores = Float[np.ndarray, "item classes"]
 Labels = Int[np.ndarray, " item"]
@@ -112,23 +109,3 @@ def temperature(scores: Scores, labels: Labels) -> float:
         options={"xatol": 1e-8},
     )
     return float(np.exp(found.x))
-
-
-def plot(table: tuple[Bin, ...], path: Path) -> None:
-    """Accuracy over confidence as an SVG or PNG file, by the suffix; the diagonal is perfect calibration.
-
-    Raises UsageError without matplotlib.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("a plot needs matplotlib: pip install 'jaxlm[report]'") from None
-    figure = Figure(figsize=(4, 4))
-    axes = figure.add_axes((0.14, 0.12, 0.83, 0.85))
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    most = max(one.items for one in table)
-    for one in table:
-        axes.plot([one.low, one.high], [one.accuracy] * 2, color="0.8", linewidth=1)
-        axes.plot(one.confidence, one.accuracy, "o", color="C0", markersize=3 + 7 * (one.items / most) ** 0.5)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
-    figure.savefig(path)

@@ -15,7 +15,7 @@ from jaxlm.config.tasks import Choices
 from jaxlm.evaluate.pairs import by_group
 from jaxlm.evaluate.prompts import opened
 from jaxlm.evaluate.records import Item
-from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share, shortened
 from jaxlm.evaluate.score import Scored, score
 from jaxlm.evaluate.template import render, values
 from jaxlm.evaluate.tokens import after
@@ -36,8 +36,8 @@ class Question:
 
 
 def ask(task: Choices, root: Path) -> Asked:
-    """The questions. Raises UsageError as `records.read` and `template.render` do, for items without choices or
-    with more than there are letters, and for an answer that is no choice's label.
+    """The questions. Raises UsageError as `records.read` and `template.render` do, for items without choices, with
+    more than there are letters or with one that is empty, and for an answer that is no choice's label.
     """
     items, before = opened(task.data, task.shots, root, lambda item: _worked(task, item))
     questions = [_question(task, item, before) for item in items]
@@ -59,6 +59,8 @@ def _question(task: Choices, item: Item, before: str = "") -> Question:
     if task.form == "letters":
         listed = [f" {letter}. {text}\n" for letter, text in zip(LETTERS, texts)]
         prompt, texts = prompt + "".join(listed), list(LETTERS[: len(texts)])
+    if not all(text.strip() for text in texts):
+        raise UsageError(f"the choices of {prompt[:40]!r} are {', '.join(map(repr, texts))}: one is empty")
     group, cluster = render(task.group, item), render(task.cluster, item)
     return Question(before + prompt + task.cue, tuple(texts), labels.index(answer), group, cluster)
 
@@ -79,7 +81,7 @@ def measure(task: Choices, name: str, questions: list[Question], subject: Subjec
             context, ids = after(subject.tokenizer, task.cue, answers)
             bare += [(context, each) for each in ids]
     scored, alone = score(subject, requests), score(subject, bare)
-    items, right = [], {one: [] for one in task.normalizations}
+    items, cut, right = [], [], {one: [] for one in task.normalizations}
     start = 0
     for question in questions:
         end = start + len(question.choices)
@@ -91,11 +93,12 @@ def measure(task: Choices, name: str, questions: list[Question], subject: Subjec
         entry = {"hash": digest(question.prompt, question.choices), "nats": nats, "right": question.right}
         unconditional = {"unconditional": [each.total for each in alone[of]]} if alone else {}
         items.append(entry | unconditional | {"chosen": chosen})
+        cut.append(any(each.cut for each in scored[of]))
         start = end
     columns = {_metric(one): np.array(each) for one, each in right.items()}
     metrics = tuple(_accuracy(key, each, task, questions) for key, each in columns.items())
     groups = by_group(columns, [question.group for question in questions])
-    return Result(task, name, metrics, items, groups, _notes(scored))
+    return Result(task, name, metrics, items, groups, shortened(cut))
 
 
 def _metric(normalization: str) -> str:
@@ -106,11 +109,6 @@ def _accuracy(name: str, right: np.ndarray, task: Choices, questions: list[Quest
     if not task.cluster:
         return share(name, right)
     return mean(name, right.astype(float), np.array([question.cluster for question in questions]))
-
-
-def _notes(scored: Sequence[Scored]) -> tuple[str, ...]:
-    cut = sum(one.cut for one in scored)
-    return (f"{cut} of {len(scored)} prompts were longer than the model reads, and cut on the left",) if cut else ()
 
 
 def _chosen(normalization: str, choices: Sequence[str], scored: list[Scored], alone: list[Scored]) -> int:

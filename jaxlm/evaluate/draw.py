@@ -68,7 +68,7 @@ def _batch(
     tokenizer, rows = subject.tokenizer, 1 << (len(jobs) - 1).bit_length()
     prompts = [prompt[-most:] for prompt, _ in jobs]
     inputs = right_padded(prompts, subject, max(map(len, prompts)), rows)
-    if subject.prefixed:
+    if options.reading == "prefix" or (options.reading == "trained" and subject.prefixed):
         lengths = jnp.sum(inputs.segments, axis=1, keepdims=True)
         inputs = Tokens(inputs.ids, inputs.segments, inputs.positions, prefix=lengths * inputs.segments)
     # The prompt takes part: the same noise would make texts of two prompts alike.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from jaxlm.evaluate import answers
 from jaxlm.evaluate.draw import Drawn, draw
 from jaxlm.evaluate.prompts import opened
 from jaxlm.evaluate.records import Item
-from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, digest, mean, share, shortened
 from jaxlm.evaluate.template import render, values
 from jaxlm.evaluate.tokens import opening
 
@@ -29,8 +29,8 @@ class Question:
 
 
 def ask(task: Generation, root: Path) -> Asked:
-    """The questions. Raises UsageError as `records.read` and `template.render` do, and for an item without a right
-    answer.
+    """The questions. Raises UsageError as `records.read` and `template.render` do, for an item without a right
+    answer, and for one without a number that is to be equal as a number.
     """
     items, before = opened(task.data, task.shots, root, lambda item: _worked(task, item))
     questions = [_question(task, item, before) for item in items]
@@ -41,9 +41,13 @@ def ask(task: Generation, root: Path) -> Asked:
 
 def _question(task: Generation, item: Item, before: str) -> Question:
     given = values(task.answer, item)
-    right = [answers.extract(one, task.answer_pattern) for one in given]
+    right = [answers.extract(one, task.answer_pattern, task.take) for one in given]
     if not right or None in right:
         raise UsageError(f"no right answer in {str(given)[:60]}: answer_pattern is {task.answer_pattern!r}")
+    if "number" in task.metrics and not any(answers.number(one) is not None for one in right):
+        raise UsageError(
+            f"no right answer in {str(right)[:60]} is a number: answer_pattern is {task.answer_pattern!r}"
+        )
     return Question(before + render(task.prompt, item), tuple(right), render(task.cluster, item))
 
 
@@ -70,14 +74,15 @@ def measure(task: Generation, name: str, questions: list[Question], subject: Sub
         chances = np.array([answers.pass_at(k, round(each.sum()), each.size) for each in first])
         metrics.append(mean(f"pass@{k}", chances, clusters))
     if task.vote:
-        votes = [[answers.vote(each)] for each in _normalized(task, found)]
+        votes = [[answers.vote(each, _same(task))] for each in found]
         judged = [_judged(task, task.metrics[0], each, question) for each, question in zip(votes, questions)]
         metrics.append(_metric(f"{task.metrics[0]}_vote", np.array(judged), clusters))
     answered = np.array([[one is not None for one in each] for each in found], float)
     if task.pattern:
         metrics.append(_metric("answered", answered, clusters))
+    notes = shortened([each[0].cut for each in drawn], "left no room for an answer")
     items = [_entry(task, *each) for each in zip(questions, drawn, found, *scores.values())]
-    return Result(task, name, tuple(metrics), items, notes=_notes(drawn))
+    return Result(task, name, tuple(metrics), items, notes=notes)
 
 
 def _metric(name: str, scores: np.ndarray, clusters: np.ndarray | None) -> Metric:
@@ -98,16 +103,11 @@ def _judged(task: Generation, metric: str, found: list[str | None], question: Qu
     return [0.0 if one is None else by[metric](one) for one in found]
 
 
-def _normalized(task: Generation, found: list[list[str | None]]) -> list[list[str | None]]:
-    """Answers that count as the same are the same text."""
-
-    def same(text: str | None) -> str | None:
-        if text is not None and task.metrics[0] == "number":
-            value = answers.number(text)
-            return None if value is None else str(value.normalize())
-        return text if text is None else answers.normalize(text, task.normalization)
-
-    return [[same(one) for one in each] for each in found]
+def _same(task: Generation) -> Callable[[str], Hashable]:
+    """What two answers share that are one to the first metric."""
+    if task.metrics[0] == "number":
+        return answers.number
+    return lambda text: answers.normalize(text, task.normalization)
 
 
 def _entry(task: Generation, question: Question, drawn: list[Drawn], found: list[str | None], *scores) -> dict:
@@ -118,8 +118,3 @@ def _entry(task: Generation, question: Question, drawn: list[Drawn], found: list
         "right": list(question.right),
         "scores": {metric: each.tolist() for metric, each in zip(task.metrics, scores)},
     }
-
-
-def _notes(drawn: list[list[Drawn]]) -> tuple[str, ...]:
-    cut = sum(each[0].cut for each in drawn)
-    return (f"{cut} of {len(drawn)} prompts left no room for an answer, and were cut on the left",) if cut else ()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from yaml import YAMLError
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
@@ -27,6 +31,8 @@ from jaxlm.evaluate.draw import draw
 from jaxlm.evaluate.results import Metric, Subject
 from jaxlm.evaluate.score import score
 
+log = logging.getLogger(__name__)
+
 TOKENS = 256
 """Tokens that are drawn where a task does not say how many, as by the library's other models."""
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "min_p"}
@@ -34,7 +40,10 @@ KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", 
 
 
 class Model(TemplateLM):
-    """A subject as the library asks it; texts begin with BOS, as Hugging Face's tokenizers of such models do."""
+    """A subject as the library asks it; texts begin with BOS, as Hugging Face's tokenizers of such models do.
+
+    Of prompts that have to be cut a warning says how many they are.
+    """
 
     def __init__(self, subject: Subject, seed: int = 0):
         super().__init__()
@@ -61,15 +70,22 @@ class Model(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple], **_: Any) -> list[tuple[float, bool]]:
         pairs = [(np.array(context, np.int32), np.array(ids, np.int32)) for _, context, ids in requests]
-        return [(one.total, bool(one.greedy.all())) for one in score(self.subject, pairs)]
+        scored = score(self.subject, pairs)
+        for note in results.shortened([one.cut for one in scored]):
+            log.warning(note)
+        return [(one.total, bool(one.greedy.all())) for one in scored]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts, BOS among what is scored, as the library's Hugging Face models do it."""
+        """Of whole texts, whose first tokens come after BOS: each token once, BOS never.
+
+        The library's Hugging Face models (0.4.13) encode these as they do prompts: where the tokenizer begins texts
+        with BOS they score a BOS after BOS too, some 20 nats a text that no model was trained for. Given
+        `add_bos_token=False` they score what is scored here.
+        """
         windows, owner = [], []
         for number, request in enumerate(requests):
-            found = get_rolling_token_windows(
-                self.tok_encode(request.args[0]), self.prefix_token_id, self.max_length, context_len=1
-            )
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            found = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
             cut = [make_disjoint_window(one) for one in found]
             windows += [(None, *one) for one in cut]
             owner += [number] * len(cut)
@@ -77,16 +93,25 @@ class Model(TemplateLM):
         return np.bincount(owner, nats, len(requests)).tolist()
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Texts up to a stop string or EOS."""
-        found = [""] * len(requests)
-        groups: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(repr(request.args[1]), []).append(number)
-        for numbers in groups.values():
-            options, stop = _options(requests[numbers[0]].args[1], self.seed)
-            prompts = [np.array(self.tok_encode(requests[one].args[0]), np.int32) for one in numbers]
-            for number, (drawn,) in zip(numbers, draw(self.subject, prompts, options, stop)):
-                found[number] = drawn.text
+        """Texts up to a stop string or EOS; a prompt that is asked several times gets as many samples."""
+        found, cut = [""] * len(requests), [False] * len(requests)
+        same: dict[tuple[str, str], list[int]] = {}
+        for number, (context, settings) in enumerate(request.args for request in requests):
+            same.setdefault((repr(settings), context), []).append(number)
+        groups: dict[tuple[str, int], list[list[int]]] = {}
+        for (settings, _), numbers in same.items():
+            groups.setdefault((settings, len(numbers)), []).append(numbers)
+        for (_, samples), asked in groups.items():
+            options, stop = _options(requests[asked[0][0]].args[1], self.seed)
+            if options.temperature:
+                options = replace(options, samples=samples)
+            prompts = [np.array(self.tok_encode(requests[numbers[0]].args[0]), np.int32) for numbers in asked]
+            for numbers, drawn in zip(asked, draw(self.subject, prompts, options, stop)):
+                # Of greedy texts there is one, however often it is asked for.
+                for number, one in zip(numbers, itertools.cycle(drawn)):
+                    found[number], cut[number] = one.text, one.cut
+        for note in results.shortened(cut, "left no room for an answer"):
+            log.warning(note)
         return found
 
 
@@ -111,8 +136,11 @@ def tasks_of(files: Sequence[str], root: Path) -> list[dict[str, Any]]:
     for name in files:
         if not Path(name).is_file():
             raise UsageError(f"there is no {name}: name a task of lm-evaluation-harness, a .yaml file")
-        config = load_yaml(name, resolve_func=True)
-        if not isinstance(config, dict) or "task" not in config:
+        try:
+            config = load_yaml(name, resolve_func=True)
+        except (YAMLError, ValueError, OSError, ImportError, AttributeError) as error:
+            raise UsageError(f"{name} is no task of lm-evaluation-harness: {error}") from None
+        if "task" not in config:
             raise UsageError(f"{name} is no task: it has no `task:`")
         files_of = (config.get("dataset_kwargs") or {}).get("data_files")
         if not files_of:

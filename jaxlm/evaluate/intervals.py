@@ -49,9 +49,13 @@ def mean(
 
     `groups` names the group of each item (questions about one paragraph, turns of one conversation): groups are
     drawn then, not items, since items of one group say less than as many that are independent (Miller 2024,
-    arXiv:2411.00640, section 2.2). Below some 20 items or groups it is too narrow, and of one it is a point. Raises
-    ValueError for no items.
+    arXiv:2411.00640, section 2.2). Below some 20 items or groups it is too narrow, and of one it is a point. Where
+    all values are 0, or all 1, every resample is alike and would say that nothing else can be: they are taken for a
+    share of as many items, or groups, and the interval is Wilson's. Raises ValueError for no items.
     """
+    n = len(values if groups is None else np.unique(groups))
+    if n and (values[0] == 0 or values[0] == 1) and np.all(np.asarray(values) == values[0]):
+        return share(n * int(values[0]), n, level)
     return ratio(values, np.ones(len(values)), level, seed, groups)
 
 

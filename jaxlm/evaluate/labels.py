@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.records import Records
+from jaxlm.config.model import Classifier
 from jaxlm.config.vector_tasks import Labels
 from jaxlm.data.labels import between, cut
 from jaxlm.evaluate import calibration
 from jaxlm.evaluate.classification import f1, matthews
-from jaxlm.evaluate.records import read
-from jaxlm.evaluate.results import Asked, Metric, Result, Subject, around, digest, mean, share
-from jaxlm.evaluate.template import render
+from jaxlm.evaluate.labeled import Labeled, labeled, unseen
+from jaxlm.evaluate.results import Asked, Metric, Result, Subject, around, digest, ratio, share
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.logprob import log_probabilities
 from jaxlm.models.pooling import pooled
@@ -33,36 +32,29 @@ Texts = list[tuple[str, ...]]
 
 def ask(task: Labels, root: Path) -> Asked:
     """The texts and their labels. Raises UsageError as `records.read` and `template.render` do."""
-    texts, labels = _items(task, task.data, root)
-    apart = _items(task, task.calibration, root) if task.calibration.path else None
+    templates = [task.text, *([task.second] if task.second else [])]
+    given, apart, left = labeled(templates, task.label, task.data, root), None, ()
+    if task.calibration.path:
+        apart, left = unseen(labeled(templates, task.label, task.calibration, root), given, "calibration")
     name = digest("labels", task.text, task.second, task.label, task.names)
-    return Asked(task, name, len(texts), lambda subject: measure(task, name, texts, labels, apart, subject))
+
+    def run(subject: Subject) -> Result:
+        found = measure(task, name, given, apart, subject)
+        return dataclasses.replace(found, notes=(*left, *found.notes))
+
+    return Asked(task, name, len(given.texts), run)
 
 
-def _items(task: Labels, records: Records, root: Path) -> tuple[Texts, list[str]]:
-    items = read(records, root)
-    fields = [task.text, *([task.second] if task.second else [])]
-    return [tuple(render(one, item) for one in fields) for item in items], [
-        render(task.label, item) for item in items
-    ]
-
-
-def measure(
-    task: Labels,
-    name: str,
-    texts: Texts,
-    labels: list[str],
-    apart: tuple[Texts, list[str]] | None,
-    subject: Subject,
-) -> Result:
-    """All texts, and those of `calibration` for the temperature."""
-    log_p, notes = label_log_probabilities(texts, subject)
-    names = task.names or subject.names
-    gold = numbers(labels, names, log_p.shape[1])
+def measure(task: Labels, name: str, given: Labeled, apart: Labeled | None, subject: Subject) -> Result:
+    """All texts, and for the temperature those of `calibration`; labels are looked up before a text is read."""
+    names, classes = task.names or subject.names, _classifier(subject).labels
+    gold = numbers(given.labels, names, classes)
+    fitted = None if apart is None else numbers(apart.labels, names, classes)
+    log_p, notes = label_log_probabilities(given.texts, subject)
     metrics = judged(log_p, gold)
     if apart is not None:
-        others, _ = label_log_probabilities(apart[0], subject)
-        heat = calibration.temperature(others, numbers(apart[1], names, log_p.shape[1]))
+        others, _ = label_log_probabilities(apart.texts, subject)
+        heat = calibration.temperature(others, fitted)
         after = calibration.normalized(log_p / heat)
         metrics += tuple(
             Metric(f"{one.name}_tempered", *(one.value, one.low, one.high, one.n))
@@ -72,7 +64,7 @@ def measure(
         notes = (*notes, f"temperature {heat:.3f}, fitted to {len(others)} other items")
     told = [
         {"hash": digest(*text), "label": int(label), "log_probabilities": [float(one) for one in row]}
-        for text, label, row in zip(texts, gold, log_p)
+        for text, label, row in zip(given.texts, gold, log_p)
     ]
     return Result(task, name, metrics, told, bins(log_p, gold), notes)
 
@@ -95,11 +87,7 @@ def label_log_probabilities(texts: Texts, subject: Subject) -> tuple[Scores, tup
     What is longer than the rows of training is cut, as there. Raises UsageError for a model that has no classifier
     of texts.
     """
-    kind = getattr(subject.model.config, "classifier", None)
-    if getattr(subject.model, "classifier", None) is None or kind.of == "tokens":
-        raise UsageError(
-            "the model has no classifier of texts: train one by the objective classification, or probe"
-        )
+    kind = _classifier(subject)
     tokenizer, rows, shorter = subject.tokenizer, [], 0
     encoded = iter(tokenizer.encode_batch([one for each in texts for one in each]))
     for each in texts:
@@ -116,6 +104,16 @@ def label_log_probabilities(texts: Texts, subject: Subject) -> tuple[Scores, tup
     return found, notes
 
 
+def _classifier(subject: Subject) -> Classifier:
+    """The model's. Raises UsageError where it has none of texts."""
+    kind = getattr(subject.model.config, "classifier", None)
+    if getattr(subject.model, "classifier", None) is None or kind.of == "tokens":
+        raise UsageError(
+            "the model has no classifier of texts: train one by the objective classification, or probe"
+        )
+    return kind
+
+
 @jax.jit(static_argnames=("eos", "call"))
 def _classified(model: Any, tokens: Tokens, eos: int, call: Call) -> Float[Array, "row labels"]:
     if getattr(model, "types", None) is not None and model.config.types > 1:
@@ -130,14 +128,14 @@ def _classified(model: Any, tokens: Tokens, eos: int, call: Call) -> Float[Array
 def judged(log_p: Scores, gold: Gold) -> tuple[Metric, ...]:
     """Metrics of labels and of their probabilities, each with its interval."""
     log_p = np.asarray(log_p, np.float64)
-    p, chosen = np.exp(log_p), log_p.argmax(axis=1)
+    p, chosen, ones = np.exp(log_p), log_p.argmax(axis=1), np.ones(len(log_p))
     nats = -np.take_along_axis(log_p, gold[:, None], axis=1)[:, 0]
     return (
         share("accuracy", chosen == gold),
         around("macro_f1", f1, gold, chosen),
         around("matthews", matthews, gold, chosen),
-        mean("loss", nats),
-        mean("brier", calibration.brier(p, gold)),
+        ratio("loss", nats, ones),
+        ratio("brier", calibration.brier(p, gold), ones),
         around("ece", _error("width"), p.max(axis=1), chosen == gold),
         around("ece_mass", _error("mass"), p.max(axis=1), chosen == gold),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlm.config.errors import UsageError
 from jaxlm.config.tasks import LastWord
 from jaxlm.evaluate.records import read
-from jaxlm.evaluate.results import Asked, Result, Subject, digest, exponential, ratio, share
+from jaxlm.evaluate.results import Asked, Result, Subject, digest, exponential, ratio, share, shortened
 from jaxlm.evaluate.score import score
 from jaxlm.evaluate.template import render
 from jaxlm.evaluate.tokens import after
@@ -43,4 +43,4 @@ def measure(task: LastWord, name: str, cut: list[tuple[str, str]], subject: Subj
         ratio("loss", nats, np.ones(len(nats))),
     )
     items = [{"hash": digest(*pair), "nats": float(a), "right": bool(b)} for pair, a, b in zip(cut, nats, right)]
-    return Result(task, name, metrics, items)
+    return Result(task, name, metrics, items, notes=shortened([one.cut for one in scored]))

@@ -26,11 +26,15 @@ def ask(task: Perplexity, root: Path) -> Asked:
 
 
 def measure(task: Perplexity, name: str, texts: list[str], subject: Subject) -> Result:
-    """Each token once. Intervals draw texts, or of one text its windows."""
-    length = task.window or subject.length
+    """Each token once. Intervals draw texts, or of one text its windows.
+
+    Raises UsageError for a window longer than the model reads.
+    """
+    if task.window > subject.length:
+        raise UsageError(f"window is {task.window}: the model reads {subject.length} tokens")
     requests, owner = [], []
     for number, tokens in enumerate(subject.tokenizer.encode_batch(texts)):
-        cut = list(windows(tokens, subject.tokenizer.bos, min(length, subject.length)))
+        cut = list(windows(tokens, subject.tokenizer.bos, task.window or subject.length))
         requests += cut
         owner += [number] * len(cut)
     scored = score(subject, requests)
@@ -55,5 +59,5 @@ def measure(task: Perplexity, name: str, texts: list[str], subject: Subject) -> 
         {"hash": digest(text), "nats": float(a), "tokens": int(b), "words": int(c), "bytes": int(d)}
         for text, a, b, c, d in zip(texts, per_text, counts, words, sizes)
     ]
-    notes = () if several else (f"{task.name}: one text, intervals draw its {len(nats)} windows",)
+    notes = () if several else (f"one text, intervals draw its {len(nats)} windows",)
     return Result(task, name, metrics, items, notes=notes)

@@ -18,7 +18,7 @@ SEPARATOR = "\n\n"
 def opened(data: Records, shots: Shots, root: Path, worked: Callable[[Item], str]) -> tuple[list[Item], str]:
     """The items to ask and the text before each of them; `worked` writes an example with its answer.
 
-    Raises UsageError where `read` does, and for more examples than there are items.
+    Raises UsageError where `read` does, for more examples than there are items, and where none is left to ask.
     """
     match shots:
         case ZeroShot():
@@ -32,4 +32,6 @@ def opened(data: Records, shots: Shots, root: Path, worked: Callable[[Item], str
             drawn = random.Random(seed).sample(known, count)
             # Before `limit`, so that the items that are asked are as many as they were to be.
             rest = without(read(replace(data, limit=0), root), drawn)
+            if not rest:
+                raise UsageError(f"shots.count is {count}: of {data.path} no item is left to ask")
             return limited(rest, data), "".join(worked(each) + SEPARATOR for each in drawn)

@@ -103,8 +103,15 @@ def _json_lines(text: str, records: Records) -> Iterator[Item]:
                 raise ValueError(f"line {number}: {error}") from None
 
 
-def _table(text: str, delimiter: str) -> Iterable[Item]:
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _table(text: str, delimiter: str) -> Iterator[Item]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in rows:
+        # What a row has too much is under None, and None is what it lacks.
+        if None in row or None in row.values():
+            columns = len(rows.fieldnames or ())
+            found = columns + len(row[None]) if None in row else sum(each is not None for each in row.values())
+            raise ValueError(f"line {rows.line_num}: {found} values, and there are {columns} columns")
+        yield row
 
 
 FORMATS: dict[str, Any] = {

@@ -80,6 +80,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def shortened(cut: Sequence[bool], why: str = "were longer than the model reads") -> tuple[str, ...]:
+    """A note of how many prompts had to be cut; none where none had to."""
+    return (f"{sum(cut)} of {len(cut)} prompts {why}, and were cut on the left",) if any(cut) else ()
+
+
 def share(name: str, right: Sequence[bool] | Bool[ndarray, " item"]) -> Metric:
     """Of independent items those that are right."""
     n, found = len(right), int(sum(map(bool, right)))
@@ -92,7 +97,7 @@ def around(name: str, statistic: Callable[..., float], *arrays: Shaped[ndarray, 
 
 
 def mean(name: str, values: Num[ndarray, " item"], clusters: Shaped[ndarray, " item"] | None = None) -> Metric:
-    """The mean of items, whose `clusters` are drawn together in its interval."""
+    """The mean of items' scores, at best 1, whose `clusters` are drawn together in its interval."""
     return Metric(name, float(values.mean()), *intervals.mean(values, groups=clusters), len(values))
 
 

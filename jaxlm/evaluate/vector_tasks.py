@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.records import Records
 from jaxlm.config.vector_tasks import Clustering, Logistic, Neighbors, Probe, Retrieval, Similarity
 from jaxlm.evaluate import intervals, retrieval
 from jaxlm.evaluate.calibration import normalized
 from jaxlm.evaluate.clustering import adjusted_rand, kmeans, normalized_mutual_information, purity
+from jaxlm.evaluate.labeled import labeled, unseen
 from jaxlm.evaluate.labels import bins, judged
 from jaxlm.evaluate.probe import fit_probe, vote
 from jaxlm.evaluate.records import read
@@ -84,6 +84,8 @@ def _clustering(task: Clustering, root: Path) -> Asked:
         if not kept:
             raise UsageError(f"merged: {task.merged} names none of the labels, such as {names[0]!r}")
         texts, names = map(list, zip(*kept))
+    if task.clusters > len(texts):
+        raise UsageError(f"clusters is {task.clusters}: there are {len(texts)} texts")
     classes = sorted(set(names))
     gold = np.array([classes.index(name) for name in names])
     name = digest("clustering", task.text, task.label, task.merged, classes)
@@ -119,16 +121,20 @@ def _merged(path: Path) -> dict[str, str]:
 
 
 def _probe(task: Probe, root: Path) -> Asked:
-    (train, learned), (texts, wanted) = (_labeled(task, one, root) for one in (task.train, task.data))
-    classes = sorted(set(learned))
-    if unknown := sorted(set(wanted) - set(classes)):
+    train, judged_on = (labeled([task.text], task.label, one, root) for one in (task.train, task.data))
+    train, left = unseen(train, judged_on, "train")
+    classes = sorted(set(train.labels))
+    if unknown := sorted(set(judged_on.labels) - set(classes)):
         raise UsageError(f"train has no text of the label {unknown[0]!r}: give more, or draw them by train.seed")
-    given, gold = (np.array([classes.index(one) for one in each]) for each in (learned, wanted))
+    if isinstance(task.reader, Neighbors) and task.reader.k > len(train.texts):
+        raise UsageError(f"reader.k is {task.reader.k}: train has {len(train.texts)} texts")
+    given, gold = (np.array([classes.index(one) for one in each.labels]) for each in (train, judged_on))
+    learned, texts = ([text for (text,) in each.texts] for each in (train, judged_on))
     name = digest("probe", task.text, task.label, classes)
 
     def run(subject: Subject) -> Result:
-        found, notes = vectors_of([*train, *texts], task.vectors, subject)
-        inputs, asked = np.split(found, [len(train)])
+        found, notes = vectors_of([*learned, *texts], task.vectors, subject)
+        inputs, asked = np.split(found, [len(learned)])
         log_p, more = _read_off(task.reader, inputs, given, asked, len(classes))
         told = [
             {
@@ -139,14 +145,9 @@ def _probe(task: Probe, root: Path) -> Asked:
             }
             for text, label, row in zip(texts, gold, log_p)
         ]
-        return Result(task, name, judged(log_p, gold), told, bins(log_p, gold), (*notes, *more))
+        return Result(task, name, judged(log_p, gold), told, bins(log_p, gold), (*left, *notes, *more))
 
     return Asked(task, name, len(texts), run)
-
-
-def _labeled(task: Probe, records: Records, root: Path) -> tuple[Texts, Texts]:
-    items = read(records, root)
-    return _rendered(task.text, items), _rendered(task.label, items)
 
 
 def _read_off(

@@ -58,13 +58,17 @@ def _chosen_anywhere(
 def likeliest(
     logits: Float[Array, "*joined vocab"], targets: Int[Array, "*batch"], layout: Layout
 ) -> Float[Array, "*batch"]:
-    """1 where no token has a larger logit than the target, else 0: without a gradient, shapes as above."""
+    """1 where the target is the token that is drawn greedily, the first of those with the largest logit, else 0:
+    without a gradient, shapes as above.
+    """
     logits = jax.lax.stop_gradient(logits.astype(jnp.float32))
-    best = jnp.max(logits, axis=-1)
-    if layout.parts(VOCAB) == 1:
-        return (_chosen(logits, targets) >= best).astype(jnp.float32)
-    best = jnp.max(layout.exchange(best[None], VOCAB, split=targets.ndim, join=0), axis=0)
-    return (_chosen_anywhere(logits, targets, layout) >= best).astype(jnp.float32)
+    first = jnp.argmax(logits, axis=-1)
+    if layout.parts(VOCAB) > 1:
+        own = (jnp.max(logits, axis=-1), first + layout.index(VOCAB) * logits.shape[-1])
+        # One row a device, in the order of its part of the vocabulary.
+        best, places = (layout.exchange(each[None], VOCAB, split=targets.ndim, join=0) for each in own)
+        first = jnp.take_along_axis(places, jnp.argmax(best, axis=0)[None], axis=0)[0]
+    return (first == targets).astype(jnp.float32)
 
 
 @jax.custom_vjp

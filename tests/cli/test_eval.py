@@ -110,7 +110,9 @@ def test_results_are_a_table_and_files(place, capsys):
     # A text by itself.
     (place / "book.txt").write_text("the quick brown fox jumps over the lazy dog " * 12)
     assert main(["eval", f"runs/{run.name}", "book.txt", "--window", "16"]) == 0
-    assert "book: one text, intervals draw its" in capsys.readouterr().out
+    assert "\nbook: one text, intervals draw its" in capsys.readouterr().out
+    assert main(["eval", f"runs/{run.name}", "book.txt", "--window", "65"]) == 2
+    assert "window is 65: the model reads 64 tokens" in capsys.readouterr().err
 
 
 def test_without_the_library(place, capsys, monkeypatch):

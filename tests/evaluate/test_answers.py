@@ -37,6 +37,11 @@ def test_votes():
     assert vote(["3", None, "4", "4", "3", None, None]) == "3"
     assert vote(["4", "3", "3"]) == "3"
     assert vote([None, None]) is None
+    # As numbers, however large.
+    assert vote(["1", "-0", "0", "many", "0.0", "many", "many", "many"], number) == "-0"
+    assert vote(["1", "1e9999999", "10e9999998"], number) == "1e9999999"
+    assert vote(["many", None], number) is None
+    assert vote(["b", "A", "a "], lambda text: normalize(text, SQUAD)) == "A"
 
 
 @pytest.mark.parametrize(

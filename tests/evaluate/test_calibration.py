@@ -9,7 +9,6 @@ from jaxlm.evaluate.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
     normalized,
-    plot,
     reliability,
     temperature,
 )
@@ -94,10 +93,3 @@ def test_the_temperature_is_found(wanted):
 
 def test_scores_may_be_large():
     assert np.isfinite(normalized(np.array([[1e4, -1e4, 0.0]]))).all()
-
-
-def test_a_plot_is_written(tmp_path):
-    pytest.importorskip("matplotlib")
-    table = reliability(softmax(SCORES, axis=1), LABELS)
-    plot(table, tmp_path / "bins.svg")
-    assert "confidence" in (tmp_path / "bins.svg").read_text()

@@ -60,6 +60,18 @@ def test_samples_differ_and_depend_on_nothing_else(monkeypatch):
     assert draw(tiny(), asked, options, ()) == found
 
 
+def test_prompts_are_seen_as_was_asked():
+    """By default as the model was trained to see them."""
+    asked, found = prompts(3), {}
+    for prefixed in (False, True):
+        for reading in ("trained", "causal", "prefix"):
+            options = dataclasses.replace(GREEDY, reading=reading)
+            found[prefixed, reading] = draw(tiny(prefixed=prefixed), asked, options, ())
+    assert found[False, "trained"] == found[False, "causal"] == found[True, "causal"]
+    assert found[True, "trained"] == found[True, "prefix"] == found[False, "prefix"]
+    assert found[False, "causal"] != found[False, "prefix"]
+
+
 def test_what_cannot_be_drawn():
     with pytest.raises(UsageError, match=r"draw.tokens is 64: the model reads 64 tokens"):
         draw(tiny(), prompts(1), Options(tokens=64), ())
@@ -105,6 +117,18 @@ def test_a_task_of_samples(questions, monkeypatch):
     assert found["exact_match_vote"].value == pytest.approx(1 / 4)
     assert found["answered"].value == pytest.approx((1 + 3 / 4 + 1 + 0) / 4)
     assert all(one.low <= one.value <= one.high and one.n == 4 for one in found.values())
+
+
+@pytest.mark.parametrize(("metric", "voted"), [("number", 1.0), ("exact_match", 0.0)])
+def test_votes_of_numbers(questions, monkeypatch, metric, voted):
+    """0, -0 and 0.0 are one number and three texts; one that no decimal could be rounded to is one too."""
+    options = Options(tokens=4, temperature=1.0, samples=6)
+    records = Records("rows.jsonl", limit=1)
+    task = Generation("g", records, prompt="{q}", answer="0", draw=options, vote=True, metrics=(metric,))
+    drawn = [Drawn(text, cut=False) for text in ("1e9999999", "1e9999999", "-0", "0", "0.0", "two")]
+    monkeypatch.setattr("jaxlm.evaluate.generation.draw", lambda *_: [drawn])
+    found = {one.name: one.value for one in ask(task, questions).run(tiny()).metrics}
+    assert found[f"{metric}_vote"] == voted
 
 
 def test_letters_and_words_are_asked_differently(questions):

@@ -122,6 +122,21 @@ def test_another_model_does_not_pass(sides, tasks):
         assert one.largest > 100 * script.TOLERANCE
 
 
+def test_bos_is_not_scored(sides):
+    """The library's own model scores it where the tokenizer begins texts with it, unless it is told not to."""
+    from lm_eval.api.instance import Instance
+
+    (ours, theirs), subject = sides, sides[0].subject
+    requests = [Instance("loglikelihood_rolling", {}, ("the quick fox",), 0)]
+    bos, ids = np.array([subject.tokenizer.bos], np.int32), subject.tokenizer.encode("the quick fox")
+    once, twice = (one.total for one in score(subject, [(bos, ids), (bos, np.concatenate([bos, ids]))]))
+    assert abs(once - twice) > 1
+    assert ours.loglikelihood_rolling(requests) == pytest.approx([once], rel=2e-5)
+    for told, wanted in ((False, once), (None, twice)):
+        theirs.add_bos_token = told
+        assert theirs.loglikelihood_rolling(requests, disable_tqdm=True) == pytest.approx([wanted], rel=2e-5)
+
+
 @pytest.fixture(scope="module")
 def asked(sides, tasks):
     """What the library makes of each of its tasks, and our intervals of it."""
@@ -169,16 +184,13 @@ def test_last_words_and_texts(sides, data, asked):
         assert mine.value == pytest.approx(theirs[other].value, rel=1e-5)
         assert (mine.low, mine.high) == pytest.approx((theirs[other].low, theirs[other].high), rel=1e-4)
     texts = ask(Perplexity("texts", Records("rows.jsonl"), window=LENGTH), data).run(sides[0].subject)
-    # The library scores BOS after BOS too, which moves its windows by one.
     library = [one["resps"][0][0] for one in asked[0]["texts"]["samples"]["texts"]]
     subject, rows = sides[0].subject, [json.loads(line) for line in (data / "rows.jsonl").read_text().splitlines()]
-    bos = np.array([subject.tokenizer.bos], np.int32)
-    for before, found in ((bos, library), (bos[:0], [-one["nats"] for one in texts.items])):
-        for row, nats in zip(rows, found, strict=True):
-            ids = np.concatenate([before, subject.tokenizer.encode(row["text"])])
-            scored = score(subject, list(windows(ids, subject.tokenizer.bos, LENGTH)))
-            assert len(scored) > 1
-            assert nats == pytest.approx(sum(one.total for one in scored), rel=2e-5)
+    for row, one, nats in zip(rows, texts.items, library, strict=True):
+        scored = score(subject, list(windows(subject.tokenizer.encode(row["text"]), subject.tokenizer.bos, LENGTH)))
+        assert len(scored) > 1
+        assert nats == pytest.approx(sum(one.total for one in scored), rel=2e-5)
+        assert nats == pytest.approx(-one["nats"], rel=2e-5)
     bits = next(one for one in texts.metrics if one.name == "bits_per_byte")
     whole = sum(one["nats"] for one in texts.items) / sum(one["bytes"] for one in texts.items)
     assert bits.value == pytest.approx(whole / math.log(2))
@@ -231,6 +243,10 @@ def test_pairs_are_whole_texts(sides, data):
     [
         (None, "there is no .*: name a task of lm-evaluation-harness, a .yaml file"),
         ("a: 1\n", "is no task: it has no `task:`"),
+        ("- task: x\n", r"x\.yaml is no task of lm-evaluation-harness: .* got list"),
+        ("task: [x\n", r"x\.yaml is no task of lm-evaluation-harness: (.|\n)*line 2, column 1"),
+        ("task: x\ninclude: none.yaml\n", r"x\.yaml is no task of lm-evaluation-harness: .*none.yaml"),
+        ("task: x\ndoc_to_text: !function none.f\n", r"x\.yaml is no task of lm-evaluation-harness: .*'none'"),
         ("task: x\ndataset_path: org/name\n", "has no local data: write dataset_path: json"),
         ("task: x\ndataset_kwargs: {data_files: none.jsonl}\n", r"there is no .*none.jsonl. Name the directory"),
     ],
@@ -250,6 +266,61 @@ def test_a_setting_of_generation_that_is_not_understood(sides):
     request = Instance("generate_until", {}, ("the", {"until": ["z"], "num_beams": 4}), 0)
     with pytest.raises(UsageError, match="generation_kwargs has num_beams"):
         sides[0].generate_until([request])
+
+
+def test_repeats_are_samples(sides, data):
+    """Texts of one prompt differ where they are drawn, and are those of our own samples; greedy ones do not."""
+    from jaxlm.evaluate import harness
+
+    found = {}
+    for sample in (True, False):
+        kwargs = {"until": ["z"], "max_gen_toks": 6, "do_sample": sample, "temperature": float(sample)}
+        task = {"task": "repeated", **COMMON, **TASKS["drawn"], "repeats": 3, "generation_kwargs": kwargs}
+        (data / "repeated.yaml").write_text(json.dumps(task))
+        (task,) = harness.tasks_of([str(data / "repeated.yaml")], data)
+        items = harness.evaluate(sides[0].subject, [task], limit=4)["samples"]["repeated"]
+        found[sample] = [item["resps"][0] for item in items]
+    assert all(len({*each}) == len(each) == 3 for each in found[True])
+    assert all(len({*each}) == 1 and len(each) == 3 for each in found[False])
+    task = Generation(
+        "drawn",
+        Records("rows.jsonl", limit=4),
+        prompt="{question}",
+        answer="fox",
+        draw=Options(tokens=6, samples=3),
+        stop=("z",),
+    )
+    assert [one["texts"] for one in ask(task, data).run(sides[0].subject).items] == found[True]
+
+
+def test_no_item_is_its_own_example(sides, tmp_path):
+    """The shipped GSM8K over a file of four items, of which each sees two others."""
+    from jaxlm.evaluate import harness
+
+    (tmp_path / "instruct").mkdir()
+    rows = [{"question": f"{i} and {i}?", "answer": f"#### {2 * i}"} for i in range(4)]
+    (tmp_path / "instruct/gsm8k_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = harness.tasks_of([str(script.TASKS / "gsm8k.yaml")], tmp_path)
+    task["generation_kwargs"]["max_gen_toks"] = 2
+    items = harness.evaluate(sides[0].subject, [task])["samples"]["gsm8k_local"]
+    assert len(items) == 4
+    for item in items:
+        asked = [item["arguments"][0][0].count(row["question"]) for row in rows]
+        assert sorted(asked) == [0, 1, 1, 1]
+        assert asked[item["doc_id"]] == 1
+
+
+def test_prompts_that_are_cut_are_counted(sides, caplog):
+    from lm_eval.api.instance import Instance
+
+    model, long = sides[0], "the quick fox " * 60
+    for context in (long, "the"):
+        model.loglikelihood([Instance("loglikelihood", {}, (context, " dog"), 0)] * 2, disable_tqdm=True)
+        model.generate_until([Instance("generate_until", {}, (context, {"until": ["z"], "max_gen_toks": 2}), 0)])
+    assert [one.message for one in caplog.records if one.name == "jaxlm.evaluate.harness"] == [
+        "2 of 2 prompts were longer than the model reads, and were cut on the left",
+        "1 of 1 prompts left no room for an answer, and were cut on the left",
+    ]
 
 
 @pytest.mark.nightly

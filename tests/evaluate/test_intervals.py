@@ -155,6 +155,22 @@ def test_answers_may_be_right_or_wrong():
     np.testing.assert_allclose(mean(right), share(50, 200), atol=0.012)
 
 
+def test_where_all_are_alike():
+    """None or all right: of as many items, or groups, a share's interval, never a point."""
+    groups = np.repeat(np.arange(30), 8)
+    for value in (0, 1):
+        values = np.full(240, float(value))
+        assert mean(values) == share(240 * value, 240)
+        assert mean(values, groups=groups) == share(30 * value, 30)
+        assert mean(values == 1, level=0.9, groups=groups) == share(30 * value, 30, 0.9)
+    low, high = mean(np.zeros(240), groups=groups)
+    assert (low, high > 0.1) == (0, True)
+    # One that is right is enough for the bootstrap; a loss is no share.
+    one = np.arange(240) == 7
+    assert mean(one, groups=groups) == ratio(one, np.ones(240), groups=groups)
+    assert ratio(np.zeros(240), np.ones(240)) == (0, 0)
+
+
 def test_what_resampling_makes_larger():
     """Mutual information of groupings: the truth is the mean over many samples of as many items."""
 

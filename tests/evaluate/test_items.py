@@ -21,6 +21,7 @@ from jaxlm.config import (
 )
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.evaluate.ask import ask
+from jaxlm.evaluate.generation import _question
 from jaxlm.evaluate.prompts import opened
 from jaxlm.evaluate.records import read, root_of
 from jaxlm.evaluate.template import render, values
@@ -39,6 +40,8 @@ def data(tmp_path):
             writer = csv.DictWriter(file, ["id", "text", "label"], delimiter=delimiter)
             writer.writeheader()
             writer.writerows(ROWS)
+    (tmp_path / "short.csv").write_text('a,b\n1,"2\n2"\n3\n')
+    (tmp_path / "long.tsv").write_text("a\tb\n1\t2\n1\t2\t3\t4\n")
     (tmp_path / "book.txt").write_text("front\n = One =\nfirst\n = Two =\nsecond\n")
     nested = [{"title": "t", "parts": [{"context": c, "qas": [{"q": c + q} for q in "xy"]} for c in "ab"]}]
     (tmp_path / "nested.json").write_text(json.dumps({"data": nested}))
@@ -105,6 +108,8 @@ def test_limits_first_or_drawn(data):
         (Records(), "Name the directory it is in by --data DIR or JAXLM_DATA"),
         (Records("rows.csv", format="jsonl"), r"rows.csv is no jsonl: line 1: "),
         (Records("rows.json", rows="dota"), "there is no 'dota' among data"),
+        (Records("short.csv"), r"short.csv is no csv: line 4: 1 values, and there are 2 columns"),
+        (Records("long.tsv"), r"long.tsv is no tsv: line 3: 4 values, and there are 2 columns"),
         (Records("sets.zip", members="*.csv"), "has no items"),
         (Records("rows.json", rows="data.text"), "expected objects, and there is 'number"),
     ],
@@ -167,8 +172,16 @@ def test_worked_examples(data):
     assert [one["id"] for one in items] == [i for i in range(12) if i not in shown][:3]
     assert opened(records, DrawnShots(Records("rows.jsonl"), 4, seed=0), data, worked)[1] == before
     assert opened(records, DrawnShots(Records("rows.jsonl"), 4, seed=1), data, worked)[1] != before
+    with pytest.raises(UsageError, match=r"shots.count is 12: of rows.jsonl no item is left to ask"):
+        opened(records, DrawnShots(Records("rows.jsonl"), 12), data, worked)
     with pytest.raises(UsageError, match=r"shots.count is 13: rows.jsonl has 12 items"):
         opened(records, DrawnShots(Records("rows.jsonl"), 13), data, worked)
+
+
+@pytest.mark.parametrize(("take", "right"), [("first", "1"), ("last", "2")])
+def test_the_right_answer_is_taken_as_the_drawn_one_is(take, right):
+    task = Generation(prompt="", answer="#1 then #2", answer_pattern=r"#(\d)", take=take, metrics=("number",))
+    assert _question(task, {}, "").right == (right,)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +203,16 @@ def test_worked_examples(data):
             "c: an item has 2 choices and 1 labels",
         ),
         (
+            Choices("c", Records("rows.jsonl"), "{id}?", choices=("a", " "), answer="0"),
+            "c: the choices of '0?' are 'a', ' ': one is empty",
+        ),
+        (
             Generation("g", Records("rows.jsonl"), "{text}", answer="{label}", answer_pattern="x"),
             "g: no right answer in ['0']: answer_pattern is 'x'",
+        ),
+        (
+            Generation("g", Records("rows.jsonl"), "{id}", answer="no {label}", metrics=("exact_match", "number")),
+            "g: no right answer in ['no 0'] is a number: answer_pattern is ''",
         ),
     ],
 )

@@ -59,7 +59,9 @@ def test_the_loss_is_that_of_training(of, pairs):
 def test_results_are_those_of_the_probabilities(tmp_path):
     rows = [{"text": one, "label": int(i % 3)} for i, one in enumerate(texts(90, longest=80))]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = Labels(data=Records("rows.jsonl"), calibration=Records("rows.jsonl", limit=60))
+    more = [{"text": one, "label": int(i % 3)} for i, one in enumerate(texts(60, seed=1, longest=80))]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*rows[:7], *more)))
+    task = Labels(data=Records("rows.jsonl"), calibration=Records("more.jsonl"))
     result = ask(task, tmp_path).run(subject())
     found = {one.name: one for one in result.metrics}
     log_p = np.array([item["log_probabilities"] for item in result.items])
@@ -73,6 +75,10 @@ def test_results_are_those_of_the_probabilities(tmp_path):
     assert found["loss"].low < found["loss"].value < found["loss"].high
     assert any("texts were longer than 64 tokens, and cut" in note for note in result.notes)
     assert any("temperature" in note and "60 other items" in note for note in result.notes)
+    left = "7 of 67 texts of calibration are among those that are judged, and were left out of it"
+    assert result.notes[0] == left
+    with pytest.raises(UsageError, match="labels: all 90 texts of calibration are among those that are judged"):
+        ask(dataclasses.replace(task, calibration=Records("rows.jsonl")), tmp_path)
 
 
 def test_what_is_said_of_probabilities():
@@ -110,6 +116,8 @@ def test_the_run_names_labels(tmp_path, monkeypatch):
     asked = ask(Labels(data=Records("rows.jsonl")), tmp_path)
     named = dataclasses.replace(subject(), names=("yes", "no", "perhaps"))
     assert [item["label"] for item in asked.run(named).items] == [1, 0]
+    # Before a text is read.
+    monkeypatch.setattr("jaxlm.evaluate.labels.label_log_probabilities", lambda *_: pytest.fail("too late"))
     with pytest.raises(UsageError, match="label is 'no'"):
         asked.run(subject())
 

@@ -39,7 +39,7 @@ ROWS = Records("rows.jsonl")
 def tasks() -> tuple[Task, ...]:
     pairs = Similarity(data=ROWS, first="{text}", second="{other}", score="{n}")
     clusters = Clustering(data=ROWS, restarts=2)
-    probe = Probe(train=ROWS, data=ROWS)
+    probe = Probe(train=Records("train.jsonl"), data=ROWS)
     return pairs, clusters, probe, Retrieval(data=ROWS, query="{text}", document="{other}")
 """
 
@@ -51,11 +51,13 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXLM_DATA", str(tmp_path))
     draw = random.Random(0)
     words = ["the", "quick", "brown", "fox", "sleeps", "over", "lazy", "dog", "evening"]
-    rows = [
-        {"text": " ".join(draw.choices(words, k=5)), "other": " ".join(draw.choices(words, k=9))} for _ in "x" * 30
-    ]
-    rows = [{**row, "n": i % 7, "label": "ab"[i % 2]} for i, row in enumerate(rows)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("rows", "train"):
+        rows = [
+            {"text": " ".join(draw.choices(words, k=5)), "other": " ".join(draw.choices(words, k=9))}
+            for _ in "x" * 30
+        ]
+        rows = [{**row, "n": i % 7, "label": "ab"[i % 2]} for i, row in enumerate(rows)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mine.py").write_text(TASKS)
     kind = known.family("bert").read(BERT | {"vocab_size": 400, "architectures": ["BertModel"]})
     files = {one.name: one.read_bytes() for one in trained.write("wordpiece", tmp_path / "files").iterdir()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import jax
@@ -10,8 +11,9 @@ import pytest
 from scipy import stats
 
 from jaxlm import config
-from jaxlm.config import Clustering, Logistic, Neighbors, Probe, Records, Retrieval, Similarity, Vectors
+from jaxlm.config import Clustering, Generation, Logistic, Neighbors, Probe, Records, Retrieval, Similarity, Vectors
 from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.sampling import Options
 from jaxlm.config.task_check import check_task
 from jaxlm.evaluate import vector_tasks
 from jaxlm.evaluate.ask import ask
@@ -160,10 +162,26 @@ def test_probes_learn_from_other_texts(tmp_path, planted, reader):
         ask(dataclasses.replace(task, train=write(tmp_path / "a.jsonl", shuffled)), tmp_path).run(SUBJECT)
     )
     assert found["accuracy"] < 0.5
+    # What is judged is not learned: with labels that are its own nothing is to be found out.
+    both = dataclasses.replace(task, train=write(tmp_path / "a.jsonl", [*test[:9], *shuffled, *test[:9]]))
+    again = ask(both, tmp_path).run(SUBJECT)
+    assert again.notes[0] == "18 of 138 texts of train are among those that are judged, and were left out of it"
+    assert metrics(again) == found
+    with pytest.raises(UsageError, match="probe: all 120 texts of train are among those that are judged"):
+        ask(dataclasses.replace(task, train=task.data), tmp_path)
     test[0]["label"] = "another"
     write(tmp_path / "b.jsonl", test)
     with pytest.raises(UsageError, match="probe: train has no text of the label 'another'"):
         ask(task, tmp_path)
+
+
+def test_more_than_there_is_is_said_before_there_are_vectors(tmp_path):
+    rows = groups(np.random.default_rng(0), np.eye(3), 4)
+    one, other = (write(tmp_path / name, each) for name, each in (("a.jsonl", rows[::2]), ("b.jsonl", rows[1::2])))
+    with pytest.raises(UsageError, match=r"probe: reader\.k is 7: train has 6 texts"):
+        ask(Probe(train=one, data=other, reader=Neighbors(7)), tmp_path)
+    with pytest.raises(UsageError, match="clustering: clusters is 7: there are 6 texts"):
+        ask(Clustering(data=one, clusters=7), tmp_path)
 
 
 def test_retrieval_searches_all_documents(tmp_path, planted):
@@ -197,6 +215,15 @@ def test_retrieval_searches_all_documents(tmp_path, planted):
         (Probe(reader=Neighbors(0)), "reader.k is 0: expected at least 1"),
         (Retrieval(depths=(1, 0)), "depths is (1, 0): expected at least 1"),
         (Similarity(vectors=Vectors(longest=-3)), "vectors.longest is -3: expected no negative number"),
+        (Clustering(seed=-1), "clustering: seed is -1: expected 0 to 2147483647"),
+        (Probe(reader=Logistic(-1)), "reader.seed is -1: expected 0 to 2147483647"),
+        (Retrieval(data=Records(seed=2**31)), "data.seed is 2147483648: expected 0 to 2147483647"),
+        (Generation(draw=Options(temperature=-1.0)), "draw.temperature is -1.0: expected 0, or at least 1e-5"),
+        (Generation(draw=Options(temperature=math.nan)), "draw.temperature is nan: expected 0, or at least 1e-5"),
+        (Generation(draw=Options(top_p=2.0)), "draw.top_p is 2.0: expected above 0 and at most 1"),
+        (Generation(draw=Options(top_k=-1)), "draw.top_k is -1: expected 0 (all) or more"),
+        (Generation(draw=Options(min_p=1.5)), "draw.min_p is 1.5: expected 0 to 1"),
+        (Generation(draw=Options(seed=-1)), "draw.seed is -1: expected 0 to 2147483647"),
     ],
 )
 def test_what_is_wrong_with_tasks(task, said):

@@ -99,13 +99,16 @@ def test_a_vocabulary_spread_over_devices():
 
 
 def test_the_likeliest_token():
-    """Where the target is numpy's argmax, or as large; the same where devices share a vocabulary."""
+    """Where the target is numpy's argmax, the first of ties; the same where devices share a vocabulary."""
     draw = np.random.default_rng(1)
     logits = jnp.asarray(draw.standard_normal((3, 4, 16)), jnp.float32).at[0, 0].set(1.0)  # all alike
+    logits = logits.at[1, 0, 9].set(9.0).at[1, 0, 14].set(9.0).at[1, 1, 3].set(9.0).at[1, 1, 2].set(9.0)
     best = np.argmax(logits, -1)
     targets = jnp.asarray(np.where(draw.random((3, 4)) < 0.5, best, (best + 5) % 16))
-    wanted = (np.asarray(targets) == best) | (np.arange(12).reshape(3, 4) == 0)
+    targets = targets.at[0, 0].set(7).at[1, 0].set(9).at[1, 1].set(3)
+    wanted = np.asarray(targets) == best
     assert 2 < wanted.sum() < 10
+    assert wanted[1, :2].tolist() == [True, False]
     np.testing.assert_array_equal(likeliest(logits, targets, ONE), wanted)
     assert not np.any(jax.grad(lambda x: likeliest(x, targets, ONE).sum())(logits))
     where = layout(tensor=4)
