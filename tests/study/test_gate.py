@@ -1,11 +1,13 @@
 """Arms differ in what a study names, and in nothing else."""
 
 import dataclasses
+import json
 
 import pytest
 
 from experiments.benchmarks.studies import HIDDEN
-from jaxlm.config import Arm, Muon
+from jaxlm.config import Arm, Muon, OfInitial
+from jaxlm.config.codec import to_json
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
 from jaxlm.study.gate import derived, differences
@@ -102,6 +104,24 @@ def test_initial_parameters_that_are_not_there(tmp_path):
     assert "nowhere: no such run or model" in said
     (tmp_path / "nowhere").mkdir()
     assert "nowhere has no checkpoint yet" in refused(study(base=base))
+
+
+def test_a_study_that_starts_from_a_run(tmp_path):
+    """All arms have its model and its parameters, named by what they are: another run there is another study."""
+    run, folders = tmp_path / "run", []
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"hash": "", "experiment": to_json(BASE)}))
+    base = dataclasses.replace(BASE, model=OfInitial(), initial=str(run))
+    asked = study(base=base, arms=(Arm("slow"), Arm("fast", ("--train.clip=2",))), differs=("train.clip",))
+    for step, fingerprint in ((1, "a"), (2, "b")):
+        meta = run / f"checkpoints/{step}/meta"
+        meta.mkdir(parents=True)
+        (meta / "metadata").write_text(json.dumps({"fingerprint": {"model.kernel": fingerprint}}))
+        arms = plan(asked)
+        assert {one.model for one in arms.values()} == {BASE.model}
+        assert len({one.initial for one in arms.values()}) == 1
+        folders.append({cell.folder for cell in cells(asked, arms)})
+    assert not folders[0] & folders[1]
 
 
 def test_a_base_that_is_wrong_is_said_before_its_budget():
