@@ -32,7 +32,8 @@ def fit(points: Points, start: Law | None = None, *, floor: bool = True) -> Law:
     """The law of least relative squares.
 
     `start` is a law to begin from in place of a grid; without `floor` E is 0, which is what a power law by itself
-    assumes. Raises UsageError for too few runs, sizes or numbers of tokens, and where losses do not fall with both.
+    assumes. Raises UsageError for too few runs, sizes or numbers of tokens, and where losses do not, or
+    hardly, fall with both.
     """
     enough(points)
     ones = [np.ones(len(points))] if floor else []
