@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from jaxlm.config import Pipeline
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import single_device
@@ -33,7 +34,11 @@ def alone(session: Session, state: State) -> tuple[Any, Call] | None:
     if jax.process_index():
         return None
     layout = single_device()
-    return jax.device_put(model, shardings(model, layout)), dataclasses.replace(session.setup.call, layout=layout)
+    # What is chosen for the training mesh may be nothing for a single device, which chooses for itself.
+    call = dataclasses.replace(
+        session.setup.call, layout=layout, attention="auto", remat="none", pipeline=Pipeline()
+    )
+    return jax.device_put(model, shardings(model, layout)), call
 
 
 def ask(session: Session, done: int, state: State) -> None:

@@ -68,3 +68,16 @@ def test_what_is_wrong_is_said_before_a_run_is_made(asked, capsys, words, said):
     assert main(asked.words("run", *words)) == 2
     assert said in capsys.readouterr().err
     assert not (asked.path / "run").exists()
+
+
+def test_one_device_computes_attention_its_own_way(asked):
+    """Ring attention is for several devices; samples, tasks and `eval` are computed on one."""
+    words = ("--where.mesh.data", "4", "--where.mesh.context", "2", "--where.attention", "ring")
+    tasks = ("--where.tasks", "asked.py", "--where.every.tasks", "6")
+    assert main(asked.words("run", "the ", *words, *tasks)) == 0
+    assert json.loads((asked.path / "run/samples.json").read_text())[0]["log_probabilities"][-1] < 0
+    assert main(["eval", "run", "asked.py"]) == 0
+    found = json.loads((asked.path / "run/evaluations/last.json").read_text())
+    values = {one["name"]: one["value"] for one in found["metrics"]}
+    (told,) = read_metrics(asked.path / "run", ("tasks",))
+    assert values["loss"] == pytest.approx(told["last/loss"][0], abs=1e-5)
