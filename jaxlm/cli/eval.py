@@ -133,16 +133,19 @@ def main(argv: list[str]) -> int:
     run = find_run(models.run_of(request.model, ["eval", *argv]))
     subject = of_run(run, request.begin)
     rows, written = [], []
-    for answer in asked(subject):
-        facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
-        written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, answer.tree))
-        rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
-        for note in answer.tree.get("notes", ()):
-            print(f"{answer.name}: {note}")
-        print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
-    print(table(("task", "metric", "value", "95 % interval", "items"), rows))
-    for path in written:
-        print(path)
+    try:
+        for answer in asked(subject):
+            facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
+            written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, answer.tree))
+            rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
+            for note in answer.tree.get("notes", ()):
+                print(f"{answer.name}: {note}")
+            print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
+    finally:  # a task that fails does not hide those that were asked before it
+        if rows:
+            print(table(("task", "metric", "value", "95 % interval", "items"), rows))
+        for path in written:
+            print(path, flush=True)
     return 0
 
 
@@ -180,12 +183,15 @@ def _of_harness(request: Request, root: Path) -> Callable[[Any], Iterator[Answer
         if error.name and error.name.split(".")[0] == "jaxlm":
             raise
         raise UsageError(f"--harness needs {error.name}: pip install 'jaxlm[eval]'") from None
+    from jaxlm.evaluate.ask import named
+
     tasks = harness.tasks_of(request.harness, root)
 
     def answers(subject: Any) -> Iterator[Answer]:
         for task in tasks:
             start = time.monotonic()
-            found = harness.evaluate(subject, [task], request.limit, request.seed)
+            with named(str(task["task"])):
+                found = harness.evaluate(subject, [task], request.limit, request.seed)
             for name, metrics in harness.metrics(found).items():
                 numbers = [asdict(one) for one in metrics]
                 tree = {"harness": found["configs"][name], "metrics": numbers, "items": found["samples"][name]}

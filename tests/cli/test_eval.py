@@ -113,6 +113,18 @@ def test_results_are_a_table_and_files(place, capsys):
     assert "book: one text, intervals draw its" in capsys.readouterr().out
 
 
+def test_a_task_that_fails_hides_none_before_it(place, capsys):
+    """A text of more tokens than the model reads: only the model tells."""
+    source = TASKS.replace("import Choices", "import Choices, MinimalPairs").replace("LastWord(", "MinimalPairs(")
+    (place / "mine.py").write_text(source.replace('text="{q}"', 'good="{q}" * 40, bad="{q}"'))
+    assert main(["eval", "small", "mine.py", "--limit", "2"]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("jaxlm eval: last: a text of ")
+    assert "words  accuracy  " in said.out
+    (written,) = place.glob("runs/*/evaluations/*.json")
+    assert said.out.splitlines()[-1] == str(written.relative_to(place))
+
+
 def test_without_the_library(place, capsys, monkeypatch):
     """A missing extra is one line."""
     monkeypatch.setitem(sys.modules, "lm_eval", None)
