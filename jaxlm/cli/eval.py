@@ -35,6 +35,7 @@ from jaxlm.config.load import load_tasks
 from jaxlm.config.overrides import apply, replace_at
 from jaxlm.config.paths import leaves
 from jaxlm.config.task_check import check_task
+from jaxlm.config.task_fit import check_fit
 from jaxlm.config.tasks import Perplexity, Records, Task
 
 OPTIONS = ("data", "limit", "seed", "out", "begin")
@@ -128,9 +129,11 @@ def main(argv: list[str]) -> int:
 
     from jaxlm.evaluate.subject import of_run
     from jaxlm.evaluate.write import DIRECTORY, write
+    from jaxlm.runs.directory import read_experiment
     from jaxlm.runs.ledger import find_run
 
     run = find_run(models.run_of(request.model, ["eval", *argv]))
+    check_fit(request.tasks, read_experiment(run))
     subject = of_run(run, request.begin)
     rows, written = [], []
     try:

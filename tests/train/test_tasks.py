@@ -1,10 +1,12 @@
 """Tasks that are asked of a model while it is trained, and of its run afterwards."""
 
 import json
+import re
 
 import pytest
 
 from jaxlm.cli import main
+from jaxlm.evaluate import inside
 from jaxlm.runs.journal import read_metrics
 from jaxlm.runs.report import write_report
 
@@ -16,6 +18,20 @@ def tasks() -> tuple[Task, ...]:
     rows = Records("rows.jsonl")
     return (MinimalPairs("pairs", rows), LastWord("last", rows, text="{good}"))
 """
+LONG = """
+from jaxlm.config import MinimalPairs, Records, Task
+
+
+def tasks() -> tuple[Task, ...]:
+    return (MinimalPairs("long", Records("rows.jsonl"), good="{good} {good}"),)
+"""
+DRAWN = """
+from jaxlm.config import Generation
+
+
+def tasks():
+    return (Generation(),)
+"""
 
 
 @pytest.fixture
@@ -23,15 +39,29 @@ def asked(ground, monkeypatch):
     rows = [{"good": f"the number {i} is even", "bad": f"number the {i} even is"} for i in range(6)]
     (ground.path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     (ground.path / "asked.py").write_text(ASKED)
+    (ground.path / "long.py").write_text(LONG)
+    (ground.path / "drawn.py").write_text(DRAWN)
     monkeypatch.setenv("JAXLM_DATA", str(ground.path))
     return ground
 
 
-def test_tasks_of_a_run(asked, capsys):
-    assert main(asked.words("run", "--where.tasks", "asked.py", "--where.every.tasks", "4")) == 0
-    assert "step 4 pairs/accuracy " in capsys.readouterr().out
+def test_tasks_of_a_run(asked, capsys, monkeypatch):
+    words = asked.words("run", "--where.tasks", "long.py", "asked.py", "--where.every.tasks", "4")
+    words += ["--where.every.checkpoint", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(inside, "subject", _interrupted)
+        assert main(words) == 130
+    # Ended while it was asked, it is saved, and asked when it goes on.
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"resumed at step 4\n.* step 4 pairs/accuracy ", out)
     records = read_metrics(asked.path / "run", ("tasks",))
     assert [one["step"] for one in records] == [4, 6]
+    # A text longer than the model reads ends its own task only.
+    told = "step 6 could not ask long: a text of 41 tokens after 1 cannot be scored: the model reads 32 tokens"
+    assert told in out
+    assert main(["runs", "show", "run"]) == 0
+    assert told in capsys.readouterr().out
     names = {"pairs/accuracy", "last/accuracy", "last/perplexity", "last/loss"}
     for one in records:
         assert names <= one.keys()
@@ -40,6 +70,7 @@ def test_tasks_of_a_run(asked, capsys):
     page = write_report(asked.path / "run").read_text()
     assert "<h2>Tasks</h2>" in page
     assert "last/perplexity" in page
+    assert told in page
     # What the trained model is asked afterwards is what it was asked after the last step.
     assert main(["eval", "run", "asked.py"]) == 0
     found = json.loads((asked.path / "run/evaluations/last.json").read_text())
@@ -52,6 +83,10 @@ def test_tasks_of_a_run(asked, capsys):
     assert "<h2>Tasks</h2>" not in write_report(asked.path / "other").read_text()
 
 
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -59,6 +94,7 @@ def test_tasks_of_a_run(asked, capsys):
         (("--where.every.tasks", "2"), "where.tasks has 0 files"),
         (("--where.tasks", "none.py", "--where.every.tasks", "2"), "none.py"),
         (("--where.tasks", "asked.py", "--where.every.tasks", "2", "rows"), "no rows.jsonl"),
+        (("--where.tasks", "drawn.py", "--where.every.tasks", "2"), "generation: draw.tokens is 64: "),
     ],
 )
 def test_what_is_wrong_is_said_before_a_run_is_made(asked, capsys, words, said):
