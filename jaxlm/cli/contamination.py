@@ -3,7 +3,7 @@
 Which items of tasks share a run of words with what a model was trained on: a right answer may be memory.
 
   RUN_OR_TEXT          a run, an experiment's file, or training text: a .txt or .jsonl file, or a glob of them
-  FILE                 a file with `def tasks() -> tuple[Task, ...]`, as jaxlm eval takes
+  FILE                 a file with `def tasks() -> tuple[Task, ...]`, or a text, as jaxlm eval takes
   --data DIR           where the tasks' data are; by default the directory JAXLM_DATA names
   --n 13               words of a run; texts of fewer, but of 8 or more, are looked for whole
   --limit N            only the first N items of each task
@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from jaxlm.cli.generate import Parser
 from jaxlm.cli.text import table
 from jaxlm.config.data import Corpus, Data, TextFiles
-from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.load import load_experiment, load_tasks
+from jaxlm.config.errors import UsageError
+from jaxlm.config.load import load_all_tasks, load_experiment
 from jaxlm.config.overrides import replace_at
+from jaxlm.runs.files import write_atomically
 
 TEXTS = (".txt", ".jsonl")
 SHOWN = 5
@@ -45,8 +45,9 @@ def parse(argv: list[str]) -> Any:
 def main(argv: list[str]) -> int:
     """Prints how many items of each task are contaminated, and which most. Returns the exit code."""
     asked = parse(argv)
-    tasks = [task for name in asked.files for task in load_tasks(name)]
-    tasks = [replace_at(task, "data.limit", asked.limit) if asked.limit else task for task in tasks]
+    tasks = load_all_tasks(
+        asked.files, lambda task: replace_at(task, "data.limit", asked.limit) if asked.limit else task
+    )
 
     from jaxlm.evaluate.contamination import overlaps, texts_of, training_documents
     from jaxlm.evaluate.intervals import share
@@ -72,7 +73,8 @@ def main(argv: list[str]) -> int:
                 print(f"{task.name}, item {number}: {one.share:.0%} of it, in {one.document}: {text!r}")
     print(table(("task", "items", "too short", "contaminated", "share", "95 % interval"), rows))
     if asked.out:
-        _write(Path(asked.out), {"training": asked.training, "n": asked.n, "items": tree})
+        whole = {"training": asked.training, "n": asked.n, "items": tree}
+        write_atomically(asked.out, json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
     return 0
 
 
@@ -86,10 +88,3 @@ def _data(name: str) -> Data:
     from jaxlm.runs.ledger import find_run
 
     return read_experiment(find_run(name)).data
-
-
-def _write(path: Path, tree: dict) -> None:
-    try:
-        path.write_text(json.dumps(tree, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error}") from error

@@ -31,16 +31,14 @@ from jaxlm.cli import environment, models
 from jaxlm.cli.experiment import take
 from jaxlm.cli.text import duration, table
 from jaxlm.config.errors import UsageError
-from jaxlm.config.load import load_tasks
+from jaxlm.config.load import load_all_tasks, refuse_twice
 from jaxlm.config.overrides import apply, replace_at
 from jaxlm.config.paths import leaves
-from jaxlm.config.task_check import check_task
 from jaxlm.config.task_fit import check_fit
-from jaxlm.config.tasks import Perplexity, Records, Task
+from jaxlm.config.tasks import Task
 
 OPTIONS = ("data", "limit", "seed", "out", "begin")
 USAGE = "jaxlm eval MODEL_OR_RUN FILE ..."
-TEXTS = (".txt", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,7 @@ def parse(argv: list[str]) -> Request:
     if harness and (names[1:] or words):
         raise UsageError("tasks of lm-evaluation-harness are asked by themselves: one command for each kind")
     numbers = {name: _number(name, given.get(name)) for name in ("limit", "seed")}
-    tasks = tuple(task for name in names[1:] for task in _tasks(name))
-    tasks = tuple(_changed(task, words, numbers["limit"], numbers["seed"]) for task in tasks)
-    if twice := {one.name for one in tasks if sum(each.name == one.name for each in tasks) > 1}:
-        raise UsageError(f"several tasks are named {min(twice)}, and results are files of their names")
-    for task in tasks:
-        check_task(task)
+    tasks = load_all_tasks(names[1:], lambda task: _changed(task, words, **numbers))
     places = {"data": given.get("data"), "out": given.get("out"), "begin": given.get("begin", "")}
     return Request(names[0], tasks, harness, limit=numbers["limit"] or 0, seed=numbers["seed"] or 0, **places)
 
@@ -95,15 +88,6 @@ def _number(name: str, text: str | None) -> int | None:
     if text is not None and not text.isdigit():
         raise UsageError(f"--{name} {text}: expected a whole number")
     return None if text is None else int(text)
-
-
-def _tasks(name: str) -> tuple[Task, ...]:
-    """Those of a file, or the perplexity of a text."""
-    if name.endswith(TEXTS):
-        if not Path(name).is_file():
-            raise UsageError(f"there is no {name}")
-        return (Perplexity(name=Path(name).stem, data=Records(path=str(Path(name).resolve()))),)
-    return load_tasks(name)
 
 
 def _changed(task: Task, words: list[str], limit: int | None, seed: int | None) -> Task:
@@ -189,6 +173,7 @@ def _of_harness(request: Request, root: Path) -> Callable[[Any], Iterator[Answer
     from jaxlm.evaluate.ask import named
 
     tasks = harness.tasks_of(request.harness, root)
+    refuse_twice((file, str(task["task"])) for file, task in zip(request.harness, tasks))
 
     def answers(subject: Any) -> Iterator[Answer]:
         for task in tasks:

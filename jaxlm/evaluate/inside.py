@@ -6,8 +6,7 @@ from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
-from jaxlm.config.load import load_tasks
-from jaxlm.config.task_check import check_task
+from jaxlm.config.load import load_all_tasks
 from jaxlm.config.task_fit import check_fit
 from jaxlm.evaluate.ask import ask
 from jaxlm.evaluate.records import root_of
@@ -23,9 +22,7 @@ def of_experiment(experiment: Experiment) -> Ask | None:
     Raises UsageError for what is wrong with their files and data, and for a task that is not for such a model. What
     only a trained model's tokens tell, such as a text longer than it reads, is told with the answers.
     """
-    tasks = [task for name in experiment.where.tasks for task in load_tasks(name)]
-    for task in tasks:
-        check_task(task)
+    tasks = load_all_tasks(experiment.where.tasks)
     check_fit(tasks, experiment)
     asked = [ask(task, root_of(None)) for task in tasks]
 

@@ -52,7 +52,10 @@ def place(tmp_path, monkeypatch):
         (["small", "mine.py", "--limit", "many"], "--limit many: expected a whole number"),
         (["small", "mine.py", "--limmit", "3"], "nearest:\n  --limit"),
         (["small", "mine.py", "--normalizations", "char"], "one of none, token, character, byte, pmi"),
-        (["small", "mine.py", "mine.py"], "several tasks are named last"),
+        (["small", "mine.py", "mine.py"], "several tasks are named words, in mine.py: "),
+        (["small", "mine.py", "other.py"], "several tasks are named words, in mine.py and other.py: "),
+        (["small", "mine.py", "--name", "one"], "several tasks are named one, in mine.py: "),
+        (["small", "--harness", "x.yaml", "y.yaml"], "several tasks are named same, in x.yaml and y.yaml: "),
         (["small", "mine.py", "--harness", "x.yaml"], "one command for each kind"),
         (["small", "--harness"], "--harness has no value"),
         (["small", "--harness", "x.yaml"], "there is no x.yaml"),
@@ -68,6 +71,12 @@ def place(tmp_path, monkeypatch):
 def test_what_is_wrong_with_a_request(place, capsys, words, said):
     if "--harness" in words and "x.yaml" in words:
         pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    if "y.yaml" in words:
+        files = "{dataset_path: json, dataset_kwargs: {data_files: rows.jsonl}, task: same}"
+        (place / "x.yaml").write_text(files)
+        (place / "y.yaml").write_text(files)
+    if "other.py" in words:
+        (place / "other.py").write_text(TASKS)
     if "--normalizations" in words:
         source = TASKS.replace(", last)", ",)")
         (place / "mine.py").write_text(source)

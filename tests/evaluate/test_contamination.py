@@ -116,7 +116,12 @@ def test_the_command_names_items(tmp_path, capsys, monkeypatch):
     assert shares == [0, 8, 0]
     assert main(["contamination", "train.jsonl", "ours.py", "--data", ".", "--limit", "1"]) == 0
     assert "item 1" not in capsys.readouterr().out
+    source = (tmp_path / "ours.py").read_text()
+    (tmp_path / "again.py").write_text(source)
+    (tmp_path / "wrong.py").write_text(source.replace("'rows.jsonl'", "'rows.jsonl', split='('"))
     for words, said in (
+        (["train.jsonl", "ours.py", "again.py"], "several tasks are named ours, in ours.py and again.py"),
+        (["train.jsonl", "wrong.py"], "ours: data.split is '(', which is no regular expression"),
         (["train.jsonl"], "the following arguments are required: FILE"),
         (["train.jsonl", "ours.py", "--n", "0"], "--n 0"),
         (["nowhere", "ours.py", "--data", "."], "nowhere"),

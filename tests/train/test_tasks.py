@@ -94,6 +94,7 @@ def _interrupted(*_):
         (("--where.every.tasks", "2"), "where.tasks has 0 files"),
         (("--where.tasks", "none.py", "--where.every.tasks", "2"), "none.py"),
         (("--where.tasks", "asked.py", "--where.every.tasks", "2", "rows"), "no rows.jsonl"),
+        (("--where.tasks", "long.py", "long.py", "--where.every.tasks", "2"), "several tasks are named long"),
         (("--where.tasks", "drawn.py", "--where.every.tasks", "2"), "generation: draw.tokens is 64: "),
     ],
 )
