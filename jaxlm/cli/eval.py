@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> Request:
     given, words = take(argv, OPTIONS)
     harness, words = _harness(words)
     names = []
-    while words and not words[0].startswith("--"):
+    while words and not words[0].startswith("--") and not (names and _switches(words[0])):
         names.append(words.pop(0))
     if not names or not (names[1:] or harness):
         raise UsageError(f"expected a model and what to ask it: {USAGE}; jaxlm eval --help tells more")
@@ -82,6 +82,11 @@ def _harness(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     if end == start + 1:
         raise UsageError("--harness has no value")
     return tuple(words[start + 1 : end]), words[:start] + words[end:]
+
+
+def _switches(word: str) -> bool:
+    """Whether it chooses an alternative, `shots:zero_shot`, and is no file."""
+    return ":" in word and not Path(word).exists()
 
 
 def _number(name: str, text: str | None) -> int | None:

@@ -55,6 +55,7 @@ def place(tmp_path, monkeypatch):
         (["small", "mine.py", "mine.py"], "several tasks are named words, in mine.py: "),
         (["small", "mine.py", "other.py"], "several tasks are named words, in mine.py and other.py: "),
         (["small", "mine.py", "--name", "one"], "several tasks are named one, in mine.py: "),
+        (["small", "mine.py", "shot:zero_shot"], "shot is no field with alternatives; nearest:"),
         (["small", "--harness", "x.yaml", "y.yaml"], "several tasks are named same, in x.yaml and y.yaml: "),
         (["small", "mine.py", "--harness", "x.yaml"], "one command for each kind"),
         (["small", "--harness"], "--harness has no value"),
@@ -91,6 +92,11 @@ def test_changes_reach_every_task_that_has_them(place):
     words, last = request.tasks
     assert (words.data.limit, words.data.seed, words.shots.seed) == (4, 7, 7)
     assert (last.data.limit, last.data.seed) == (4, 7)
+    (place / "mine.py").write_text(TASKS.replace(", last)", ",)"))
+    for words in (["shots:zero_shot", "--limit", "4"], ["--limit", "4", "shots:zero_shot"]):
+        (words,) = parse(["small", "mine.py", *words]).tasks
+        assert words.shots == config.ZeroShot()
+    (place / "mine.py").write_text(TASKS)
     with pytest.raises(UsageError, match=r"unknown field --shots.count"):
         parse(["small", "mine.py", "--shots.count", "0"])
 
