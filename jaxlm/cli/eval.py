@@ -128,9 +128,11 @@ def main(argv: list[str]) -> int:
     try:
         for answer in asked(subject):
             facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
-            written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, answer.tree))
+            notes = [*subject.notes, *answer.tree.get("notes", ())]
+            tree = answer.tree | {"notes": notes}
+            written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, tree))
             rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
-            for note in answer.tree.get("notes", ()):
+            for note in notes:
                 print(f"{answer.name}: {note}")
             print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
     finally:  # a task that fails does not hide those that were asked before it
