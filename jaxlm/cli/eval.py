@@ -3,7 +3,8 @@
        jaxlm eval MODEL_OR_RUN --harness TASK.yaml ... [--data DIR] [--limit N] [--out DIR]
 
 Asks a model the tasks of files, prints each number with its 95 % confidence interval, and writes numbers and
-items to evaluations/NAME.json of the run. Nothing is downloaded.
+items to evaluations/NAME.json of the run; one of that name that was asked otherwise stays as NAME-HASH.json.
+Nothing is downloaded.
 
   MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   FILE                 a file with `def tasks() -> tuple[Task, ...]`, or a text whose perplexity is asked
@@ -130,7 +131,8 @@ def main(argv: list[str]) -> int:
             facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
             notes = [*subject.notes, *answer.tree.get("notes", ())]
             tree = answer.tree | {"notes": notes}
-            written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, tree))
+            path, kept = write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, tree)
+            written += [str(path), *([f"{kept}: what it was before, asked otherwise"] if kept else [])]
             rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
             for note in notes:
                 print(f"{answer.name}: {note}")
@@ -138,8 +140,8 @@ def main(argv: list[str]) -> int:
     finally:  # a task that fails does not hide those that were asked before it
         if rows:
             print(table(("task", "metric", "value", "95 % interval", "items"), rows))
-        for path in written:
-            print(path, flush=True)
+        for line in written:
+            print(line, flush=True)
     return 0
 
 
@@ -189,7 +191,8 @@ def _of_harness(request: Request, root: Path) -> Callable[[Any], Iterator[Answer
                 found = harness.evaluate(subject, [task], request.limit, request.seed)
             for name, metrics in harness.metrics(found).items():
                 numbers = [asdict(one) for one in metrics]
-                tree = {"harness": found["configs"][name], "metrics": numbers, "items": found["samples"][name]}
+                tree = {"harness": found["configs"][name], "limit": request.limit, "seed": request.seed}
+                tree |= {"metrics": numbers, "items": found["samples"][name]}
                 yield Answer(name, metrics, tree, time.monotonic() - start)
 
     return answers

@@ -128,6 +128,26 @@ def test_results_are_a_table_and_files(place, capsys):
     assert "book: one text, intervals draw its" in capsys.readouterr().out
 
 
+def test_results_of_a_task_asked_otherwise_stay(place, capsys):
+    words = ["eval", "small", "mine.py", "--limit", "2"]
+    (place / "mine.py").write_text(TASKS.replace(", last)", ",)"))
+    found = place / "results"
+
+    def forms():
+        return {one.name: json.loads(one.read_text())["task"]["form"] for one in found.iterdir()}
+
+    for form in ("cloze", "cloze", "letters"):
+        assert main([*words, "--form", form, "--out", "results"]) == 0
+    (kept,) = forms().keys() - {"words.json"}
+    assert forms() == {"words.json": "letters", kept: "cloze"}
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"results/{kept}: what it was before")
+    # Asked again as before, it is the newest, once.
+    assert main([*words, "--out", "results"]) == 0
+    (other,) = forms().keys() - {"words.json"}
+    assert other != kept
+    assert forms() == {"words.json": "cloze", other: "letters"}
+
+
 def test_a_task_that_fails_hides_none_before_it(place, capsys):
     """A text of more tokens than the model reads: only the model tells."""
     source = TASKS.replace("import Choices", "import Choices, MinimalPairs").replace("LastWord(", "MinimalPairs(")
