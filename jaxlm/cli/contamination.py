@@ -45,6 +45,8 @@ def parse(argv: list[str]) -> Any:
     found = parser.parse_args(argv)
     if found.n < 1 or found.limit < 0:
         raise UsageError(f"--n {found.n}, --limit {found.limit}: expected at least 1, and no negative number")
+    if found.out and not Path(found.out).absolute().parent.is_dir():
+        raise UsageError(f"--out {found.out}: there is no directory {Path(found.out).parent}")
     return found
 
 

@@ -122,6 +122,7 @@ def test_the_command_names_items(tmp_path, capsys, monkeypatch):
     (tmp_path / "wrong.py").write_text(source.replace("'rows.jsonl'", "'rows.jsonl', split='('"))
     for words, said in (
         (["train.jsonl", "ours.py", "again.py"], "several tasks are named ours, in ours.py and again.py"),
+        (["train.jsonl", "ours.py", "--out", "no/found.json"], "--out no/found.json: there is no directory no"),
         (["train.jsonl", "wrong.py"], "ours: data.split is '(', which is no regular expression"),
         (["train.jsonl"], "the following arguments are required: FILE"),
         (["train.jsonl", "ours.py", "--n", "0"], "--n 0"),

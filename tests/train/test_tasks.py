@@ -47,10 +47,18 @@ def asked(ground, monkeypatch):
 
 def test_tasks_of_a_run(asked, capsys, monkeypatch):
     words = asked.words("run", "--where.tasks", "long.py", "asked.py", "--where.every.tasks", "4")
-    words += ["--where.every.checkpoint", "4"]
+    words += ["--where.every.checkpoint", "4", "--where.attention", "xla"]
+    calls = []
+
+    def interrupted(model, tokenizer, call, experiment):
+        calls.append(call)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(inside, "subject", _interrupted)
+        patch.setattr(inside, "subject", interrupted)
         assert main(words) == 130
+    # One device computes attention its own way, whatever the training mesh is told.
+    assert calls[0].attention == "auto"
     # Ended while it was asked, it is saved, and asked when it goes on.
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -71,20 +79,18 @@ def test_tasks_of_a_run(asked, capsys, monkeypatch):
     assert "<h2>Tasks</h2>" in page
     assert "last/perplexity" in page
     assert told in page
-    # What the trained model is asked afterwards is what it was asked after the last step.
+    # What the trained model is asked afterwards is what it was asked after the last step, on one device.
+    kept = asked.path / "run/config.json"
+    kept.write_text(kept.read_text().replace('"attention": "xla"', '"attention": "ring"'))
     assert main(["eval", "run", "asked.py"]) == 0
     found = json.loads((asked.path / "run/evaluations/last.json").read_text())
     values = {one["name"]: one["value"] for one in found["metrics"]}
     assert values["loss"] == pytest.approx(records[1]["last/loss"][0], abs=1e-5)
     # Cadences are no part of what is computed.
-    assert main(asked.words("other")) == 0
+    assert main(asked.words("other", "--where.attention", "xla")) == 0
     parameters = [asked.manifest(one)["parameters"] for one in ("run", "other")]
     assert parameters[0] == parameters[1]
     assert "<h2>Tasks</h2>" not in write_report(asked.path / "other").read_text()
-
-
-def _interrupted(*_):
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,7 @@ def test_what_is_wrong_is_said_before_a_run_is_made(asked, capsys, words, said):
     assert not (asked.path / "run").exists()
 
 
+@pytest.mark.nightly
 def test_one_device_computes_attention_its_own_way(asked):
     """Ring attention is for several devices; samples, tasks and `eval` are computed on one."""
     words = ("--where.mesh.data", "4", "--where.mesh.context", "2", "--where.attention", "ring")
