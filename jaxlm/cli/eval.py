@@ -3,7 +3,8 @@
        jaxlm eval MODEL_OR_RUN --harness TASK.yaml ... [--data DIR] [--limit N] [--out DIR]
 
 Asks a model the tasks of files, prints each number with its 95 % confidence interval, and writes numbers and
-items to evaluations/NAME.json of the run. Nothing is downloaded.
+items to evaluations/NAME.json of the run; one of that name that was asked otherwise stays as NAME-HASH.json.
+Nothing is downloaded.
 
   MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   FILE                 a file with `def tasks() -> tuple[Task, ...]`, or a text whose perplexity is asked
@@ -31,15 +32,14 @@ from jaxlm.cli import environment, models
 from jaxlm.cli.experiment import take
 from jaxlm.cli.text import duration, table
 from jaxlm.config.errors import UsageError
-from jaxlm.config.load import load_tasks
+from jaxlm.config.load import load_all_tasks, refuse_twice
 from jaxlm.config.overrides import apply, replace_at
 from jaxlm.config.paths import leaves
-from jaxlm.config.task_check import check_task
-from jaxlm.config.tasks import Perplexity, Records, Task
+from jaxlm.config.task_fit import check_fit
+from jaxlm.config.tasks import Task
 
 OPTIONS = ("data", "limit", "seed", "out", "begin")
 USAGE = "jaxlm eval MODEL_OR_RUN FILE ..."
-TEXTS = (".txt", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,14 @@ def parse(argv: list[str]) -> Request:
     given, words = take(argv, OPTIONS)
     harness, words = _harness(words)
     names = []
-    while words and not words[0].startswith("--"):
+    while words and not words[0].startswith("--") and not (names and _switches(words[0])):
         names.append(words.pop(0))
     if not names or not (names[1:] or harness):
         raise UsageError(f"expected a model and what to ask it: {USAGE}; jaxlm eval --help tells more")
     if harness and (names[1:] or words):
         raise UsageError("tasks of lm-evaluation-harness are asked by themselves: one command for each kind")
     numbers = {name: _number(name, given.get(name)) for name in ("limit", "seed")}
-    tasks = tuple(task for name in names[1:] for task in _tasks(name))
-    tasks = tuple(_changed(task, words, numbers["limit"], numbers["seed"]) for task in tasks)
-    if twice := {one.name for one in tasks if sum(each.name == one.name for each in tasks) > 1}:
-        raise UsageError(f"several tasks are named {min(twice)}, and results are files of their names")
-    for task in tasks:
-        check_task(task)
+    tasks = load_all_tasks(names[1:], lambda task: _changed(task, words, **numbers))
     places = {"data": given.get("data"), "out": given.get("out"), "begin": given.get("begin", "")}
     return Request(names[0], tasks, harness, limit=numbers["limit"] or 0, seed=numbers["seed"] or 0, **places)
 
@@ -90,19 +85,15 @@ def _harness(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     return tuple(words[start + 1 : end]), words[:start] + words[end:]
 
 
+def _switches(word: str) -> bool:
+    """Whether it chooses an alternative, `shots:zero_shot`, and is no file."""
+    return ":" in word and not Path(word).exists()
+
+
 def _number(name: str, text: str | None) -> int | None:
     if text is not None and not text.isdigit():
         raise UsageError(f"--{name} {text}: expected a whole number")
     return None if text is None else int(text)
-
-
-def _tasks(name: str) -> tuple[Task, ...]:
-    """Those of a file, or the perplexity of a text."""
-    if name.endswith(TEXTS):
-        if not Path(name).is_file():
-            raise UsageError(f"there is no {name}")
-        return (Perplexity(name=Path(name).stem, data=Records(path=str(Path(name).resolve()))),)
-    return load_tasks(name)
 
 
 def _changed(task: Task, words: list[str], limit: int | None, seed: int | None) -> Task:
@@ -128,21 +119,29 @@ def main(argv: list[str]) -> int:
 
     from jaxlm.evaluate.subject import of_run
     from jaxlm.evaluate.write import DIRECTORY, write
+    from jaxlm.runs.directory import read_experiment
     from jaxlm.runs.ledger import find_run
 
     run = find_run(models.run_of(request.model, ["eval", *argv]))
+    check_fit(request.tasks, read_experiment(run))
     subject = of_run(run, request.begin)
     rows, written = [], []
-    for answer in asked(subject):
-        facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
-        written.append(write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, answer.tree))
-        rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
-        for note in answer.tree.get("notes", ()):
-            print(f"{answer.name}: {note}")
-        print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
-    print(table(("task", "metric", "value", "95 % interval", "items"), rows))
-    for path in written:
-        print(path)
+    try:
+        for answer in asked(subject):
+            facts = _facts(request, run) | {"seconds": round(answer.seconds, 3)}
+            notes = [*subject.notes, *answer.tree.get("notes", ())]
+            tree = answer.tree | {"notes": notes}
+            path, kept = write(request.out or f"{run}/{DIRECTORY}", answer.name, facts, tree)
+            written += [str(path), *([f"{kept}: what it was before, asked otherwise"] if kept else [])]
+            rows += [(answer.name, *_shown(metric)) for metric in answer.metrics]
+            for note in notes:
+                print(f"{answer.name}: {note}")
+            print(f"{answer.name}: {len(answer.tree['items'])} items in {duration(answer.seconds)}", flush=True)
+    finally:  # a task that fails does not hide those that were asked before it
+        if rows:
+            print(table(("task", "metric", "value", "95 % interval", "items"), rows))
+        for line in written:
+            print(line, flush=True)
     return 0
 
 
@@ -180,15 +179,20 @@ def _of_harness(request: Request, root: Path) -> Callable[[Any], Iterator[Answer
         if error.name and error.name.split(".")[0] == "jaxlm":
             raise
         raise UsageError(f"--harness needs {error.name}: pip install 'jaxlm[eval]'") from None
+    from jaxlm.evaluate.ask import named
+
     tasks = harness.tasks_of(request.harness, root)
+    refuse_twice((file, str(task["task"])) for file, task in zip(request.harness, tasks))
 
     def answers(subject: Any) -> Iterator[Answer]:
         for task in tasks:
             start = time.monotonic()
-            found = harness.evaluate(subject, [task], request.limit, request.seed)
+            with named(str(task["task"])):
+                found = harness.evaluate(subject, [task], request.limit, request.seed)
             for name, metrics in harness.metrics(found).items():
                 numbers = [asdict(one) for one in metrics]
-                tree = {"harness": found["configs"][name], "metrics": numbers, "items": found["samples"][name]}
+                tree = {"harness": found["configs"][name], "limit": request.limit, "seed": request.seed}
+                tree |= {"metrics": numbers, "items": found["samples"][name]}
                 yield Answer(name, metrics, tree, time.monotonic() - start)
 
     return answers

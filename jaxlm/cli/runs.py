@@ -20,7 +20,7 @@ from jaxlm.config.suggest import show as value_text
 from jaxlm.runs.directory import read_experiment
 from jaxlm.runs.goodput import breakdown
 from jaxlm.runs.journal import read_metrics
-from jaxlm.runs.ledger import RUNS, attempts, final_metrics, find_run, run_directories, summarize
+from jaxlm.runs.ledger import RUNS, attempts, failed_tasks, final_metrics, find_run, run_directories, summarize
 
 WORDS = {"list": ("list [DIR]", 0, 1), "show": ("show RUN", 1, 1), "diff": ("diff A B", 2, 2)}
 """Usage, and the least and most names that follow."""
@@ -86,6 +86,8 @@ def _show(name: str) -> str:
     metrics = final_metrics(path)
     if metrics:
         parts.append(table(("last", "value"), [(key, _number(value)) for key, value in metrics.items()]))
+    if failed := failed_tasks(read_metrics(path, ("tasks",))):
+        parts.append("\n".join(failed))
     seconds = breakdown(read_metrics(path, ("event",)))
     if seconds:
         total = sum(seconds.values()) or 1.0

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -16,8 +17,13 @@ from typing import Any, TypeVar
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.paths import misfits, type_name
+from jaxlm.config.records import Records
 from jaxlm.config.study import Study
-from jaxlm.config.tasks import Task
+from jaxlm.config.task_check import check_task
+from jaxlm.config.tasks import Perplexity, Task
+
+TEXTS = (".txt", ".jsonl")
+"""Endings of texts, which can be given in place of a file of tasks."""
 
 T = TypeVar("T")
 
@@ -60,6 +66,37 @@ def load_tasks(name: str) -> tuple[Task, ...]:
     if twice := {one.name for one in result if sum(each.name == one.name for each in result) > 1}:
         raise UsageError(f"{name}: several tasks are named {min(twice)}")
     return result
+
+
+def load_all_tasks(names: Iterable[str], change: Callable[[Task], Task] = lambda task: task) -> tuple[Task, ...]:
+    """The tasks of files and modules, each changed, and of texts (.txt, .jsonl) their perplexity.
+
+    Raises UsageError as `load_tasks` and `check_task` do, for a text that is not there, and for tasks of one name,
+    by which results are told apart.
+    """
+    made = [(name, change(task)) for name in names for task in _tasks(name)]
+    refuse_twice([(name, task.name) for name, task in made])
+    for _, task in made:
+        check_task(task)
+    return tuple(task for _, task in made)
+
+
+def refuse_twice(tasks: Iterable[tuple[str, str]]) -> None:
+    """Raises UsageError for tasks, each a file and a name in it, of which two have one name."""
+    known: dict[str, str] = {}
+    for file, name in tasks:
+        if name in known:
+            where = f"in {known[name]} and {file}" if file != known[name] else f"in {file}"
+            raise UsageError(f"several tasks are named {name}, {where}: results are told apart by their names")
+        known[name] = file
+
+
+def _tasks(name: str) -> tuple[Task, ...]:
+    if not name.endswith(TEXTS):
+        return load_tasks(name)
+    if not Path(name).is_file():
+        raise UsageError(f"there is no {name}")
+    return (Perplexity(name=Path(name).stem, data=Records(path=str(Path(name).resolve()))),)
 
 
 def _made(name: str, function: str, returns: str) -> Any:

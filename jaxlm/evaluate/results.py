@@ -34,6 +34,8 @@ class Subject:
     """What makes a vector of a text's hidden states, as it was trained."""
     names: tuple[str, ...] = ()
     """Labels by number that its data named."""
+    notes: tuple[str, ...] = ()
+    """What holds of every task that it is asked."""
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def score(subject: Subject, requests: Sequence[tuple[Ids, Ids]]) -> list[Scored]
     """Of each (context, continuation), in their order.
 
     A context begins with BOS and loses its first tokens where both are longer than `subject.length` and one.
-    Results do not depend on what else is asked. Raises UsageError for a model that does not predict next tokens,
-    and for a continuation without tokens or longer than the model reads.
+    Results do not depend on what else is asked, of a model as `subject` hands it over. Raises UsageError for a
+    model that does not predict next tokens, and for a continuation without tokens or longer than the model reads.
     """
     if isinstance(subject.model, Encoder | EncoderDecoder):
         raise UsageError(

@@ -11,6 +11,7 @@ from jaxlm.config.objective import pooling
 from jaxlm.config.sampling import Options, as_trained
 from jaxlm.evaluate.results import Subject
 from jaxlm.layers.contracts import Call
+from jaxlm.layers.moe.module import apart
 from jaxlm.runs.directory import read_experiment
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.tokenizers.huggingface import HuggingFaceTokenizer
@@ -36,9 +37,12 @@ def of_run(run: str, begin: str = "") -> Subject:
 
 
 def subject(model: Any, tokenizer: Tokenizer, call: Call, experiment: Experiment) -> Subject:
-    """A model and what its experiment says of it."""
+    """A model and what its experiment says of it. What it says of a text depends on no other text: see `apart`."""
     pool, names = pooling(experiment.objective, experiment.model), getattr(experiment.data, "names", ())
-    return Subject(model, tokenizer, call, experiment.train.length, prefixed(experiment), pool, names)
+    model, shared = apart(model)
+    notes = (f"no token is dropped here: in training {shared} rows shared the experts' capacity",)
+    length = experiment.train.length
+    return Subject(model, tokenizer, call, length, prefixed(experiment), pool, names, notes if shared > 1 else ())
 
 
 def prefixed(experiment: Experiment) -> bool:

@@ -1,9 +1,9 @@
 """The journal of a run: a line of JSON a record, readable after a kill at any byte.
 
 Records are `{"kind", "step", "attempt", "time", ...}` with kind `train` (`loss`, ...), `evaluate`
-(`bits_per_byte`, ...), `telemetry`, `tasks` (`task/metric`: a value and its interval's ends) or `event`. An attempt
-that resumes says from which step, and everything that earlier attempts wrote beyond it is superseded: the reader
-sees one history.
+(`bits_per_byte`, ...), `telemetry`, `tasks` (`task/metric`: a value and its interval's ends; `failed`: why others
+could not be asked, by task) or `event`. An attempt that resumes says from which step, and everything that earlier
+attempts wrote beyond it is superseded: the reader sees one history.
 """
 
 from __future__ import annotations

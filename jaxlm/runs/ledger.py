@@ -96,3 +96,13 @@ def final_metrics(run_dir: str) -> dict[str, float]:
             if isinstance(value, int | float) and name not in ("attempt", "time"):
                 found[f"{one['kind']}/{name}"] = value
     return found
+
+
+def failed_tasks(records: list[dict[str, Any]]) -> list[str]:
+    """Of the records of tasks a line for each task that could not be asked, the newest of it."""
+    found: dict[str, str] = {}
+    for one in records:
+        failed = one.get("failed")
+        for task, why in failed.items() if isinstance(failed, dict) else ():
+            found[task] = f"step {one['step']} could not ask {why}"
+    return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,17 +12,30 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from jaxlm.config import Pipeline
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import single_device
+from jaxlm.runs.journal import read_metrics
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.train.state import State
 
 if TYPE_CHECKING:
     from jaxlm.train.session import Session
 
-Ask = Callable[[Any, Tokenizer, Call], dict[str, tuple[float, float, float]]]
-"""ask(model, tokenizer, call) -> of each metric, `task/metric`, its value and its interval's ends."""
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model came to."""
+
+    found: dict[str, tuple[float, float, float]]
+    """Of each metric, `task/metric`, its value and its interval's ends."""
+    failed: dict[str, str]
+    """Why tasks could not be asked, by name."""
+
+
+Ask = Callable[[Any, Tokenizer, Call], Answers]
+"""ask(model, tokenizer, call). Process 0 alone is asked: a task that fails is told, and stops no training."""
 
 
 def alone(session: Session, state: State) -> tuple[Any, Call] | None:
@@ -33,7 +47,11 @@ def alone(session: Session, state: State) -> tuple[Any, Call] | None:
     if jax.process_index():
         return None
     layout = single_device()
-    return jax.device_put(model, shardings(model, layout)), dataclasses.replace(session.setup.call, layout=layout)
+    # What is chosen for the training mesh may be nothing for a single device, which chooses for itself.
+    call = dataclasses.replace(
+        session.setup.call, layout=layout, attention="auto", remat="none", pipeline=Pipeline()
+    )
+    return jax.device_put(model, shardings(model, layout)), call
 
 
 def ask(session: Session, done: int, state: State) -> None:
@@ -43,12 +61,23 @@ def ask(session: Session, done: int, state: State) -> None:
         if held is None or session.tasks is None:
             return
         model, call = held
-        found = session.tasks(model, session.prepared.tokenizer, call)
-    session.journal.write("tasks", done, **found)
+        answers = session.tasks(model, session.prepared.tokenizer, call)
+    failed = {"failed": answers.failed} if answers.failed else {}
+    session.journal.write("tasks", done, **answers.found, **failed)
     if session.tensorboard is not None:
-        session.tensorboard(done, {f"tasks/{name}": value for name, (value, _, _) in found.items()})
-    for name, (value, low, high) in found.items():
+        session.tensorboard(done, {f"tasks/{name}": value for name, (value, _, _) in answers.found.items()})
+    for name, (value, low, high) in answers.found.items():
         session.display.say(f"step {done} {name} {value:.4f} ({low:.4f} to {high:.4f})")
+    for why in answers.failed.values():
+        session.display.say(f"step {done} could not ask {why}")
+
+
+def unasked(session: Session, done: int) -> bool:
+    """Whether an attempt ended after it had saved this state, and before its tasks were asked; process 0 knows."""
+    every, last = session.experiment.where.every.tasks, session.experiment.train.steps
+    if session.tasks is None or not every or not (done % every == 0 or done == last):
+        return False
+    return all(one["step"] != done for one in read_metrics(session.run.path, ("tasks",)))
 
 
 def _at_process_0(model: PyTree) -> PyTree:

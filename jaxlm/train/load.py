@@ -20,7 +20,7 @@ from jaxlm.train.setup import load_parameters
 
 
 def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
-    """(model, tokenizer, call) of a run's newest checkpoint, on one device.
+    """(model, tokenizer, call) of a run's newest checkpoint, on one device, which computes attention its own way.
 
     Raises UsageError for what is no run, Failure for one without a checkpoint or a damaged one.
     """
@@ -35,5 +35,4 @@ def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
     )
     model = load_parameters(run_dir, template)
     tokenizer = reopen(experiment.tokenizer, Path(run_dir) / "tokenizer")
-    where = experiment.where
-    return model, tokenizer, Call(layout, precision, attention=where.attention, recurrence=where.recurrence)
+    return model, tokenizer, Call(layout, precision, recurrence=experiment.where.recurrence)

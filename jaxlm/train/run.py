@@ -35,7 +35,7 @@ from jaxlm.tokenizers.build import keep
 from jaxlm.tokenizers.words import begins_word, ends_sentence
 from jaxlm.train import feed, held_out, planned
 from jaxlm.train.after import refuse_other, state_after
-from jaxlm.train.alone import Ask, alone, ask
+from jaxlm.train.alone import Ask, alone, ask, unasked
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
@@ -203,6 +203,8 @@ def _run(
             )
             if restored is not None:
                 display.say(f"resumed at step {first}")
+                if _told(lambda: unasked(session, first)):
+                    ask(session, first, state)
             return _train(session, state, first, interruption, profile)
 
 
@@ -229,8 +231,9 @@ def _train(
         (every.log, lambda done, state: log(session, done)),
         (every.telemetry, lambda done, state: settle(session)),
         (every.evaluate, lambda done, state: evaluate(session, done, state)),
-        (every.tasks, lambda done, state: ask(session, done, state)),
         (every.checkpoint, lambda done, state: save(session, done, state)),
+        # Last: whatever becomes of them, the steps are kept.
+        (every.tasks, lambda done, state: ask(session, done, state)),
     )
     batches = feed.Prefetched(lambda step: feed.global_batch(session.rows, session.setup.call.layout, step))
     session.logged = (time.monotonic(), first)

@@ -52,7 +52,11 @@ def place(tmp_path, monkeypatch):
         (["small", "mine.py", "--limit", "many"], "--limit many: expected a whole number"),
         (["small", "mine.py", "--limmit", "3"], "nearest:\n  --limit"),
         (["small", "mine.py", "--normalizations", "char"], "one of none, token, character, byte, pmi"),
-        (["small", "mine.py", "mine.py"], "several tasks are named last"),
+        (["small", "mine.py", "mine.py"], "several tasks are named words, in mine.py: "),
+        (["small", "mine.py", "other.py"], "several tasks are named words, in mine.py and other.py: "),
+        (["small", "mine.py", "--name", "one"], "several tasks are named one, in mine.py: "),
+        (["small", "mine.py", "shot:zero_shot"], "shot is no field with alternatives; nearest:"),
+        (["small", "--harness", "x.yaml", "y.yaml"], "several tasks are named same, in x.yaml and y.yaml: "),
         (["small", "mine.py", "--harness", "x.yaml"], "one command for each kind"),
         (["small", "--harness"], "--harness has no value"),
         (["small", "--harness", "x.yaml"], "there is no x.yaml"),
@@ -68,6 +72,12 @@ def place(tmp_path, monkeypatch):
 def test_what_is_wrong_with_a_request(place, capsys, words, said):
     if "--harness" in words and "x.yaml" in words:
         pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    if "y.yaml" in words:
+        files = "{dataset_path: json, dataset_kwargs: {data_files: rows.jsonl}, task: same}"
+        (place / "x.yaml").write_text(files)
+        (place / "y.yaml").write_text(files)
+    if "other.py" in words:
+        (place / "other.py").write_text(TASKS)
     if "--normalizations" in words:
         source = TASKS.replace(", last)", ",)")
         (place / "mine.py").write_text(source)
@@ -82,6 +92,11 @@ def test_changes_reach_every_task_that_has_them(place):
     words, last = request.tasks
     assert (words.data.limit, words.data.seed, words.shots.seed) == (4, 7, 7)
     assert (last.data.limit, last.data.seed) == (4, 7)
+    (place / "mine.py").write_text(TASKS.replace(", last)", ",)"))
+    for words in (["shots:zero_shot", "--limit", "4"], ["--limit", "4", "shots:zero_shot"]):
+        (words,) = parse(["small", "mine.py", *words]).tasks
+        assert words.shots == config.ZeroShot()
+    (place / "mine.py").write_text(TASKS)
     with pytest.raises(UsageError, match=r"unknown field --shots.count"):
         parse(["small", "mine.py", "--shots.count", "0"])
 
@@ -113,6 +128,38 @@ def test_results_are_a_table_and_files(place, capsys):
     assert "\nbook: one text, intervals draw its" in capsys.readouterr().out
     assert main(["eval", f"runs/{run.name}", "book.txt", "--window", "65"]) == 2
     assert "window is 65: the model reads 64 tokens" in capsys.readouterr().err
+
+
+def test_results_of_a_task_asked_otherwise_stay(place, capsys):
+    words = ["eval", "small", "mine.py", "--limit", "2"]
+    (place / "mine.py").write_text(TASKS.replace(", last)", ",)"))
+    found = place / "results"
+
+    def forms():
+        return {one.name: json.loads(one.read_text())["task"]["form"] for one in found.iterdir()}
+
+    for form in ("cloze", "cloze", "letters"):
+        assert main([*words, "--form", form, "--out", "results"]) == 0
+    (kept,) = forms().keys() - {"words.json"}
+    assert forms() == {"words.json": "letters", kept: "cloze"}
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"results/{kept}: what it was before")
+    # Asked again as before, it is the newest, once.
+    assert main([*words, "--out", "results"]) == 0
+    (other,) = forms().keys() - {"words.json"}
+    assert other != kept
+    assert forms() == {"words.json": "cloze", other: "letters"}
+
+
+def test_a_task_that_fails_hides_none_before_it(place, capsys):
+    """A text of more tokens than the model reads: only the model tells."""
+    source = TASKS.replace("import Choices", "import Choices, MinimalPairs").replace("LastWord(", "MinimalPairs(")
+    (place / "mine.py").write_text(source.replace('text="{q}"', 'good="{q}" * 40, bad="{q}"'))
+    assert main(["eval", "small", "mine.py", "--limit", "2"]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("jaxlm eval: last: a text of ")
+    assert "words  accuracy  " in said.out
+    (written,) = place.glob("runs/*/evaluations/*.json")
+    assert said.out.splitlines()[-1] == str(written.relative_to(place))
 
 
 def test_without_the_library(place, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from jaxlm import config
 from jaxlm.cli import main
 from jaxlm.corpus.documents import Document
 from jaxlm.evaluate.contamination import Overlap, overlaps, texts_of, training_documents
+from jaxlm.runs.directory import open_run, record, release
 
 RNG = np.random.default_rng(0)
 WORDS = np.array([f"word{i}" for i in range(300)])
@@ -116,7 +117,13 @@ def test_the_command_names_items(tmp_path, capsys, monkeypatch):
     assert shares == [0, 8, 0]
     assert main(["contamination", "train.jsonl", "ours.py", "--data", ".", "--limit", "1"]) == 0
     assert "item 1" not in capsys.readouterr().out
+    source = (tmp_path / "ours.py").read_text()
+    (tmp_path / "again.py").write_text(source)
+    (tmp_path / "wrong.py").write_text(source.replace("'rows.jsonl'", "'rows.jsonl', split='('"))
     for words, said in (
+        (["train.jsonl", "ours.py", "again.py"], "several tasks are named ours, in ours.py and again.py"),
+        (["train.jsonl", "ours.py", "--out", "no/found.json"], "--out no/found.json: there is no directory no"),
+        (["train.jsonl", "wrong.py"], "ours: data.split is '(', which is no regular expression"),
         (["train.jsonl"], "the following arguments are required: FILE"),
         (["train.jsonl", "ours.py", "--n", "0"], "--n 0"),
         (["nowhere", "ours.py", "--data", "."], "nowhere"),
@@ -124,6 +131,54 @@ def test_the_command_names_items(tmp_path, capsys, monkeypatch):
     ):
         assert main(["contamination", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def run_of(name, path="", **changes):
+    """A run directory, without what training leaves in it."""
+    data = {"data": config.Corpus(source=config.TextFiles((path,)))} if path else {}
+    run = open_run(config.Experiment(name, **data, **changes), name)
+    release(run)
+    return run
+
+
+def test_what_a_run_started_from_is_searched_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, document in (("first", 4), ("second", 5)):
+        (tmp_path / f"{name}.txt").write_text(DOCUMENTS[document].text)
+    rows = [{"text": taken(document, 0, 20)} for document in (4, 5, 6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "ours.py").write_text(
+        "from jaxlm.config import LastWord, Records\n"
+        "def tasks(): return (LastWord('ours', Records('rows.jsonl')),)\n"
+    )
+    command = ("ours.py", "--data", ".", "--out", "found.json")
+    run_of("base", "first.txt")
+    run_of("tuned", "second.txt", initial="base@0123456789abcdef")
+    assert main(["contamination", "tuned", *command]) == 0
+    assert "not searched" not in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [one["shared"] for one in found["items"]["ours"]] == [8, 8, 0]
+    assert found["searched"] == ["tuned", "base"]
+    # What others trained is not known: it is said of a base, and refused where nothing else is left to search.
+    record(run_of("bought"), imported="/models/bought")
+    run_of("adapted", "second.txt", initial="bought")
+    assert main(["contamination", "adapted", *command]) == 0
+    told = "bought: it was imported"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(told)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["not_searched"] == [told]
+    assert [one["shared"] for one in found["items"]["ours"]] == [0, 8, 0]
+    run_of("lost", "second.txt", initial="gone")
+    assert main(["contamination", "lost", *command]) == 0
+    assert "gone is no run" in capsys.readouterr().out.splitlines()[-1]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/config.json").write_text('{"model_type": "llama"}')
+    for name in ("bought", "theirs"):
+        assert main(["contamination", name, *command]) == 2
+        assert f"{name} is a model of others" in capsys.readouterr().err
+    (tmp_path / "first.txt").unlink()
+    assert main(["contamination", "tuned", *command]) == 2
+    assert "base: " in capsys.readouterr().err
 
 
 def test_the_command_needs_no_jax():

@@ -2,16 +2,19 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
-from jaxlm.config import TokenizerJson
+from jaxlm.config import Capacity, Experiment, Moe, TokenizerJson, Train
 from jaxlm.config.errors import UsageError
 from jaxlm.evaluate import score as scoring
 from jaxlm.evaluate.score import batches, score
+from jaxlm.evaluate.subject import subject
 from jaxlm.evaluate.tokens import after, opening, windows
 from jaxlm.tokenizers.build import given
-from tests.evaluate.subjects import LENGTH, by_hand, greedy, texts, tiny
+from tests.evaluate.subjects import BLOCK, LENGTH, by_hand, greedy, texts, tiny
+from tests.evaluate.subjects import KINDS as SUBJECTS
 from tests.tiny import KINDS, random_model
 from tests.tokenizers import trained
 
@@ -61,6 +64,30 @@ def test_requests_that_differ_in_the_last_token_are_one_row(monkeypatch):
     # A context of one token less and a continuation of one more end alike, and are scored apart.
     score(tiny(prefixed=True), [(context, np.array([65], np.int32)), (context[:-1], np.array([19, 66], np.int32))])
     assert len(rows) == 3
+
+
+def test_rows_that_shared_a_capacity_are_scored_apart():
+    """Four rows share room for half of what they choose: a subject drops none, and says so."""
+    experts = Moe(experts=4, top_k=2, width=16, dispatch=Capacity(0.5, rows=4))
+    kind = dataclasses.replace(SUBJECTS["decoder"], layers=1, block=dataclasses.replace(BLOCK, mlp=experts))
+    ids = np.random.default_rng(0).integers(4, 260, (4, 14)).astype(np.int32)
+    asked = [(row[:6], row[6:]) for row in ids]
+    shared = dataclasses.replace(tiny(), model=random_model(kind))
+    ours = subject(shared.model, shared.tokenizer, shared.call, Experiment("one", kind, train=Train(length=LENGTH)))
+    (note,) = ours.notes
+    assert "4 rows shared" in note
+    for one, differs in ((ours, False), (shared, True)):
+        together = [each.nats for each in score(one, asked)]
+        alone = [score(one, [each])[0].nats for each in asked]
+        gap = max(np.abs(a - b).max() for a, b in zip(together, alone))
+        assert (gap > 100 * TOLERANCE) if differs else (gap < TOLERANCE)
+    # A capacity of a row's own stays: it depends on no other row.
+    own = dataclasses.replace(experts, dispatch=Capacity(0.5))
+    kind = dataclasses.replace(kind, block=dataclasses.replace(BLOCK, mlp=own))
+    model = random_model(kind)
+    kept = subject(model, shared.tokenizer, shared.call, Experiment("one", kind))
+    assert jax.tree.structure(kept.model) == jax.tree.structure(model)
+    assert kept.notes == ()
 
 
 def test_a_prefix_is_seen_from_both_sides():

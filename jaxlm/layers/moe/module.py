@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, TypeVar
+
 import jax
 from flax import struct
 from jaxtyping import Array, Float
@@ -17,6 +20,7 @@ from jaxlm.layers.moe.router import route
 from jaxlm.layers.random import at
 from jaxlm.layers.taps import Report, tapped
 
+Tree = TypeVar("Tree")
 Hidden = Float[Array, "row pos embed"]
 
 
@@ -60,6 +64,23 @@ class Moe:
         if self.shared is not None:
             y = y + self.shared(x, call, key=at(key, "shared"), adapters=adapters)
         return y, Report(tapped(call, router=routing.probabilities), terms)
+
+
+def apart(model: Tree) -> tuple[Tree, int]:
+    """The model with mixtures that drop no token where several rows would share a capacity, and how many share it.
+
+    1 where none do, and the model is as it was: of each row it then says what it would say of the row alone.
+    """
+    found = [1]
+
+    def one(part: Any) -> Any:
+        if not (isinstance(part, Moe) and isinstance(part.config.dispatch, config.Capacity)):
+            return part
+        found.append(part.config.dispatch.rows)
+        alone = replace(part.config, dispatch=config.Dropless())
+        return part.replace(config=alone) if part.config.dispatch.rows > 1 else part
+
+    return jax.tree.map(one, model, is_leaf=lambda part: isinstance(part, Moe)), max(found)
 
 
 def initial_moe(kind: config.Moe, embed: int, init: Initial, scale: float) -> Moe:

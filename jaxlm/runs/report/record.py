@@ -7,6 +7,7 @@ from typing import Any
 
 import jaxlm
 from jaxlm.config.codec import flat, to_json
+from jaxlm.runs.ledger import failed_tasks
 from jaxlm.runs.report.content import Content, Record
 from jaxlm.runs.report.text import count, fitting, number, numbers, percent, plural, short, text
 
@@ -36,7 +37,7 @@ def evaluations(content: Content) -> str:
 
 
 def tasks(content: Content) -> str:
-    """What tasks came to: of each metric the newest value, its interval, and values before it."""
+    """What tasks came to: of each metric the newest value, its interval, and values before it; and which failed."""
     names = dict.fromkeys(name for one in content.tasks for name, found in one.items() if isinstance(found, list))
     rows = ""
     for name in list(names)[:60]:
@@ -50,12 +51,13 @@ def tasks(content: Content) -> str:
             f"<tr><td>{text(name, 80)}</td><td>{step:,}</td><td>{short(value)}</td>"
             f"<td>{short(low)} to {short(high)}</td><td>{before}</td></tr>"
         )
-    if not rows:
+    told = "".join(f"<p>{text(line, 400)}</p>" for line in failed_tasks(content.tasks)[:20])
+    if not rows and not told:
         return ""
     columns = ("task", "step", "value", "95 % interval", "so far")
     head = "".join(f'<th scope="col">{name}</th>' for name in columns)
     table = f'<table class="list numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<section><h2>Tasks</h2><div class="wide">{table}</div></section>'
+    return f'<section><h2>Tasks</h2><div class="wide">{table if rows else ""}</div>{told}</section>'
 
 
 def _ends(values: Any) -> list[float]:
