@@ -2,8 +2,8 @@
 
 Which items of tasks share a run of words with what a model was trained on: a right answer may be memory.
 
-  RUN_OR_TEXT          a run, whose base (--init) is searched too, an experiment's file, or training text: a .txt or
-                       .jsonl file, or a glob of them
+  RUN_OR_TEXT          a run, whose base (--init) is searched too, an experiment's file, or training text:
+                       a .txt or .jsonl file, or a glob of them
   FILE                 a file with `def tasks() -> tuple[Task, ...]`, or a text, as jaxlm eval takes
   --data DIR           where the tasks' data are; by default the directory JAXLM_DATA names
   --n 13               words of a run; texts of fewer, but of 8 or more, are looked for whole
