@@ -71,7 +71,11 @@ class Model(TemplateLM):
     def _loglikelihood_tokens(self, requests: Sequence[tuple], **_: Any) -> list[tuple[float, bool]]:
         pairs = [(np.array(context, np.int32), np.array(ids, np.int32)) for _, context, ids in requests]
         scored = score(self.subject, pairs)
-        for note in results.shortened([one.cut for one in scored]):
+        # Several continuations may have one prompt.
+        cut: dict[bytes, bool] = {}
+        for (context, _), one in zip(pairs, scored):
+            cut[context.tobytes()] = one.cut or cut.get(context.tobytes(), False)
+        for note in results.shortened([*cut.values()]):
             log.warning(note)
         return [(one.total, bool(one.greedy.all())) for one in scored]
 
@@ -79,8 +83,8 @@ class Model(TemplateLM):
         """Of whole texts, whose first tokens come after BOS: each token once, BOS never.
 
         The library's Hugging Face models (0.4.13) encode these as they do prompts: where the tokenizer begins texts
-        with BOS they score a BOS after BOS too, some 20 nats a text that no model was trained for. Given
-        `add_bos_token=False` they score what is scored here.
+        with BOS they score a BOS after BOS too, which no model was trained for (SmolLM2: 21 nats a
+        text). Given `add_bos_token=False` they score what is scored here.
         """
         windows, owner = [], []
         for number, request in enumerate(requests):
@@ -89,12 +93,14 @@ class Model(TemplateLM):
             cut = [make_disjoint_window(one) for one in found]
             windows += [(None, *one) for one in cut]
             owner += [number] * len(cut)
-        nats = [one for one, _ in self._loglikelihood_tokens(windows)]
-        return np.bincount(owner, nats, len(requests)).tolist()
+        totals = [0.0] * len(requests)
+        for number, (nats, _) in zip(owner, self._loglikelihood_tokens(windows)):
+            totals[number] += nats
+        return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts up to a stop string or EOS; a prompt that is asked several times gets as many samples."""
-        found, cut = [""] * len(requests), [False] * len(requests)
+        found, cut = [""] * len(requests), []
         same: dict[tuple[str, str], list[int]] = {}
         for number, (context, settings) in enumerate(request.args for request in requests):
             same.setdefault((repr(settings), context), []).append(number)
@@ -107,9 +113,10 @@ class Model(TemplateLM):
                 options = replace(options, samples=samples)
             prompts = [np.array(self.tok_encode(requests[numbers[0]].args[0]), np.int32) for numbers in asked]
             for numbers, drawn in zip(asked, draw(self.subject, prompts, options, stop)):
+                cut.append(drawn[0].cut)
                 # Of greedy texts there is one, however often it is asked for.
                 for number, one in zip(numbers, itertools.cycle(drawn)):
-                    found[number], cut[number] = one.text, one.cut
+                    found[number] = one.text
         for note in results.shortened(cut, "left no room for an answer"):
             log.warning(note)
         return found

@@ -128,6 +128,7 @@ def test_bos_is_not_scored(sides):
 
     (ours, theirs), subject = sides, sides[0].subject
     requests = [Instance("loglikelihood_rolling", {}, ("the quick fox",), 0)]
+    assert ours.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("",), 0)]) == [0]
     bos, ids = np.array([subject.tokenizer.bos], np.int32), subject.tokenizer.encode("the quick fox")
     once, twice = (one.total for one in score(subject, [(bos, ids), (bos, np.concatenate([bos, ids]))]))
     assert abs(once - twice) > 1
@@ -311,14 +312,16 @@ def test_no_item_is_its_own_example(sides, tmp_path):
 
 
 def test_prompts_that_are_cut_are_counted(sides, caplog):
+    """Each once, however many continuations or samples it has."""
     from lm_eval.api.instance import Instance
 
     model, long = sides[0], "the quick fox " * 60
     for context in (long, "the"):
-        model.loglikelihood([Instance("loglikelihood", {}, (context, " dog"), 0)] * 2, disable_tqdm=True)
-        model.generate_until([Instance("generate_until", {}, (context, {"until": ["z"], "max_gen_toks": 2}), 0)])
+        model.loglikelihood([Instance("loglikelihood", {}, (context, word), 0) for word in (" dog", " fox")])
+        asked = Instance("generate_until", {}, (context, {"until": ["z"], "max_gen_toks": 2}), 0)
+        model.generate_until([asked] * 2)
     assert [one.message for one in caplog.records if one.name == "jaxlm.evaluate.harness"] == [
-        "2 of 2 prompts were longer than the model reads, and were cut on the left",
+        "1 of 1 prompts were longer than the model reads, and were cut on the left",
         "1 of 1 prompts left no room for an answer, and were cut on the left",
     ]
 
