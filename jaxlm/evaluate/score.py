@@ -34,7 +34,7 @@ class Scored:
     nats: Float[np.ndarray, " tokens"]
     """Log-probability of each, float32."""
     greedy: Bool[np.ndarray, " tokens"]
-    """Whether no other was likelier."""
+    """Whether greedy drawing would have taken each token: of equally likely ones the first."""
     cut: bool = False
     """Whether the context had to be shortened on the left."""
 
