@@ -2,7 +2,7 @@
 
     jaxlm study experiments/ablations/positions.py --together
 
-Four arms from five seeds, 0.8 million tokens each: 7 min 36 s on two CPU cores. Held-out bits per byte, lower is
+Four arms from five seeds, 0.8 million tokens each: 8 min 15 s on two CPU cores. Held-out bits per byte, lower is
 better (the page is `positions.html`, beside this file):
 
     arm      n    mean      sd  difference  95 % interval           p  detectable  verdict
