@@ -2,7 +2,7 @@
 
 Parameters are arguments of the compiled functions, the state is donated so that caches are updated in place, and
 lengths are rounded up to powers of two so that few programs are compiled. Two rows of a batch know nothing of each
-other.
+other, but in a mixture whose rows share the capacity of an expert.
 """
 
 from __future__ import annotations

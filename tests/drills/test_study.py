@@ -98,8 +98,8 @@ def test_a_study(ground):
             assert abs(float(one["loss"]) - float(other["loss"])) < 1e-5
 
     # a metric that runs do not record: said before anything is trained
-    unknown = end(ground.start("study", "mine.py", "--metric", "accuracy")).expect(2)
-    assert "records no 'accuracy' after its last step; metric can be 'cross_entropy', 'loss'" in unknown.err
+    unknown = end(ground.start("study", "mine.py", "--metric", "perplexity")).expect(2)
+    assert "records no 'perplexity' after its last step; metric can be 'cross_entropy', 'loss'" in unknown.err
     assert "learned/0" not in unknown.out
 
     # other code
