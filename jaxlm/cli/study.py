@@ -126,10 +126,12 @@ def _measure(asked: Request, argv: list[str]) -> int:
 
 def _show(asked: Request, arms: dict, cells: Sequence[plan.Cell]) -> None:
     """What is compared: fields, budgets, runs."""
+    from jaxlm.runs.report.text import plural
     from jaxlm.study.table import BUDGETS, budgets, fields
 
     study = asked.study
-    print(f"{study.name}: {len(arms)} arms x {len(study.seeds)} seeds, compared with {next(iter(arms))}\n")
+    seeds = plural(len(study.seeds), "seed")
+    print(f"{study.name}: {len(arms)} arms x {seeds}, compared with {next(iter(arms))}\n")
     print("arms differ in\n" + table(("field", *arms), fields(arms)))
     print(f"\nequal {study.match}, to {budget.WITHIN:.0%}\n" + table(BUDGETS, budgets(arms)) + "\n")
     left = [cell.name for cell in cells if not run.finished(cell, asked.root)]

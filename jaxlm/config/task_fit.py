@@ -28,7 +28,7 @@ def _problems(task: Task, experiment: Experiment) -> Iterator[str]:
         case Generation() if task.draw.tokens >= length:
             yield (
                 f"draw.tokens is {task.draw.tokens}: the model reads train.length = {length} tokens, prompt and "
-                "answer together"
+                "answer together; draw fewer"
             )
         case Similarity() | Clustering() | Probe() | Retrieval():
             if isinstance(model, EncoderDecoder):
