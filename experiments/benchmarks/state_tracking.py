@@ -1,22 +1,29 @@
 """Do RWKV-7 and a transformer of its size track a state: the word problem of S3.
 
-    python experiments/benchmarks/state_tracking.py [--seeds 3] [--steps 5000]
+    python experiments/benchmarks/state_tracking.py [--seeds 3] [--steps 5000] [--peaks 3e-3 1e-3]
 
 Words are random permutations of three things; at each of them the model is to say what all so far come to (the
 word problem of a group, Merrill et al. 2024, arXiv:2404.08819). Trained on words of up to 32, tested at the last
 letter of words of 64. Each seed draws weights and words of its own. RWKV-7 takes out twice what it finds
 (`model.removal`): without a change of sign no layer keeps a parity. On one thread each, beside other work:
 
-    model         parameters  seed    loss   at 32   at 64     s
-    rwkv7            115,264     0   0.000  100.0%   99.4%   854
-    rwkv7            115,264     1   0.000   99.4%   98.0%   698
-    rwkv7            115,264     2   0.143   77.7%   40.2%   468
-    transformer      107,840     0   1.151   15.4%   16.8%  1238
-    transformer      107,840     1   1.199   15.4%   15.8%   155
-    transformer      107,840     2   1.238   17.6%   16.2%    83
+    model         parameters  seed    peak    loss   at 32   at 64     s
+    rwkv7            115,264     0   0.003   0.000  100.0%   99.4%   854
+    rwkv7            115,264     0   0.001   0.001   99.8%   95.1%   662
+    rwkv7            115,264     1   0.003   0.000   99.4%   98.0%   698
+    rwkv7            115,264     1   0.001   0.327   62.7%   36.5%   674
+    rwkv7            115,264     2   0.003   0.143   77.7%   40.2%   468
+    rwkv7            115,264     2   0.001   0.000  100.0%   98.2%   650
+    transformer      107,840     0   0.003   1.151   15.4%   16.8%  1238
+    transformer      107,840     0   0.001   1.300   15.0%   17.0%   222
+    transformer      107,840     1   0.003   1.199   15.4%   15.8%   155
+    transformer      107,840     1   0.001   1.307   16.4%   16.4%   220
+    transformer      107,840     2   0.003   1.238   17.6%   16.2%    83
+    transformer      107,840     2   0.001   1.292   15.0%   16.4%   215
 
-The third seed had not learned words of 32 when the steps were over. More steps do not settle which seeds learn:
-with --steps 8000 RWKV-7 comes to 49.6, 100.0 and 54.7 % at 64.
+Of the two rates the one of the lower training loss comes to 98.0 % or more at 64 in every seed (a word has six
+states, and a guess is right in 17 %). No rate does alone, and neither do more steps: with --steps 8000 --peaks 3e-3
+RWKV-7 comes to 49.6, 100.0 and 54.7 %.
 """
 
 from __future__ import annotations
@@ -137,15 +144,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--peak", type=float, default=3e-3)
+    parser.add_argument("--peaks", type=float, nargs="+", default=[3e-3, 1e-3], help="learning rates")
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     asked = parser.parse_args()
-    print(f"{'model':<14}{'parameters':>10}{'seed':>6}{'loss':>8}{'at 32':>8}{'at 64':>8}{'s':>6}")
-    for name in asked.models:
-        for seed in range(asked.seeds):
-            value, near, far, spent = trained(MODELS[name], seed, asked.steps, asked.peak)
-            count = parameters(MODELS[name])["total"]
-            print(f"{name:<14}{count:>10,}{seed:>6}{value:>8.3f}{near:>8.1%}{far:>8.1%}{spent:>6.0f}", flush=True)
+    print(f"{'model':<14}{'parameters':>10}{'seed':>6}{'peak':>8}{'loss':>8}{'at 32':>8}{'at 64':>8}{'s':>6}")
+    for name, seed, peak in itertools.product(asked.models, range(asked.seeds), asked.peaks):
+        value, near, far, spent = trained(MODELS[name], seed, asked.steps, peak)
+        told = f"{name:<14}{parameters(MODELS[name])['total']:>10,}{seed:>6}{peak:>8g}{value:>8.3f}"
+        print(f"{told}{near:>8.1%}{far:>8.1%}{spent:>6.0f}", flush=True)
 
 
 if __name__ == "__main__":
