@@ -23,12 +23,11 @@ from pathlib import Path
 
 from jaxlm.cli import environment, experiment
 from jaxlm.cli.text import table
-from jaxlm.config.errors import UsageError
+from jaxlm.config.errors import AGAIN, UsageError
 from jaxlm.config.load import load_study
 from jaxlm.config.overrides import apply
 from jaxlm.config.study import Study
 from jaxlm.study import budget, plan, run
-from jaxlm.study.children import AGAIN
 
 OPTIONS, BARE = ("study_dir", "only"), ("dry_run", "together")
 USAGE = "jaxlm study FILE [--base.train.steps 50 ...]"
@@ -93,10 +92,18 @@ def _parse(argv: list[str]) -> Request | None:
 
 
 def _check(asked: Request) -> Callable[[plan.Cell], object]:
-    """Reads a finished run: a metric that it does not record is an error before another is trained."""
-    from jaxlm.study.results import result
+    """Reads a finished run: a metric that it does not record, or text that is not the others', is an error before
+    another is trained.
+    """
+    from jaxlm.study.results import refuse_unlike, result
 
-    return lambda cell: result(cell, asked.root, asked.study.metric, failed=False)
+    found = []
+
+    def check(cell: plan.Cell) -> None:
+        found.append(result(cell, asked.root, asked.study.metric, failed=False))
+        refuse_unlike(found)
+
+    return check
 
 
 def _say(line: str) -> None:

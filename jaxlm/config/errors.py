@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+AGAIN = 75
+"""Exit code: saved, run me again."""
+
 
 class UsageError(Exception):
     """The request cannot be understood or cannot work as asked: what, where, what to do. Exit code 2."""

@@ -22,7 +22,7 @@ def taken(experiment: Experiment) -> Experiment:
     if not run:
         return experiment
     if "://" not in run and not Path(run).exists():
-        raise UsageError(f"initial {run}: no such run or model; name another with --init")
+        raise UsageError(f"initial {run}: no such run or model; name another")
     if isinstance(experiment.model, OfInitial):
         experiment = dataclasses.replace(experiment, model=read_experiment(run).model)
     if isinstance(experiment.tokenizer, OfInitial):

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from jaxlm.config.errors import AGAIN
+
 LOGS = "logs"
-AGAIN = 75
-"""A child's exit code: saved, run me again."""
 
 
 def log_of(root: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ class Result:
     seconds: float = 0.0
     """Of training steps alone; a run of one program has its share of them."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What it was trained on, as the run found it: text, tokenizer, rows, devices."""
+    """What it was trained on, as the run found it: text, tokenizer, rows."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def result(cell: Cell, root: Path, metric: str, failed: bool) -> Result:
 
 
 def _facts(content: Content) -> dict[str, Any]:
-    kept = {name: content.manifest.get(name) for name in ("tokenizer", "data", "devices")}
+    kept = {name: content.manifest.get(name) for name in ("tokenizer", "data")}
     return kept | {"text": {name: value for name, value in content.data.items() if name != "baselines"}}
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.codec import to_json, whole_hash
-from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.errors import AGAIN, Failure, UsageError
 from jaxlm.config.experiment import Every, Experiment, Samples
 from jaxlm.config.study import Study
 from jaxlm.runs.directory import DONE
 from jaxlm.runs.files import write_atomically
 from jaxlm.study.budget import Seconds
-from jaxlm.study.children import AGAIN, child, log_of
+from jaxlm.study.children import child, log_of
 from jaxlm.study.files import changed, code
 from jaxlm.study.plan import Cell
 
@@ -179,14 +179,11 @@ def train(cells: Sequence[Cell], root: Path, together: bool) -> int:
 
 
 def _together(cells: Sequence[Cell], root: Path) -> int:
-    from jaxlm.data.prepare import prepare
     from jaxlm.study.together import train_together
     from jaxlm.train.interruption import Interruption
-    from jaxlm.train.setup import cache_directory
+    from jaxlm.train.run import prepared_data
 
-    first = cells[0].experiment
-    size = {"rows": first.model.vocab, "length": first.train.length}
-    prepared = prepare(first.data, first.tokenizer, cache_directory(), report=print, **size)
+    prepared = prepared_data(cells[0].experiment, _print)
     with Interruption() as interruption:
         interruption.training = True
         experiments, folders = [cell.experiment for cell in cells], [root / cell.folder for cell in cells]

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-AGAIN = 75
-"""Exit code: saved, run me again."""
+from jaxlm.config.errors import AGAIN
 
 
 class Interruption:

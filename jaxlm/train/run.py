@@ -18,6 +18,7 @@ from jaxlm.cluster.discovery import join
 from jaxlm.cluster.together import leaving, together
 from jaxlm.config import Experiment
 from jaxlm.config.codec import what_hash
+from jaxlm.config.errors import AGAIN
 from jaxlm.config.objective import columns
 from jaxlm.config.sampling import Options, as_trained
 from jaxlm.data import rows as row_data
@@ -39,7 +40,7 @@ from jaxlm.train.alone import Ask, alone, ask, unasked
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
-from jaxlm.train.interruption import AGAIN, Interruption
+from jaxlm.train.interruption import Interruption
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
@@ -117,12 +118,14 @@ def _prepare(experiment: Experiment, display: Display) -> Prepared:
     """Process 0 makes what is missing, in the cache that all share; the others read it."""
     first = jax.process_index() == 0
 
-    def read() -> Prepared:
-        size = {"rows": experiment.model.vocab, "length": experiment.train.length}
-        return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=display.say, **size)
+    prepared = together(lambda: prepared_data(experiment, display.say) if first else None)
+    return together(lambda: prepared or prepared_data(experiment, display.say))
 
-    prepared = together(lambda: read() if first else None)
-    return together(lambda: prepared or read())
+
+def prepared_data(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
+    """An experiment's data in the cache, made where they are missing; `say` is told of it."""
+    size = {"rows": experiment.model.vocab, "length": experiment.train.length}
+    return prepare(experiment.data, experiment.tokenizer, cache_directory(), report=say, **size)
 
 
 def describe(prepared: Prepared, run: Run) -> None:

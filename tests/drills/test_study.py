@@ -102,6 +102,15 @@ def test_a_study(ground):
     assert "records no 'perplexity' after its last step; metric can be 'cross_entropy', 'loss'" in unknown.err
     assert "learned/0" not in unknown.out
 
+    # a run of another text
+    run = root / next(one["run"] for one in runs if one["run"].startswith("none/"))
+    manifest = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(json.dumps(json.loads(manifest) | {"tokenizer": "0" * 64}))
+    unlike = end(ground.start("study", "mine.py")).expect(2)
+    assert "were not trained on the same tokenizer" in unlike.err
+    assert "learned/0" not in unlike.out
+    (run / "manifest.json").write_text(manifest)
+
     # other code
     record = json.loads((root / "study.json").read_text())
     record["code"]["models/decoder.py"] = "0" * 16

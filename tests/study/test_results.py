@@ -13,7 +13,7 @@ from jaxlm.study.results import refuse_unlike, result
 from tests.study.studies import study
 
 CELLS = cells(study(), plan(study()))
-FACTS = {"tokenizer": "t", "data": "rows", "devices": ["cpu"], "text": {"train_tokens": 5}}
+FACTS = {"tokenizer": "t", "data": "rows", "text": {"train_tokens": 5}}
 
 
 def finished(root, cell, together=1, tasks=None, **metrics):
