@@ -15,8 +15,8 @@ from jaxlm.config.paths import leaves
 from jaxlm.config.study import Study
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-OTHER_ROOMS = ("cli", "cluster", "evaluate", "interop", "planning", "runs", "serve", "study")
-"""Rooms that decide nothing about the numbers of a training run, but for these files of `study`."""
+OTHER_ROOMS = ("cli", "cluster", "interop", "planning", "runs", "serve", "study")
+"""Rooms that decide nothing about the numbers of a training run and its tasks, but for these files of `study`."""
 INSIDE = ("together", "lanes", "programs", "variation")
 
 

@@ -13,6 +13,7 @@ from jaxlm.config import Arm
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.runs.directory import DONE
 from jaxlm.study import children, run
+from jaxlm.study.files import code
 from jaxlm.study.plan import cells, plan, written
 from tests.study.studies import study
 
@@ -91,6 +92,15 @@ def test_a_directory_of_another_study_is_refused(tmp_path):
     (tmp_path / "full" / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"not empty \(it has notes.txt\)"):
         run.write_record(study(), arms, tmp_path / "full")
+
+
+def test_the_code_that_decides_a_studys_numbers():
+    """Of tasks too, which can be the metric; not that of commands and pages."""
+    hashed = code()
+    for name in ("train/step.py", "evaluate/score.py", "study/programs.py", "jax"):
+        assert name in hashed
+    for name in ("cli/study.py", "runs/report/page.py", "study/page.py"):
+        assert name not in hashed
 
 
 def test_a_seed_that_fails_leaves_the_others(monkeypatch, tmp_path):
