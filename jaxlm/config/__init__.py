@@ -1,5 +1,16 @@
 """What experiments are made of: frozen dataclasses, importable without jax or numpy."""
 
+from jaxlm.config.adapter import (
+    BitFit,
+    Bottleneck,
+    Dora,
+    Ia3,
+    Lora,
+    NoAdapter,
+    PrefixTuning,
+    PromptTuning,
+    Vera,
+)
 from jaxlm.config.block import (
     AllHeads,
     Attention,

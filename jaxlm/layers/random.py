@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxlm.parallel.layout import Layout
+from jaxlm.parallel.layout import Axes, Layout
 
 
 def site(name: str) -> int:
@@ -70,4 +70,18 @@ def dropout(
     length = x.shape[1] * layout.parts("tokens")
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, (length, x.shape[2])))(keys)
     keep = layout.own(keep, "tokens", 1)
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def dropout_of_inputs(
+    x: Float[Array, "row joined ..."], rate: float, keys: Key[Array, "row"] | None, axes: Axes, layout: Layout
+) -> Float[Array, "row joined ..."]:
+    """`dropout` of what a weight is given: tokens of all devices that are joined, some of the features `axes`."""
+    if keys is None or rate == 0.0:
+        return x
+    names = ("pos", *axes)
+    whole = tuple(size * layout.parts(axis) for size, axis in zip(x.shape[1:], names, strict=True))
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, whole))(keys)
+    for dim, axis in enumerate(names, start=1):
+        keep = layout.own(keep, axis, dim)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)

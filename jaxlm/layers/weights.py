@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from jaxlm.config.errors import UsageError
+from jaxlm.config.suggest import nearest
 from jaxlm.layers.projection import Weight
 
 Tree = TypeVar("Tree")
@@ -33,3 +36,33 @@ def map_weights(function: Callable[[str, Weight], Weight], model: Tree, name: st
 def in_blocks(name: str) -> bool:
     """The default choice of weights: every projection of the blocks."""
     return "blocks." in name or "encoder." in name
+
+
+def weights_of(model: Any) -> dict[str, Weight]:
+    """Each outermost weight by its dotted name."""
+    found: dict[str, Weight] = {}
+
+    def keep(name: str, weight: Weight) -> Weight:
+        found[name] = weight
+        return weight
+
+    map_weights(keep, model)
+    return found
+
+
+def targets(pattern: str, model: Any, field: str) -> set[str]:
+    """The names of the model's weights in which a regular expression is found; none for an empty pattern.
+
+    Raises UsageError, which names the config's `field`, for a pattern that is none, or finds nothing.
+    """
+    if not pattern:
+        return set()
+    names = list(weights_of(model))
+    try:
+        found = {name for name in names if re.search(pattern, name)}
+    except re.error as error:
+        raise UsageError(f"{field}={pattern!r} is no regular expression: {error}") from None
+    if not found:
+        near = "".join(f"\n  {name}" for name in nearest(pattern, names, 5))
+        raise UsageError(f"{field}={pattern!r} is found in no weight's name of this model; nearest:{near}")
+    return found

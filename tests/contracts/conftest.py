@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm import config
-from jaxlm.adapters.lora import lora
+from jaxlm.adapters.build import adapted
 from jaxlm.layers.contracts import Tokens
 from jaxlm.models import build
 from jaxlm.quantize.int8 import int8
@@ -87,7 +87,7 @@ GENERATES = ("decoder", "encoder_decoder", "mixture", *RECURRENT)
 
 def _adapted(model):
     """LoRA whose `b` is not zero, so that the adapter matters."""
-    model = lora(model, jax.random.key(1), rank=2)
+    model = adapted(model, config.Lora(rank=2), jax.random.key(1))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf + 0.1 if jax.tree_util.keystr(path).endswith(".b") else leaf, model
     )
