@@ -29,7 +29,8 @@ def arm(attention: str, length: int, steps: int) -> dict:
 
     from jaxlm import config
     from jaxlm.layers.contracts import Batch, Tokens
-    from jaxlm.train.setup import initial_state, make_setup
+    from jaxlm.train.initial import initial_state
+    from jaxlm.train.setup import make_setup
     from jaxlm.train.step import make_step
 
     block = config.Block(config.Attention(heads=4, kv_heads=4, head=64), config.Gated(width=688))

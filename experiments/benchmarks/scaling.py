@@ -52,7 +52,8 @@ def prepare(mesh: str, rows: int, layers: int) -> tuple[dict[str, float], Callab
     from jaxlm import config
     from jaxlm.cluster import together
     from jaxlm.layers.contracts import Batch, Tokens
-    from jaxlm.train.setup import initial_state, make_setup
+    from jaxlm.train.initial import initial_state
+    from jaxlm.train.setup import make_setup
     from jaxlm.train.step import make_step
 
     block = config.Block(config.Attention(heads=HEADS, kv_heads=HEADS, head=EMBED // HEADS), config.Gated(WIDTH))

@@ -86,7 +86,8 @@ def taken(way: str, width: int, runs: int) -> Callable[[], list[float]]:
     from jaxlm.study import programs
     from jaxlm.study.lanes import Lanes
     from jaxlm.study.variation import varied
-    from jaxlm.train.setup import initial_states, make_setup
+    from jaxlm.train.initial import initial_states
+    from jaxlm.train.setup import make_setup
 
     batched = WAYS[way][1]
     trees = experiments(width, runs)

@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxlm.cli.generate import Parser
 from jaxlm.cli.text import table
-from jaxlm.config.codec import initial
+from jaxlm.config.codec import named
 from jaxlm.config.data import Corpus, Data, TextFiles
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.load import load_all_tasks, load_experiment
@@ -111,7 +111,7 @@ def _trained_on(name: str) -> tuple[dict[str, Data], list[str]]:
             )
         experiment = read_experiment(find_run(name))
     found, unknown = {name: experiment.data}, []
-    while base := initial(experiment)[0]:
+    while base := named(experiment.initial)[0]:
         try:
             experiment = read_experiment(base)
         except (UsageError, Failure) as error:

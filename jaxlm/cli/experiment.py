@@ -9,7 +9,7 @@ from jaxlm.cli import text
 from jaxlm.config.check import check
 from jaxlm.config.codec import what_hash
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment, OfInitial
+from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
@@ -54,7 +54,7 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
         experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:
         check(experiment)
-        if experiment.initial:
+        if experiment.initial or experiment.teacher:
             from jaxlm.runs.initial import pinned
 
             experiment = pinned(experiment)
@@ -85,7 +85,7 @@ def take(argv: list[str], names: tuple[str, ...], bare: tuple[str, ...] = ()) ->
 
 def _of_initial(base: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
     """The experiment with what is to be the initial run's, `model:of_initial`, and the other words."""
-    for field in ("model", "tokenizer"):
+    for field in OF_INITIAL:
         if f"{field}:{option_name(OfInitial)}" in words:
             base = dataclasses.replace(base, **{field: OfInitial()})
             words = [word for word in words if word != f"{field}:{option_name(OfInitial)}"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment, OfInitial
+from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.config.flags import find
 from jaxlm.config.model import Decoder
 from jaxlm.config.needs import data_problems
@@ -60,7 +60,7 @@ SHARES = {
 
 def check(experiment: Experiment) -> None:
     """Raises one UsageError that lists everything wrong, each with its path and what to do."""
-    if isinstance(experiment.model, OfInitial) or isinstance(experiment.tokenizer, OfInitial):
+    if any(isinstance(getattr(experiment, name), OfInitial) for name in OF_INITIAL):
         raise UsageError(f"{experiment.name} goes on from a model: name it, --init MODEL_OR_RUN")
     problems = [*_ranges(experiment), *_agreement(experiment)]
     if problems:

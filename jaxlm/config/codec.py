@@ -80,18 +80,20 @@ def what(experiment: Experiment) -> dict[str, Any]:
     """All that decides what is computed: the experiment without `where`, and the hash of its own code.
 
     Fields at their defaults are left out, so that a new field changes no hash; defaults themselves may not change.
-    Of `initial` it is the digest where there is one: the same parameters may lie anywhere.
+    Of `initial` and `teacher` it is the digest where there is one: the same parameters may lie anywhere.
     """
     tree = _encode(Experiment, dataclasses.replace(experiment, where=Where()), defaults=False)
-    tree["initial"] = initial(experiment)[1] or experiment.initial
+    tree["initial"] = named(experiment.initial)[1] or experiment.initial
+    if experiment.teacher:
+        tree["teacher"] = named(experiment.teacher)[1] or experiment.teacher
     return {"experiment": tree, "sources": sources(experiment)}
 
 
-def initial(experiment: Experiment) -> tuple[str, str]:
-    """(run, digest) of the initial parameters; the digest is empty where none is named."""
-    run, at, digest = experiment.initial.rpartition("@")
-    named = at and len(digest) == 16 and set(digest) <= set("0123456789abcdef")
-    return (run, digest) if named else (experiment.initial, "")
+def named(parameters: str) -> tuple[str, str]:
+    """(run, digest) of `RUN@DIGEST`, as `initial` and `teacher` are written; the digest is empty without one."""
+    run, at, digest = parameters.rpartition("@")
+    whole = at and len(digest) == 16 and set(digest) <= set("0123456789abcdef")
+    return (run, digest) if whole else (parameters, "")
 
 
 def sources(experiment: Experiment) -> dict[str, str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxlm.config.adapter import Adapter, NoAdapter
 from jaxlm.config.data import Corpus, Data, Packing, SentencePiece, Stream, Tokenizer
 from jaxlm.config.model import Decoder, Model
 from jaxlm.config.objective import Autoregressive, Objective
 from jaxlm.config.optimizer import AdamW, Optimizer
+from jaxlm.config.quantization import NoQuantization, Quantization
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class OfInitial:
     """That of the run or model whose parameters this one starts from (`--init`), in whose place it then stands."""
 
 
+OF_INITIAL = ("model", "tokenizer", "quantization")
+"""Fields that can be `OfInitial`."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything outside `where` decides what is computed and is hashed."""
@@ -127,11 +133,17 @@ class Experiment:
     data: Data = Corpus()
     packing: Packing = Stream()
     objective: Objective = Autoregressive()
+    adapter: Adapter = NoAdapter()
+    """What is trained in place of all parameters."""
+    quantization: Quantization | OfInitial = NoQuantization()
+    """How many bits numbers have, stored or in training."""
     optimizer: Optimizer = AdamW()
     train: Train = Train()
     precision: Literal["float32", "bfloat16", "bfloat16_all"] = "float32"
     """A row of `config.precision.PRECISIONS`."""
     initial: str = ""
     """A run whose parameters this one starts from, `RUN` or `RUN@DIGEST`: the digest of the parameters decides."""
+    teacher: str = ""
+    """A run that this one learns from, `RUN` or `RUN@DIGEST`, where the objective asks for one."""
     samples: Samples = Samples()
     where: Where = Where()

@@ -167,8 +167,10 @@ def _refuse_other(path: epath.Path, experiment: Experiment) -> None:
     """A run of another experiment names the fields that differ."""
     stored = _read_config(path)
     theirs = from_json(stored["experiment"])
-    if what(theirs)["experiment"]["initial"] == what(experiment)["experiment"]["initial"]:
-        theirs = dataclasses.replace(theirs, initial=experiment.initial)  # the same, wherever it lies
+    there, here = (what(one)["experiment"] for one in (theirs, experiment))
+    for role in ("initial", "teacher"):
+        if there.get(role) == here.get(role):  # the same, wherever it lies
+            theirs = dataclasses.replace(theirs, **{role: getattr(experiment, role)})
     lines = [
         f"  {field}: {there!r} there, {here!r} here"
         for field, there, here in difference(theirs, experiment)

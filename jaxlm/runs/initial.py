@@ -5,38 +5,46 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from jaxlm.config.codec import initial
+from jaxlm.config import codec
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment, OfInitial
+from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.runs.digest import parameters
 from jaxlm.runs.directory import read_experiment
 
 
 def taken(experiment: Experiment) -> Experiment:
-    """The experiment with the model and the tokenizer of the run that it starts from, where it asks for them.
+    """The experiment with what it asks for of the run that it starts from: model, tokenizer, quantization.
 
     Raises UsageError where there is no such run.
     """
-    run, _ = initial(experiment)
+    run, _ = codec.named(experiment.initial)
     if not run:
         return experiment
-    if "://" not in run and not Path(run).exists():
-        raise UsageError(f"initial {run}: no such run or model; name another")
-    if isinstance(experiment.model, OfInitial):
-        experiment = dataclasses.replace(experiment, model=read_experiment(run).model)
-    if isinstance(experiment.tokenizer, OfInitial):
-        tokenizer = kept(read_experiment(run).tokenizer, Path(run) / "tokenizer")
-        experiment = dataclasses.replace(experiment, tokenizer=tokenizer)
-    return experiment
+    _must_be("initial", run)
+    asked = [name for name in OF_INITIAL if isinstance(getattr(experiment, name), OfInitial)]
+    if not asked:
+        return experiment
+    theirs = read_experiment(run)
+    tokenizer = kept(theirs.tokenizer, Path(run) / "tokenizer")
+    given = {"model": theirs.model, "tokenizer": tokenizer, "quantization": theirs.quantization}
+    return dataclasses.replace(experiment, **{name: given[name] for name in asked})
 
 
 def pinned(experiment: Experiment) -> Experiment:
-    """The experiment with its initial parameters named by what they are, `RUN@DIGEST`: they are part of its hash.
+    """The experiment with its initial parameters and its teacher's named by what they are, `RUN@DIGEST`: they are
+    part of its hash.
 
-    Raises Failure as `parameters`.
+    Raises UsageError where there is no such run, Failure as `parameters`.
     """
-    run, named = initial(experiment)
-    if not run or named:
-        return experiment
-    return dataclasses.replace(experiment, initial=f"{run}@{parameters(run)}")
+    for role in ("initial", "teacher"):
+        run, digest = codec.named(getattr(experiment, role))
+        if run and not digest:
+            _must_be(role, run)
+            experiment = dataclasses.replace(experiment, **{role: f"{run}@{parameters(run)}"})
+    return experiment
+
+
+def _must_be(role: str, run: str) -> None:
+    if "://" not in run and not Path(run).exists():
+        raise UsageError(f"{role} {run}: no such run or model; name another")

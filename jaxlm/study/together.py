@@ -31,7 +31,7 @@ from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.run import conclude, describe, rows_of
 from jaxlm.train.session import Session, evaluated, note, save, settle
-from jaxlm.train.setup import Setup, check_data, initial_states, make_setup
+from jaxlm.train.setup import Setup, check_data, make_setup
 from jaxlm.train.state import State
 
 Say = Callable[[str], None]
@@ -235,7 +235,7 @@ def _opened(
     kept = Checkpoints(os.path.join(run.path, "checkpoints"), config=what_hash(setup.experiment))
     checkpoints = stack.enter_context(kept)
     with clock("checkpoint"):
-        restored = checkpoints.restore(setup.abstract)
+        restored = initial.restored(setup, checkpoints)
     for line in checkpoints.damaged:
         voice.say(line)
     first, state = (0, None) if restored is None else restored[:2]
@@ -260,7 +260,7 @@ def _train(
     shared = SEED not in names or len(sessions) == 1
     with clock("compile"):
         if any(state is None for state in states):
-            states = list(initial_states([session.setup for session in sessions]))
+            states = list(initial.initial_states([session.setup for session in sessions]))
         state = lanes.stack(states)
         numbers = lanes.stack([programs.numbers(session.experiment, names) for session in sessions])
     group = Group(sessions, lanes, shared, names, numbers, say, clock, Metrics(()))

@@ -18,6 +18,7 @@ from jaxlm.layers.names import listed
 from jaxlm.runs.directory import read_experiment, read_sources
 from jaxlm.train import optimizers
 from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.initial import restored
 from jaxlm.train.setup import Setup
 from jaxlm.train.state import State
 
@@ -60,7 +61,7 @@ def state_after(setup: Setup, run_dir: str, rows: str) -> tuple[int, State]:
     `rows` is the fingerprint of this experiment's rows. Raises UsageError where the run was trained on others.
     """
     with _checkpoints(run_dir) as checkpoints:
-        step, state, data = checkpoints.restore(setup.abstract)
+        step, state, data = restored(setup, checkpoints)
     if data["rows"] != rows:
         raise UsageError(f"--after {run_dir}: it was trained on other rows")
     return step, state

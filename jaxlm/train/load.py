@@ -8,15 +8,13 @@ from typing import Any
 import jax
 
 from jaxlm.config import PRECISIONS, Mesh
-from jaxlm.layers.axes import shardings
 from jaxlm.layers.contracts import Call
-from jaxlm.models import build
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.runs.directory import read_experiment
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.tokenizers.build import reopen
-from jaxlm.train.setup import load_parameters
+from jaxlm.train.initial import find_base, whole_model
 
 
 def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
@@ -27,12 +25,6 @@ def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:
     experiment = read_experiment(run_dir)
     precision = PRECISIONS[experiment.precision]
     layout = Layout(make_mesh(Mesh(), jax.local_devices()[:1]))
-    abstract = jax.eval_shape(lambda: build(experiment.model, jax.random.key(0), precision))
-    template = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        abstract,
-        shardings(abstract, layout),
-    )
-    model = load_parameters(run_dir, template)
+    model = whole_model(run_dir, find_base(run_dir, experiment), layout, precision)
     tokenizer = reopen(experiment.tokenizer, Path(run_dir) / "tokenizer")
     return model, tokenizer, Call(layout, precision, recurrence=experiment.where.recurrence)

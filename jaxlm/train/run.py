@@ -34,7 +34,7 @@ from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.sampling.text import sample_with_log_probabilities
 from jaxlm.tokenizers.build import keep
 from jaxlm.tokenizers.words import begins_word, ends_sentence
-from jaxlm.train import feed, held_out, planned
+from jaxlm.train import feed, held_out, initial, planned
 from jaxlm.train.after import refuse_other, state_after
 from jaxlm.train.alone import Ask, alone, ask, unasked
 from jaxlm.train.checkpoints import Checkpoints
@@ -46,7 +46,7 @@ from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, mark, save, settle
-from jaxlm.train.setup import Setup, cache_directory, check_data, initial_state, make_setup
+from jaxlm.train.setup import Setup, cache_directory, check_data, make_setup
 from jaxlm.train.state import State
 
 
@@ -174,7 +174,7 @@ def _run(
     train_rows, held_out_rows = rows_of(experiment, prepared)
     with Checkpoints(os.path.join(opened.path, "checkpoints"), config=what_hash(experiment)) as checkpoints:
         with clock("checkpoint"):
-            restored = checkpoints.restore(setup.abstract)
+            restored = initial.restored(setup, checkpoints)
         for line in checkpoints.damaged:
             display.say(line)
         with clock("compile"):
@@ -186,7 +186,7 @@ def _run(
                 if jax.process_index() == 0:
                     record(opened, after={"run": after, "step": first})
             else:
-                first, state = 0, initial_state(setup)
+                first, state = 0, initial.initial_state(setup)
         with _journal(opened, first) as journal:
             session = Session(
                 run=opened,
@@ -275,7 +275,7 @@ def conclude(session: Session, done: int, state: State) -> int:
     save(session, done, state)
     with session.clock("checkpoint"):
         session.checkpoints.wait()
-    final = {"parameters": digest(fingerprint(state.model)), "state": digest(fingerprint(state))}
+    final = {"parameters": digest(fingerprint(state.model)), "state": digest(fingerprint(state.saved()))}
     _sample(session, state)
     goodput.write(session.journal, done, session.clock)
     session.journal.flush()

@@ -127,7 +127,9 @@ def save(session: Session, done: int, state: State) -> None:
     """A checkpoint, if this state is sound: its metrics are looked at first."""
     settle(session)
     with session.clock("checkpoint"):
-        session.checkpoints.save(done, state, {"step": done, "rows": session.rows.fingerprint}, session.newest)
+        session.checkpoints.save(
+            done, state.saved(), {"step": done, "rows": session.rows.fingerprint}, session.newest
+        )
 
 
 def write(session: Session, kind: str, done: int, **values: float) -> None:

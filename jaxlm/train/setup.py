@@ -4,49 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
-from jaxlm.cluster import together
 from jaxlm.config import PRECISIONS, Experiment, flags
-from jaxlm.config.codec import initial
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.model import EncoderDecoder, NoClassifier
+from jaxlm.config.model import EncoderDecoder
 from jaxlm.config.numbers import nearest_multiples
 from jaxlm.config.objective import Contrastive, whole_rows
 from jaxlm.config.parametrization import times_base
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
-from jaxlm.layers import random
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
-from jaxlm.layers.names import partition
 from jaxlm.layers.stack import Stack
-from jaxlm.models import build
 from jaxlm.objectives.build import build as build_objective
 from jaxlm.objectives.objective import Objective
 from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
-from jaxlm.runs.directory import read_experiment
 from jaxlm.tokenizers.special import special
 from jaxlm.train import optimizers
-from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.initial import abstract_state
 from jaxlm.train.state import State, place
-
-RUN_ONCE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-"""How XLA:CPU compiles a program that runs once: seven times faster, for a program that runs slower."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +83,10 @@ def make_setup(experiment: Experiment, devices: Sequence[jax.Device] | None = No
         )
     hidden = 1 / times_base(experiment.model)
     optimizer = optimizers.build(experiment.optimizer, experiment.train.steps, call.precision, hidden=hidden)
-    abstract = jax.eval_shape(lambda: _initial(experiment, optimizer, call))
+    abstract = abstract_state(experiment, optimizer, call.precision)
     if experiment.where.mesh.pipeline > 1:
-        _check_stages(experiment, objective, abstract.model, call)
-    call = dataclasses.replace(call, layout=fitted(call.layout, abstract.model))
+        _check_stages(experiment, objective, abstract.whole(), call)
+    call = dataclasses.replace(call, layout=fitted(call.layout, (abstract.whole(), abstract.frozen.get("teacher"))))
     places = place(abstract, optimizer, call.layout)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
@@ -184,77 +169,3 @@ def _check_stages(experiment: Experiment, objective: Objective, model: Any, call
     for part in jax.tree.leaves(model, is_leaf=lambda part: isinstance(part, Stack)):
         if isinstance(part, Stack):
             pipeline.schedule(call.pipeline, call.layout, part.repeats, rows)
-
-
-def _initial(
-    experiment: Experiment,
-    optimizer: optax.GradientTransformation,
-    call: Call,
-    seed: Int[Array, ""] | int | None = None,
-) -> State:
-    seed = experiment.train.seed if seed is None else seed
-    model = build(experiment.model, random.key(seed, 0, "model"), call.precision)
-    trained, frozen = partition(model, lambda name, leaf: True)
-    ema = None if experiment.train.ema is None else jax.tree.map(jnp.copy, trained)
-    return State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, optimizer.init(trained), ema)
-
-
-def initial_state(setup: Setup) -> State:
-    """The state before the first step, each leaf made where it lives; `initial` replaces the parameters, but for a
-    classifier that its model does not have, which begins anew.
-    """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
-    make = jax.jit(lambda: _initial(setup.experiment, setup.optimizer, setup.call), out_shardings=shardings)
-    return _with_parameters(setup, together.compiled(make.lower(), _once())())
-
-
-def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
-    """The same of experiments whose states differ in `train.seed` alone, by one program."""
-    first = setups[0]
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, first.abstract)
-    make = jax.jit(
-        lambda seed: _initial(first.experiment, first.optimizer, first.call, seed), out_shardings=shardings
-    )
-    program = together.compiled(make.lower(jnp.int32(0)), _once())
-    for setup in setups:
-        yield _with_parameters(setup, program(jnp.asarray(random.low_bits(setup.experiment.train.seed))))
-
-
-def _once() -> dict[str, bool | int] | None:
-    return RUN_ONCE if jax.default_backend() == "cpu" else None
-
-
-def _with_parameters(setup: Setup, state: State) -> State:
-    """The state with the parameters that `initial` names, if it does."""
-    if not setup.experiment.initial:
-        return state
-    run, digest = initial(setup.experiment)
-    template, kept = setup.abstract.model, {}
-    if getattr(template, "classifier", None) is not None and _without_classifier(read_experiment(run)):
-        template, kept = template.replace(classifier=None), {"classifier": state.model.classifier}
-    model = load_parameters(run, template, digest).replace(**kept)
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, model)
-    return dataclasses.replace(state, model=model, ema=ema)
-
-
-def _without_classifier(experiment: Experiment) -> bool:
-    return isinstance(getattr(experiment.model, "classifier", NoClassifier()), NoClassifier)
-
-
-def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:
-    """A run's newest parameters, in the template's dtypes and shardings.
-
-    Raises Failure when there are none, or when they are not those of the digest.
-    """
-    with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
-        restored = checkpoints.restore(template, only="parameters")
-        if restored is None:
-            raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
-        step, parameters, _ = restored
-        found = checkpoints.digest(step, "parameters")
-    if digest and found != digest:
-        raise Failure(
-            f"{run_dir} holds the parameters {found} at step {step}, not {digest}: name {run_dir} without a digest "
-            "to start from these (it is another experiment), or the run that has those"
-        )
-    return parameters

@@ -28,6 +28,10 @@ class State:
     ema: PyTree | None = None
     """Exponential moving average of `model`."""
 
+    def saved(self) -> State:
+        """What a checkpoint holds: `frozen` is made again from where it began (`train.initial`)."""
+        return self.replace(frozen={})
+
     def whole(self) -> Any:
         """The model, its halves combined."""
         return combine(self.model, self.frozen["model"])

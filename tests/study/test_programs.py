@@ -19,7 +19,8 @@ from jaxlm.study.lanes import Lanes
 from jaxlm.study.variation import SEED, varied
 from jaxlm.train.feed import as_batch
 from jaxlm.train.held_out import make_sums
-from jaxlm.train.setup import initial_state, initial_states, make_setup
+from jaxlm.train.initial import initial_state, initial_states
+from jaxlm.train.setup import make_setup
 from jaxlm.train.step import make_step
 from tests.train.tiny import experiment
 

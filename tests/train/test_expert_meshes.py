@@ -12,7 +12,8 @@ from jaxlm.config import Balance, Capacity, Dropless, Mesh, Moe, Stream
 from jaxlm.data import rows as row_data
 from jaxlm.layers.names import flatten
 from jaxlm.train import feed
-from jaxlm.train.setup import initial_state, make_setup
+from jaxlm.train.initial import initial_state
+from jaxlm.train.setup import make_setup
 from tests.train.test_meshes import compiled, distances, documents
 from tests.train.tiny import experiment
 

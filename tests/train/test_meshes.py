@@ -14,7 +14,8 @@ from jaxlm.layers.names import flatten
 from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.fingerprint import digest, fingerprint
-from jaxlm.train.setup import initial_state, make_setup
+from jaxlm.train.initial import initial_state
+from jaxlm.train.setup import make_setup
 from jaxlm.train.step import make_step
 from tests.train.tiny import experiment
 

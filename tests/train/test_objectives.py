@@ -18,7 +18,8 @@ from jaxlm.layers.names import flatten
 from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.fingerprint import digest, fingerprint
-from jaxlm.train.setup import initial_state, make_setup
+from jaxlm.train.initial import initial_state
+from jaxlm.train.setup import make_setup
 from tests.tiny import close
 from tests.train.test_lowering import exported
 from tests.train.test_meshes import compiled, documents

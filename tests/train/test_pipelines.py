@@ -25,7 +25,8 @@ from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.fingerprint import fingerprint
 from jaxlm.train.held_out import make_evaluate
-from jaxlm.train.setup import initial_state, make_setup
+from jaxlm.train.initial import initial_state
+from jaxlm.train.setup import make_setup
 from jaxlm.train.step import make_gradient
 from tests.tiny import KINDS, close, layout, packed_batch, random_model
 from tests.train.test_meshes import compiled, distances, documents, load

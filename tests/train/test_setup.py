@@ -11,7 +11,8 @@ from jaxlm.data.dataset import in_memory
 from jaxlm.layers.names import flatten
 from jaxlm.runs import directory
 from jaxlm.train.checkpoints import Checkpoints
-from jaxlm.train.setup import check_data, initial_state, make_setup
+from jaxlm.train.initial import initial_state
+from jaxlm.train.setup import check_data, make_setup
 from tests.train.tiny import experiment
 
 LEARNED = config.Encoder(vocab=264, position=config.Learned(8), classifier=config.Classifier(2))

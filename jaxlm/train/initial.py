@@ -1,0 +1,263 @@
+"""Where parameters begin: drawn, or taken from another run, then rounded and adapted as the experiment says.
+
+A run's checkpoints hold what it trains. What it does not is made again from where it began: the other half of an
+adapted model from the run that it adapts, the teacher from the teacher's run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from etils import epath
+from jaxtyping import Array, Int, PyTree
+
+from jaxlm.adapters.build import adapted, trained
+from jaxlm.cluster import together
+from jaxlm.config import Experiment, NoAdapter, NoQuantization, Precision
+from jaxlm.config.codec import named
+from jaxlm.config.errors import Failure, UsageError
+from jaxlm.config.model import NoClassifier
+from jaxlm.layers import random
+from jaxlm.layers.axes import shardings
+from jaxlm.layers.names import combine, partition
+from jaxlm.models import build
+from jaxlm.parallel.layout import Layout
+from jaxlm.quantize.build import quantized
+from jaxlm.runs.directory import read_experiment
+from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.state import State
+
+if TYPE_CHECKING:
+    from jaxlm.train.setup import Setup
+
+RUN_ONCE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+"""How XLA:CPU compiles a program that runs once: seven times faster, for a program that runs slower."""
+
+
+def once() -> dict[str, bool | int] | None:
+    """The compiler's options for a program that runs once."""
+    return RUN_ONCE if jax.default_backend() == "cpu" else None
+
+
+# --- models --------------------------------------------------------------------------------------------------
+
+
+def drawn(experiment: Experiment, precision: Precision, seed: Int[Array, ""] | int | None = None) -> Any:
+    """The model before it is adapted, from random numbers."""
+    seed = experiment.train.seed if seed is None else seed
+    model = build(experiment.model, random.key(seed, 0, "model"), precision)
+    return quantized(model, experiment.quantization)
+
+
+def halves(experiment: Experiment, base: Any, seed: Int[Array, ""] | int | None = None) -> tuple[PyTree, PyTree]:
+    """(trained, frozen): the adapted model."""
+    seed = experiment.train.seed if seed is None else seed
+    model = adapted(base, experiment.adapter, random.key(seed, 0, "adapter"))
+    return partition(model, trained(experiment.adapter))
+
+
+def placed(model: PyTree, layout: Layout) -> PyTree:
+    """Shapes and dtypes of a model, with the sharding of each array."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        model,
+        shardings(model, layout),
+    )
+
+
+def find_base(run_dir: str, experiment: Experiment) -> Experiment:
+    """The experiment of a run with the run that it began from where it lies now: as named, or beside this one.
+
+    Raises UsageError where it is at neither place.
+    """
+    base, digest = named(experiment.initial)
+    if not base or "://" in base or Path(base).exists():
+        return experiment
+    beside = epath.Path(run_dir).parent / epath.Path(base).name
+    if not beside.exists():
+        raise UsageError(
+            f"{run_dir} holds the adapter of {base}, which is neither there nor {beside}: bring it to one of both"
+        )
+    return dataclasses.replace(experiment, initial=f"{beside}@{digest}" if digest else str(beside))
+
+
+def whole_model(
+    run_dir: str, experiment: Experiment, layout: Layout, precision: Precision, digest: str = ""
+) -> Any:
+    """A run's newest model: what its checkpoint holds, and of an adapted one what that adapts.
+
+    With a digest, that of its trained parameters. Raises UsageError for what is no run, Failure for one without a
+    checkpoint, with a damaged one or with other parameters, and for a base that is not there any more.
+    """
+    base = jax.eval_shape(lambda: drawn(experiment, precision))
+    if isinstance(experiment.adapter, NoAdapter):
+        return load_parameters(run_dir, placed(base, layout), digest)
+    own, rest = jax.eval_shape(lambda: halves(experiment, drawn(experiment, precision)))
+    places = shardings(combine(own, rest), layout)
+    own = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        own,
+        partition(places, trained(experiment.adapter))[0],
+    )
+    changes = load_parameters(run_dir, own, digest)
+    base = base_of(experiment, layout, precision)
+    _, rest = jax.jit(lambda base: halves(experiment, base))(base)
+    return combine(changes, rest)
+
+
+def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: int | None = None) -> Any:
+    """The model before it is adapted: drawn, or of the run that `initial` names, rounded as the experiment says.
+
+    A classifier that the initial model does not have begins anew. Raises UsageError for a run whose numbers are
+    rounded otherwise, and what `whole_model` raises.
+    """
+    fresh = placed(jax.eval_shape(lambda: drawn(experiment, precision)), layout)
+    places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+    run, digest = named(experiment.initial)
+    if not run:
+        return _compiled(lambda: drawn(experiment, precision, seed), places)()
+    theirs = find_base(run, read_experiment(run))
+    _refuse_rounded(experiment, theirs, run)
+    anew = getattr(fresh, "classifier", None) is not None and _without_classifier(theirs)
+    # Of this experiment's model, which may differ in what is no parameter, such as dropout.
+    ours = dataclasses.replace(experiment.model, classifier=NoClassifier()) if anew else experiment.model
+    model = whole_model(run, dataclasses.replace(theirs, model=ours), layout, precision, digest)
+    if not isinstance(theirs.adapter, NoAdapter):
+        model = merged(model)
+    if anew:
+        made = _compiled(lambda: drawn(experiment, precision, seed).classifier, places.classifier)()
+        model = model.replace(classifier=made, config=fresh.config)
+    if theirs.quantization == experiment.quantization:
+        return model
+    rounded = jax.jit(lambda model: quantized(model, experiment.quantization), out_shardings=places)
+    return rounded(model)
+
+
+def _refuse_rounded(experiment: Experiment, theirs: Experiment, run: str) -> None:
+    if theirs.quantization not in (NoQuantization(), experiment.quantization):
+        raise UsageError(
+            f"initial {run} holds numbers as {theirs.quantization}, and this experiment asks for "
+            f"{experiment.quantization}: use quantization:of_initial, or begin from the model before it was rounded"
+        )
+
+
+def _without_classifier(experiment: Experiment) -> bool:
+    return isinstance(getattr(experiment.model, "classifier", NoClassifier()), NoClassifier)
+
+
+def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:
+    """A run's newest trained parameters, in the template's dtypes and shardings.
+
+    Raises Failure when there are none, or when they are not those of the digest.
+    """
+    with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
+        restored = checkpoints.restore(template, only="parameters")
+        if restored is None:
+            raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
+        step, parameters, _ = restored
+        found = checkpoints.digest(step, "parameters")
+    if digest and found != digest:
+        raise Failure(
+            f"{run_dir} holds the parameters {found} at step {step}, not {digest}: name {run_dir} without a digest "
+            "to start from these (it is another experiment), or the run that has those"
+        )
+    return parameters
+
+
+# --- states --------------------------------------------------------------------------------------------------
+
+
+def abstract_state(experiment: Experiment, optimizer: optax.GradientTransformation, precision: Precision) -> State:
+    """Shapes and dtypes of the state before the first step, the teacher's included."""
+
+    def make() -> State:
+        return _state(experiment, optimizer, drawn(experiment, precision))
+
+    state = jax.eval_shape(make)
+    run, _ = named(experiment.teacher)
+    if not run:
+        return state
+    theirs = read_experiment(run)
+    teacher = jax.eval_shape(lambda: combine(*halves(theirs, drawn(theirs, precision))))
+    return dataclasses.replace(state, frozen=state.frozen | {"teacher": teacher})
+
+
+def _state(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    base: Any,
+    seed: Int[Array, ""] | int | None = None,
+) -> State:
+    own, rest = halves(experiment, base, seed)
+    ema = None if experiment.train.ema is None else jax.tree.map(jnp.copy, own)
+    return State(jnp.zeros((), jnp.int32), own, {"model": rest}, optimizer.init(own), ema)
+
+
+def initial_state(setup: Setup) -> State:
+    """The state before the first step, each leaf made where it lives.
+
+    `initial` replaces the parameters, but for a classifier that its model does not have, which begins anew.
+    """
+    return next(initial_states([setup]))
+
+
+def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
+    """The same of experiments whose states differ in `train.seed` alone, by one program."""
+    first = setups[0]
+    experiment, precision = first.experiment, first.call.precision
+    places = jax.tree.map(lambda leaf: leaf.sharding, first.abstract)
+    frozen = {role: model for role, model in places.frozen.items() if role == "model"}
+    teacher = _teacher(first)
+
+    def make(seed: Int[Array, ""], base: Any) -> State:
+        base = drawn(experiment, precision, seed) if base is None else base
+        return _state(experiment, first.optimizer, base, seed)
+
+    program = None
+    for setup in setups:
+        seed = jnp.asarray(random.low_bits(setup.experiment.train.seed))
+        base = base_of(setup.experiment, setup.call.layout, precision) if experiment.initial else None
+        if program is None:
+            program = _compiled(make, dataclasses.replace(places, frozen=frozen), seed, base)
+        state = program(seed, base)
+        yield dataclasses.replace(state, frozen=state.frozen | teacher)
+
+
+def _compiled(make: Any, places: PyTree, *arguments: Any) -> Any:
+    """A program that runs once, its results where they live."""
+    return together.compiled(jax.jit(make, out_shardings=places).lower(*arguments), once())
+
+
+def _teacher(setup: Setup) -> dict[str, Any]:
+    run, digest = named(setup.experiment.teacher)
+    if not run:
+        return {}
+    theirs = find_base(run, read_experiment(run))
+    return {"teacher": whole_model(run, theirs, setup.call.layout, setup.call.precision, digest)}
+
+
+def restored(setup: Setup, checkpoints: Checkpoints) -> tuple[int, State, dict] | None:
+    """(step, state, data) of the newest checkpoint that is whole; None where there is none. Raises as `restore`."""
+    found = checkpoints.restore(setup.abstract.saved())
+    if found is None:
+        return None
+    step, state, data = found
+    return step, dataclasses.replace(state, frozen=_frozen(setup)), data
+
+
+def _frozen(setup: Setup) -> dict[str, Any]:
+    """What is not trained, made again from where it began."""
+    if not jax.tree.leaves(setup.abstract.frozen):
+        return setup.abstract.frozen
+    return initial_state(setup).frozen
