@@ -31,7 +31,7 @@ class ForwardKl:
 
 @dataclass(frozen=True)
 class ReverseKl:
-    """KL(student || teacher): the student keeps to what the teacher would say (Gu et al. 2023, arXiv:2306.08543)."""
+    """KL(student || teacher): the student says what the teacher would (Gu et al. 2023, arXiv:2306.08543)."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,16 @@ def pairs(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]
         case First(count) | Last(count):
             if not 1 <= count <= min(student, teacher):
                 raise UsageError(
-                    f"layers.count is {count}: the student has {student} layers and the teacher {teacher}; use 1 to "
-                    f"{min(student, teacher)}"
+                    f"layers.count is {count}: the student has {student} layers and the teacher {teacher}; use "
+                    f"1 to {min(student, teacher)}"
                 )
             starts = (student - count, teacher - count) if isinstance(layers, Last) else (0, 0)
             return [(starts[0] + place, starts[1] + place) for place in range(count)]
         case Chosen(own, theirs):
             if len(own) != len(theirs) or not own:
                 raise UsageError(
-                    f"layers.student names {len(own)} layers and layers.teacher {len(theirs)}: name as many, at least 1"
+                    f"layers.student names {len(own)} layers and layers.teacher {len(theirs)}: name as many, and "
+                    "at least 1"
                 )
             for who, found, depth in (("student", own, student), ("teacher", theirs, teacher)):
                 if beyond := [layer for layer in found if not 0 <= layer < depth]:
@@ -140,8 +141,8 @@ def pairs(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]
 @dataclass(frozen=True)
 class HiddenStates:
     """The residual stream behind layers: the mean square of differences (Jiao et al. 2019, arXiv:1909.10351,
-    equation 8), or 1 - cosine (DistilBERT, Sanh et al. 2019, arXiv:1910.01108, section 3). A mean over tokens, a sum
-    over layers.
+    equation 8), or 1 - cosine (DistilBERT, Sanh et al. 2019, arXiv:1910.01108, section 3). A mean over tokens, a
+    sum over layers.
     """
 
     weight: float = 1.0
@@ -172,10 +173,10 @@ class AttentionScores:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What a token attends to: KL(teacher || student) head by head (Wang et al. 2020, arXiv:2002.10957, equation 3),
-    or the square of the distance of both maps, averaged over heads and divided by their lengths (attention transfer,
-    Zagoruyko and Komodakis 2016, arXiv:1612.03928, equation 2, of each query's map), where heads may differ in
-    number. A mean over heads and tokens, a sum over layers.
+    """What a token attends to: KL(teacher || student) head by head (Wang et al. 2020, arXiv:2002.10957, equation
+    3), or the square of the distance of both maps, averaged over heads and divided by their lengths (attention
+    transfer, Zagoruyko and Komodakis 2016, arXiv:1612.03928, equation 2, of each query's map), where heads may
+    differ in number. A mean over heads and tokens, a sum over layers.
     """
 
     weight: float = 1.0

@@ -1,7 +1,7 @@
 """Divergences of a student's distributions over tokens from a teacher's, of each token by itself, in nats.
 
-The caller sums them up with weights. Float32 throughout, and of whole distributions: what a teacher's list of likely
-tokens leaves out is one more outcome, never divided away.
+The caller sums them up with weights. Float32 throughout, and of whole distributions: what a teacher's list of
+likely tokens leaves out is one more outcome, never divided away.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def divergence_of_likeliest(
 
 
 def summands(kind: Divergence, teacher: Logs, student: Logs) -> Logs:
-    """What a divergence is the sum of over outcomes; that of `SoftLabels` is times T^2, of softened distributions."""
+    """What a divergence is the sum of over outcomes; for `SoftLabels` they are of softened distributions."""
     match kind:
         case SoftLabels(temperature):
             return temperature**2 * _kl(teacher, student)
@@ -95,7 +95,7 @@ def _kl(p: Logs, q: Logs) -> Logs:
 
 
 def _kl_to_mixture(p: Logs, q: Logs, share: float) -> Logs:
-    """KL(p || share p + (1 - share) q), 0 < share < 1: by the ratio, which is near 1 where the mixture is near p."""
+    """KL(p || share p + (1 - share) q), 0 < share < 1: by the ratio, which is 1 where the mixture is p."""
     return -jnp.exp(p) * jnp.logaddexp(jnp.log(share), jnp.log1p(-share) + q - p)
 
 
