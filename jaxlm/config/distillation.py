@@ -194,8 +194,8 @@ class Relations:
     of: Literal["queries", "keys", "values"] = "values"
     weight: float = 1.0
     layers: LayerMap = Last()
-    heads: int = 0
-    """Relation heads into which both models' features are cut anew, whatever heads they have; 0 is their own."""
+    relation_heads: int = 0
+    """Heads into which both models' features are cut anew, whatever heads they have; 0 is their own."""
 
 
 Feature = HiddenStates | EmbeddingOutput | AttentionScores | AttentionMaps | Relations

@@ -19,7 +19,14 @@ from jaxlm.config.distillation import (
     SoftLabels,
     TotalVariation,
 )
-from jaxlm.layers.logprob import NEVER, VOCAB, over_vocabulary, own_log_probabilities, some_log_probabilities
+from jaxlm.layers.logprob import (
+    NEVER,
+    VOCAB,
+    log_probabilities,
+    over_vocabulary,
+    own_log_probabilities,
+    some_log_probabilities,
+)
 from jaxlm.parallel.layout import Layout
 
 Logs = Float[Array, "*batch outcome"]
@@ -40,9 +47,17 @@ def divergence(
     return over_vocabulary(summands(kind, t, s), layout)
 
 
+def divergence_of_labels(
+    kind: Divergence, teacher: Float[Array, "*batch labels"], student: Float[Array, "*batch labels"]
+) -> Float[Array, "*batch"]:
+    """Each text's, from both models' scores of the same labels, which no layout spreads."""
+    t, s = (log_probabilities(x.astype(jnp.float32) / _temperature(kind)) for x in (teacher, student))
+    return jnp.sum(summands(kind, t, s), axis=-1)
+
+
 def divergence_of_likeliest(
     kind: Divergence,
-    log_probabilities: Float[Array, "*batch likeliest"],
+    likely: Float[Array, "*batch likeliest"],
     tokens: Int[Array, "*batch likeliest"],
     student: Float[Array, "*joined vocab"],
     layout: Layout,
@@ -55,8 +70,8 @@ def divergence_of_likeliest(
     """
     if _temperature(kind) != 1.0:
         raise ValueError(f"temperature {_temperature(kind)}: only the teacher's whole distribution can be softened")
-    there = log_probabilities > NEVER
-    t = jnp.where(there, log_probabilities.astype(jnp.float32), NEVER)
+    there = likely > NEVER
+    t = jnp.where(there, likely.astype(jnp.float32), NEVER)
     s, others = some_log_probabilities(student, jnp.where(there, tokens, -1), layout)
     s = jnp.where(there, s, NEVER)
     left = jnp.log(jnp.maximum(1.0 - jnp.sum(jnp.exp(t), axis=-1), ROUNDING))
