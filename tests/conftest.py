@@ -20,7 +20,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
-ROOMS = ("parallel", "layers", "models", "objectives", "adapters", "quantize", "sampling", "evaluate")
+ROOMS = ("parallel", "layers", "models", "objectives", "adapters", "quantize", "sampling", "distill", "evaluate")
 install_import_hook([f"jaxlm.{room}" for room in ROOMS], "shapes.check")
 
 

@@ -60,6 +60,25 @@ from jaxlm.config.data import (
     WordPiece,
     WordPieceFile,
 )
+from jaxlm.config.distillation import (
+    AttentionMaps,
+    AttentionScores,
+    Chosen,
+    EmbeddingOutput,
+    First,
+    ForwardKl,
+    HiddenStates,
+    Jsd,
+    Last,
+    NoResponse,
+    Relations,
+    ReverseKl,
+    SkewedKl,
+    SkewedReverseKl,
+    SoftLabels,
+    TotalVariation,
+    Uniform,
+)
 from jaxlm.config.experiment import Every, Experiment, Mesh, OfInitial, Pipeline, Samples, Train, Where
 from jaxlm.config.head import NoHead, Tied, Transformed, Untied
 from jaxlm.config.model import (
@@ -81,6 +100,7 @@ from jaxlm.config.objective import (
     Contrastive,
     Custom,
     Denoiser,
+    Distillation,
     FillInTheMiddle,
     Infilling,
     MaskedLm,

@@ -11,7 +11,7 @@ from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.config.flags import find
 from jaxlm.config.model import Decoder
 from jaxlm.config.needs import data_problems
-from jaxlm.config.objective import FillInTheMiddle
+from jaxlm.config.objective import FillInTheMiddle, on_labels
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.parametrization import parametrization_problems
 from jaxlm.config.paths import leaves
@@ -40,6 +40,7 @@ MAY_BE_ZERO = {
     "start",
     "label",
     "ahead",
+    "relation_heads",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {
@@ -100,7 +101,11 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     learned = not isinstance(model, Recurrent) and isinstance(model.position, Learned)
     if learned and model.position.length < train.length:
         yield (f"model.position.length is {model.position.length}, train.length {train.length}: add positions")
-    if learned and isinstance(experiment.objective, FillInTheMiddle) and model.position.length < train.length + 3:
+    if (
+        learned
+        and isinstance(on_labels(experiment.objective), FillInTheMiddle)
+        and model.position.length < train.length + 3
+    ):
         yield (
             f"model.position.length is {model.position.length}: FillInTheMiddle adds 3 tokens to a text of "
             f"train.length = {train.length}; add positions"

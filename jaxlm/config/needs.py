@@ -28,12 +28,14 @@ from jaxlm.config.objective import (
     Objective,
     PrefixLm,
     columns,
+    on_labels,
 )
 from jaxlm.config.position import RelativeBias, Shaw, TransformerXl
 
 
 def data_problems(objective: Objective, data: Data, packing: Packing) -> Iterator[str]:
     """What is wrong with an objective and the data that it is for."""
+    objective = on_labels(objective)
     name, has = type(objective).__name__, isinstance(data, Labeled | Pairs)
     if columns(objective).labels and not has:
         yield f"data is {type(data).__name__}: {name} needs labels; choose data:labeled or data:pairs"

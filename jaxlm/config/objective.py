@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from jaxlm.config.distillation import Feature, NoResponse, Response, SoftLabels
+
 
 @dataclass(frozen=True)
 class Autoregressive:
@@ -207,6 +209,40 @@ class MultiToken:
     """Chunks of positions; more of them need less memory."""
 
 
+Labels = Autoregressive | MaskedLm | SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | Classification
+"""Objectives whose labels a teacher can soften: all that predict tokens once each, and labels of texts."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A student learns of a teacher, a whole model that is not trained and sees the same text as it does: labels *
+    the loss on the labels + weight * the divergence from the teacher + each feature's loss times its own weight.
+    """
+
+    base: Labels = Autoregressive()
+    """The objective on the labels: it also prepares the text, with its hidden tokens or spans."""
+    response: Response = SoftLabels()
+    """How the student's distributions over tokens, or labels of texts, differ from the teacher's."""
+    labels: float = 0.5
+    weight: float = 0.5
+    at: Literal["targets", "tokens"] = "targets"
+    """Where distributions over tokens are compared: where there is a target, each with its weight, or at all tokens
+    that are not padding (DistilBERT).
+    """
+    features: tuple[Feature, ...] = ()
+    """What else of the teacher's the student is to have."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of positions of both models' logits."""
+        return getattr(self.base, "chunks", 1)
+
+    @property
+    def scores(self) -> bool:
+        """Whether models are asked for scores of tokens or labels at all."""
+        return self.labels != 0 or not isinstance(self.response, NoResponse)
+
+
 @dataclass(frozen=True)
 class Custom:
     """An objective of your own: `package.module:name`; its source is part of the experiment's hash."""
@@ -228,7 +264,13 @@ Objective = (
     | FillInTheMiddle
     | MultiToken
     | Custom
+    | Distillation
 )
+
+
+def on_labels(objective: Objective) -> Objective:
+    """The objective itself, or that on the labels beside a teacher."""
+    return objective.base if isinstance(objective, Distillation) else objective
 
 
 def whole_rows(objective: Objective) -> bool:
@@ -236,17 +278,19 @@ def whole_rows(objective: Objective) -> bool:
     belong together, or looks for where texts begin and end.
     """
     rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken
-    return isinstance(objective, rows | NextSentence | Classification | Contrastive)
+    return isinstance(on_labels(objective), rows | NextSentence | Classification | Contrastive)
 
 
 def scores_tokens(objective: Objective) -> bool:
     """Whether an objective asks a model's head for scores of tokens."""
-    return not isinstance(objective, Classification | Contrastive)
+    if isinstance(objective, Distillation) and not objective.scores:
+        return False
+    return not isinstance(on_labels(objective), Classification | Contrastive)
 
 
 def pooling(objective: Objective, model: Any) -> Literal["first", "mean", "last"]:
     """What makes a vector of a text's hidden states: what the model was trained for, else the mean."""
-    match objective:
+    match on_labels(objective):
         case Contrastive(of=of):
             return of
         case Classification() if model.classifier.of != "tokens":
@@ -270,7 +314,7 @@ class Columns:
 
 def columns(objective: Objective) -> Columns:
     """Those of an objective."""
-    match objective:
+    match on_labels(objective):
         case NextSentence(hidden):
             return replace(columns(hidden), labels=True)
         case Classification() | Contrastive(positive="second"):
@@ -284,4 +328,4 @@ def columns(objective: Objective) -> Columns:
 
 def target_length(objective: Objective, length: int) -> int:
     """Tokens of the rows that an encoder-decoder writes, beside rows of `length`."""
-    return getattr(objective, "target_length", 0) or length
+    return getattr(on_labels(objective), "target_length", 0) or length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaxlm.config.distillation import Jsd, NoResponse, SkewedKl, SkewedReverseKl, SoftLabels
 from jaxlm.config.head import NoHead
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Generator, Model
 from jaxlm.config.needs import classifier_problems, discriminator_problems, further_problems, prefix_problems
@@ -12,6 +13,7 @@ from jaxlm.config.objective import (
     Classification,
     Contrastive,
     Custom,
+    Distillation,
     FillInTheMiddle,
     Infilling,
     MaskedLm,
@@ -29,6 +31,12 @@ from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 
 def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
     """Each with its path and what to do."""
+    if isinstance(objective, Distillation):
+        yield from _taught(objective)
+        yield from (
+            one.replace("objective.", "objective.base.") for one in objective_problems(objective.base, model)
+        )
+        return
     yield from _fits(objective, model)
     yield from classifier_problems(objective, model)
     asks = scores_tokens(objective) and not isinstance(objective, ReplacedTokens | Custom)
@@ -58,6 +66,28 @@ def objective_problems(objective: Objective, model: Model) -> Iterator[str]:
             yield f"objective.of is first: a {type(model).__name__}'s first token sees no other; use mean or last"
         if objective.positive == "dropout" and not getattr(model, "dropout", 0.0):
             yield "model.dropout is 0: a text and its positive are the same; set it, or objective.positive second"
+
+
+def _taught(objective: Distillation) -> Iterator[str]:
+    """What is wrong with what a student is to learn of a teacher."""
+    response = objective.response
+    if objective.weight == 0 and not isinstance(response, NoResponse):
+        yield "objective.weight is 0: nothing is learned of the response; use no_response, or more than 0"
+    if not objective.scores and not objective.features:
+        yield "objective.labels is 0, and there is neither a response nor a feature: nothing is learned"
+    match response:
+        case SoftLabels(temperature) if not temperature > 0:
+            yield f"objective.response.temperature is {temperature}: expected a number above 0"
+        case Jsd(beta) if not 0 < beta < 1:
+            yield (
+                f"objective.response.beta is {beta}: expected a share above 0 and below 1; the limits are "
+                "forward_kl and reverse_kl"
+            )
+        case SkewedKl(skew) | SkewedReverseKl(skew) if not 0 < skew < 1:
+            yield f"objective.response.skew is {skew}: expected a share above 0 and below 1"
+    for place, feature in enumerate(objective.features):
+        if not feature.weight > 0:
+            yield f"objective.features.{place}.weight is {feature.weight}: expected a number above 0"
 
 
 def _fits(objective: Objective, model: Model) -> Iterator[str]:

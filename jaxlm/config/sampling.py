@@ -7,7 +7,7 @@ from typing import Literal
 
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import Decoder
-from jaxlm.config.objective import PrefixLm
+from jaxlm.config.objective import PrefixLm, on_labels
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ def as_trained(options: Options, experiment: Experiment) -> Options:
     """The options for a model of this experiment: prompts from both sides after `PrefixLm` of a decoder."""
     if options.reading != "trained":
         return options
-    both = isinstance(experiment.objective, PrefixLm) and isinstance(experiment.model, Decoder)
+    both = isinstance(on_labels(experiment.objective), PrefixLm) and isinstance(experiment.model, Decoder)
     return replace(options, reading="prefix" if both else "causal")

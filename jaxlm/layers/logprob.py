@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int
 from jaxlm.parallel.layout import Layout
 
 VOCAB = "vocab"
+NEVER = -1e30
+"""A logit of a token that cannot be: finite, so that its probability times anything is zero."""
 
 
 def log_probability(
@@ -114,3 +116,41 @@ _chosen.defvjp(_chosen_forward, _chosen_backward)
 def log_probabilities(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
     """Every token's log-probability in nats, float32."""
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+
+def own_log_probabilities(logits: Float[Array, "*joined vocab"], layout: Layout) -> Float[Array, "*joined vocab"]:
+    """The same where the layout may spread the vocabulary: a device's part of it, for the tokens of all devices it
+    joins. What is summed over these tokens of the vocabulary is whole behind `over_vocabulary`.
+    """
+    logits = logits.astype(jnp.float32)
+    if layout.parts(VOCAB) == 1:
+        return jax.nn.log_softmax(logits, axis=-1)
+    each = layout.collect(jax.nn.logsumexp(logits, axis=-1)[None], VOCAB, dim=0)
+    return logits - jax.nn.logsumexp(each, axis=0)[..., None]
+
+
+def over_vocabulary(x: Float[Array, "*joined vocab"], layout: Layout) -> Float[Array, "*batch"]:
+    """The sum over the vocabulary, wherever its parts are, of a device's own tokens."""
+    return layout.reduce(jnp.sum(x, axis=-1), (VOCAB,), x.ndim - 2)
+
+
+def some_log_probabilities(
+    logits: Float[Array, "*joined vocab"], tokens: Int[Array, "*batch some"], layout: Layout
+) -> tuple[Float[Array, "*batch some"], Float[Array, "*batch"]]:
+    """The log-probability of some tokens at each place, and of all others together, nats, float32.
+
+    Tokens outside [0, vocab) give NaN, and none may be named twice. Spread as in `log_probability`.
+    """
+    logits, last = logits.astype(jnp.float32), tokens.ndim - 2
+    size, spread = logits.shape[-1], layout.parts(VOCAB) > 1
+    own = layout.enter(tokens, last) - layout.index(VOCAB) * size if spread else tokens
+    own = jnp.where((own >= 0) & (own < size), own, size)
+    chosen = jnp.take_along_axis(logits, own, axis=-1, mode="fill", fill_value=0.0)
+    others = jax.nn.logsumexp(jnp.put_along_axis(logits, own, NEVER, axis=-1, inplace=False, mode="drop"), axis=-1)
+    whole = jax.nn.logsumexp(logits, axis=-1)
+    if spread:
+        chosen = layout.reduce(chosen, (VOCAB,), last)
+        parts = (layout.exchange(x[None], VOCAB, split=last + 1, join=0) for x in (others, whole))
+        others, whole = (jax.nn.logsumexp(x, axis=0) for x in parts)
+    known = (tokens >= 0) & (tokens < size * layout.parts(VOCAB))
+    return jnp.where(known, chosen, jnp.nan) - whole[..., None], others - whole

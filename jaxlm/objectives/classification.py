@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.layers.contracts import Batch, Call, Model, Output, Tokens
 from jaxlm.layers.logprob import log_probabilities
@@ -62,17 +62,29 @@ class Classification:
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
     ) -> tuple[Sums, Sums]:
         """Sums over the micro-batch's texts."""
-        keys = None if key is None else row_keys(key, batch.rows)
-        output = model(batch.inputs, call, key=keys)
-        sums = self.sums(model, output, batch, call)
-        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
+        output = self.output(model, batch, key, call)
+        sums = self.sums(model, output, batch, call) | self.beside(output, batch)
         return sums, {f"tap.{name}": value for name, value in output.taps.items()}
+
+    def output(self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call) -> Output:
+        """What the model makes of the rows."""
+        return model(batch.inputs, call, key=None if key is None else row_keys(key, batch.rows))
+
+    def beside(self, output: Output, batch: Batch) -> Sums:
+        """The terms of the layers."""
+        return {term: output.terms[term] for term in self.auxiliary.coefficients}
 
     def sums(self, model: Model, output: Output, batch: Batch, call: Call) -> Sums:
         """The two terms, of hidden states that are there."""
-        labels = batch.extra["labels"]
-        scores = model.classify(pooled(output.hidden, batch.inputs, self.pooling, call), call)
-        log_p = log_probabilities(scores)
+        return self.of_scores(self.scores(model, output, batch, call), batch)
+
+    def scores(self, model: Model, output: Output, batch: Batch, call: Call) -> Float[Array, "row pos labels"]:
+        """Those of each text at the token that has its label; anything at all others."""
+        return model.classify(pooled(output.hidden, batch.inputs, self.pooling, call), call)
+
+    def of_scores(self, scores: Float[Array, "row pos labels"], batch: Batch) -> Sums:
+        """The two terms of texts that are scored like this."""
+        labels, log_p = batch.extra["labels"], log_probabilities(scores)
         chosen = jnp.take_along_axis(log_p, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         hit = (chosen >= jnp.max(log_p, axis=-1)).astype(jnp.float32)
         there = labels >= 0

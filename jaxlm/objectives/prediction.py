@@ -80,10 +80,12 @@ class Prediction:
     def totals_of(self, model: Model, output: Output, batch: Batch, call: Call) -> tuple[Sums, Sums]:
         """The same of hidden states that are there."""
         sums = self.sums(model.scorer(call), output.hidden, batch.targets, batch.weights, call)
-        if "left_out" in self.measured:
-            sums["left_out"] = jnp.sum(batch.extra["left_out"])
-        sums |= {term: output.terms[term] for term in self.auxiliary.coefficients}
-        return sums, {f"tap.{name}": value for name, value in output.taps.items()}
+        return sums | self.beside(output, batch), {f"tap.{name}": value for name, value in output.taps.items()}
+
+    def beside(self, output: Output, batch: Batch) -> Sums:
+        """The terms that no token's scores make: of the corruption, and of the layers."""
+        left_out = {"left_out": jnp.sum(batch.extra["left_out"])} if "left_out" in self.measured else {}
+        return left_out | {term: output.terms[term] for term in self.auxiliary.coefficients}
 
     def sums(
         self,
@@ -100,12 +102,21 @@ class Prediction:
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
         ) -> Sums:
-            logits = scores(hidden)
-            log_p, normalizer = log_probability(logits, targets, call.layout)
-            sums = {self.term: -jnp.sum(weights * log_p)}
-            if "accuracy" in self.measured:
-                hit = likeliest(logits, targets, call.layout)
-                sums["accuracy"] = jnp.sum(weights * hit)
-            return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if matters(self.z_loss) else {})
+            return self.of_scores(scores(hidden), targets, weights, call)
 
         return sums_by_chunk(terms, hidden, (targets, weights), self.chunks, self.measured)
+
+    def of_scores(
+        self,
+        logits: Float[Array, "*joined vocab"],
+        targets: Int[Array, "*batch"],
+        weights: Float[Array, "*batch"],
+        call: Call,
+    ) -> Sums:
+        """The terms of tokens that are scored like this."""
+        log_p, normalizer = log_probability(logits, targets, call.layout)
+        sums = {self.term: -jnp.sum(weights * log_p)}
+        if "accuracy" in self.measured:
+            hit = likeliest(logits, targets, call.layout)
+            sums["accuracy"] = jnp.sum(weights * hit)
+        return sums | ({"z": jnp.sum(weights * jnp.square(normalizer))} if matters(self.z_loss) else {})

@@ -1,0 +1,144 @@
+"""The objective of a student: labels, a teacher's distributions, and what is inside of the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxlm.config.distillation import Feature, NoResponse, Response, SoftLabels, terms
+from jaxlm.config.errors import UsageError
+from jaxlm.distill import feature
+from jaxlm.distill.response import divergence, divergence_of_labels, shared_vocabulary
+from jaxlm.layers.contracts import Batch, Call, Model, Output
+from jaxlm.layers.numbers import matters
+from jaxlm.objectives.chunks import sums_by_chunk
+from jaxlm.objectives.classification import Classification
+from jaxlm.objectives.objective import Sums
+from jaxlm.objectives.prediction import Prediction
+
+TEACHER = "teacher"
+"""The role of the teacher among frozen models."""
+DIVERGENCE = "divergence"
+"""The term of the response."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """labels * the terms of `base` + weight * the divergence from the teacher + those of features.
+
+    Each is a mean: the divergence over targets (or tokens, or texts), features over tokens. The teacher is
+    `frozen["teacher"]`, a whole model that reads the same rows, without dropout and without a gradient. Logits of
+    both models are made of the same chunks of positions and never exist whole.
+    """
+
+    base: Prediction | Classification
+    response: Response = SoftLabels()
+    labels: float = 0.5
+    weight: float = 0.5
+    at: Literal["targets", "tokens"] = "targets"
+    features: tuple[Feature, ...] = ()
+
+    @property
+    def couples(self) -> Literal["token", "row", "batch"]:
+        """As the labels; what relates tokens to each other has them of one row."""
+        return "row" if self.base.couples == "token" and self.features else self.base.couples
+
+    @property
+    def scores(self) -> bool:
+        """Whether models are asked for scores."""
+        return matters(self.labels) or self._responds
+
+    @property
+    def _responds(self) -> bool:
+        return not isinstance(self.response, NoResponse)
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The factor of each term; those of the layers have their own."""
+        layers = self.base.auxiliary.coefficients
+        own = {name: self.labels * factor for name, factor in self.base.coefficients.items() if name not in layers}
+        found = own if self.scores else {}
+        found |= {DIVERGENCE: self.weight} if self._responds else {}
+        return found | layers | dict(zip(terms(self.features), (one.weight for one in self.features), strict=True))
+
+    def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
+        """The rows as both models are to see them."""
+        return self.base.prepare(batch, key)
+
+    def weights(self, batch: Batch) -> Sums:
+        """What each term's total is divided by, of the global batch."""
+        found, tokens = self.base.weights(batch), jnp.sum(batch.inputs.segments > 0, dtype=jnp.float32)
+        match self.base:
+            case Classification(term=term):
+                found[DIVERGENCE] = found[term]
+            case _:
+                found[DIVERGENCE] = jnp.sum(self._where(batch))
+        found |= dict.fromkeys(terms(self.features), tokens)
+        return {name: found[name] for name in self.coefficients}
+
+    def _where(self, batch: Batch) -> Float[Array, "row pos"]:
+        """The weight of each position in the divergence of distributions over tokens."""
+        return batch.weights if self.at == "targets" else (batch.inputs.segments > 0).astype(jnp.float32)
+
+    def totals(
+        self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
+    ) -> tuple[Sums, Sums]:
+        """Sums over the micro-batch. Raises UsageError without a teacher, and for one that does not fit."""
+        if TEACHER not in frozen:
+            raise UsageError("distillation needs a teacher: a whole model among the frozen ones, by that name")
+        teacher, taps = jax.lax.stop_gradient(frozen[TEACHER]), feature.taps(self.features)
+        inside = dataclasses.replace(call, taps=tuple(dict.fromkeys(call.taps + taps)))
+        ours = self.base.output(model, batch, key, inside)
+        theirs = self.base.output(teacher, batch, None, dataclasses.replace(call, taps=taps))
+        theirs = jax.lax.stop_gradient(theirs)
+        sums = self.base.beside(ours, batch)
+        match self.base:
+            case _ if not self.scores:
+                sums = {name: sums[name] for name in self.base.auxiliary.coefficients}
+            case Prediction():
+                sums |= self._tokens(model, teacher, ours, theirs, batch, call)
+            case Classification():
+                sums |= self._texts(model, teacher, ours, theirs, batch, call)
+        sums |= feature.sums(self.features, model, ours, theirs, batch, call)
+        return sums, {f"tap.{name}": ours.taps[name] for name in call.taps if name in ours.taps}
+
+    def _tokens(self, model: Model, teacher: Model, ours: Output, theirs: Output, batch: Batch, call: Call) -> Sums:
+        scores, hers = model.scorer(call), teacher.scorer(call)
+        vocab = min(model.config.vocab, teacher.config.vocab)
+
+        def terms(
+            hidden: Float[Array, "row chunk embed"],
+            her_hidden: Float[Array, "row chunk features"],
+            targets: Int[Array, "row chunk"],
+            weights: Float[Array, "row chunk"],
+            where: Float[Array, "row chunk"],
+        ) -> Sums:
+            logits = scores(hidden)
+            sums = self.base.of_scores(logits, targets, weights, call)
+            if self._responds:
+                both = shared_vocabulary(jax.lax.stop_gradient(hers(her_hidden)), logits, vocab, call.layout)
+                sums[DIVERGENCE] = jnp.sum(where * divergence(self.response, *both, call.layout))
+            return sums
+
+        aligned = (theirs.hidden, batch.targets, batch.weights, self._where(batch))
+        measured = tuple(name for name, factor in self.coefficients.items() if not matters(factor))
+        return sums_by_chunk(terms, ours.hidden, aligned, self.base.chunks, measured)
+
+    def _texts(self, model: Model, teacher: Model, ours: Output, theirs: Output, batch: Batch, call: Call) -> Sums:
+        scores = self.base.scores(model, ours, batch, call)
+        sums = self.base.of_scores(scores, batch)
+        if self._responds:
+            hers = jax.lax.stop_gradient(self.base.scores(teacher, theirs, batch, call))
+            if hers.shape != scores.shape:
+                raise UsageError(
+                    f"the teacher scores {hers.shape[-1]} labels and the student {scores.shape[-1]}: set "
+                    f"model.classifier.labels to {hers.shape[-1]}"
+                )
+            each = divergence_of_labels(self.response, hers, scores)
+            sums[DIVERGENCE] = jnp.sum(jnp.where(batch.extra["labels"] >= 0, each, 0.0))
+        return sums
