@@ -121,9 +121,16 @@ class VeRA(Over):
         kernel = self.base.dense()
         inputs, outputs = prod(self.sizes[: self.inputs]), prod(self.sizes[self.inputs :])
         a, b = self.shared.a(inputs), self.shared.b(outputs)
-        outer = self.outer.reshape(*self.inner.shape[:-1], 1, outputs)
-        delta = (a * self.inner[..., None, :]) @ (b * outer)
-        return (kernel.astype(jnp.float32) + delta.reshape(kernel.shape)).astype(kernel.dtype)
+        outer = self.outer.reshape(*self.inner.shape[:-1], outputs)
+
+        def delta(a: Array, b: Array, inner: Array, outer: Array) -> Array:
+            return ((a * inner[None]) @ (b * outer[None])).astype(jnp.float32)
+
+        for _ in range(self.inner.ndim - 1):
+            own = 0 if a.ndim > 2 else None
+            delta = jax.vmap(delta, (own, own, 0, 0))
+        added = delta(a, b, self.inner, outer).reshape(kernel.shape)
+        return (kernel.astype(jnp.float32) + added).astype(kernel.dtype)
 
     def neutral(self) -> VeRA:
         """The same with an adapter that changes nothing."""
