@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from jaxlm.config.adapter import NoAdapter
 from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.config.flags import find
 from jaxlm.config.model import Decoder
 from jaxlm.config.needs import data_problems
-from jaxlm.config.objective import FillInTheMiddle, on_labels
+from jaxlm.config.objective import Custom, Distillation, FillInTheMiddle, on_labels
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.config.parametrization import parametrization_problems
 from jaxlm.config.paths import leaves
 from jaxlm.config.position import Learned
+from jaxlm.config.quantization import Aware, Rounded
 from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
 from jaxlm.config.remat import kept
 from jaxlm.config.special import more
@@ -68,6 +70,25 @@ def check(experiment: Experiment) -> None:
         raise UsageError("\n".join(problems))
 
 
+def _trained(experiment: Experiment) -> Iterator[str]:
+    """What is to be trained, and of whom to learn."""
+    adapter, quantization, taught = experiment.adapter, experiment.quantization, experiment.objective
+    if isinstance(quantization, Rounded) and isinstance(adapter, NoAdapter):
+        yield (
+            "quantization is Rounded: stored in few bits, numbers are not trained; add an adapter (adapter:lora), or "
+            "train through the rounding (quantization:aware)"
+        )
+    if isinstance(quantization, Aware) and not isinstance(adapter, NoAdapter):
+        yield (
+            f"quantization is Aware: the sum of a weight and its {type(adapter).__name__} would have to be rounded; "
+            "use quantization:rounded below an adapter, or no adapter"
+        )
+    if isinstance(taught, Distillation) and not experiment.teacher:
+        yield "teacher is empty: Distillation learns from a model; name it, --teacher RUN"
+    if experiment.teacher and not isinstance(taught, Distillation | Custom):
+        yield f"teacher is {experiment.teacher}: {type(taught).__name__} asks for none; use objective:distillation"
+
+
 def _ranges(experiment: Experiment) -> Iterator[str]:
     for path, leaf in leaves(experiment).items():
         name, value = path.split(".")[-1], leaf.value
@@ -115,6 +136,7 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     if isinstance(model, Decoder):
         yield from parametrization_problems(model, experiment.optimizer)
     yield from objective_problems(experiment.objective, model)
+    yield from _trained(experiment)
     yield from data_problems(experiment.objective, experiment.data, experiment.packing)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
         try:
