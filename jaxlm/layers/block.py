@@ -89,7 +89,8 @@ class Block:
         new, taps, terms = {}, {}, {}
 
         def attention(y: Hidden) -> Hidden:
-            y, new["attention"] = self.attention(
+            taps.update(tapped(call, **{"attention.query": y}))
+            y, new["attention"], inner = self.attention(
                 y,
                 context.joined,
                 context.position,
@@ -99,26 +100,27 @@ class Block:
                 lengths=context.lengths,
                 key=at(key, "attention"),
             )
-            taps.update(tapped(call, attention=y))
+            taps.update(inner | tapped(call, attention=y))
             return dropout(y, self.dropout, at(key, "attention.dropout"), call.layout)
 
         def cross(y: Hidden) -> Hidden:
-            y, new["cross"] = self.cross.cross(
+            taps.update(tapped(call, **{"cross.query": y}))
+            y, new["cross"], inner = self.cross.cross(
                 y, context.joined, context.memory, call, cache=saved.cross, key=at(key, "cross")
             )
-            taps.update(tapped(call, cross=y))
+            taps.update(inner | tapped(call, cross=y))
             return dropout(y, self.dropout, at(key, "cross.dropout"), call.layout)
 
         def mlp(y: Hidden) -> Hidden:
+            taps.update(tapped(call, **{"mlp.up": y}))
             more = {"key": at(key, "mlp"), "adapters": tokens.adapters}
             match self.mlp:
                 case Moe():
                     y, report = self.mlp(y, tokens, call, **more)
-                    taps.update(report.taps)
-                    terms.update(report.terms)
                 case _:
-                    y = self.mlp(y, call, **more)
-            taps.update(tapped(call, mlp=y))
+                    y, report = self.mlp(y, call, **more)
+            taps.update(report.taps | tapped(call, mlp=y))
+            terms.update(report.terms)
             return dropout(y, self.dropout, at(key, "mlp.dropout"), call.layout)
 
         match self.wiring:

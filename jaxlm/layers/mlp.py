@@ -15,6 +15,7 @@ from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.projection import Weight, project
 from jaxlm.layers.remat import named
+from jaxlm.layers.taps import Report, tapped
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -48,13 +49,14 @@ class Gated:
         *,
         key: RowKeys | None = None,
         adapters: Array | None = None,
-    ) -> Float[Array, "row pos embed"]:
-        """Each position by itself."""
+    ) -> tuple[Float[Array, "row pos embed"], Report]:
+        """Each position by itself; the tap "mlp.down" is what is projected back."""
         more, x = {"key": key, "adapters": adapters}, call.layout.enter(x)
         gate = call.layout.row_major(named("gate", project(self.gate, x, "rpe,em->rpm", call, **more)))
         up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, gate, up), ("row", "pos", "mlp"))
-        return project(self.down, hidden, "rpm,me->rpe", call, **more)
+        y = project(self.down, hidden, "rpm,me->rpe", call, **more)
+        return y, Report(tapped(call, **{"mlp.down": hidden}))
 
 
 @struct.dataclass
@@ -72,12 +74,13 @@ class Plain:
         *,
         key: RowKeys | None = None,
         adapters: Array | None = None,
-    ) -> Float[Array, "row pos embed"]:
-        """Each position by itself."""
+    ) -> tuple[Float[Array, "row pos embed"], Report]:
+        """Each position by itself; the tap "mlp.down" is what is projected back."""
         more, x = {"key": key, "adapters": adapters}, call.layout.enter(x)
         up = call.layout.row_major(named("up", project(self.up, x, "rpe,em->rpm", call, **more)))
         hidden = call.layout.constrain(activate(self.config.activation, up), ("row", "pos", "mlp"))
-        return project(self.down, hidden, "rpm,me->rpe", call, **more)
+        y = project(self.down, hidden, "rpm,me->rpe", call, **more)
+        return y, Report(tapped(call, **{"mlp.down": hidden}))
 
 
 Mlp = Gated | Plain

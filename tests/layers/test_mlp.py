@@ -53,7 +53,9 @@ def test_the_equation(kind):
             hidden = act(affine(mlp.gate, x)) * affine(mlp.up, x)
         case config.Plain():
             hidden = act(affine(mlp.up, x))
-    np.testing.assert_allclose(mlp(jnp.asarray(x), CALL), affine(mlp.down, hidden), rtol=1e-4, atol=1e-4)
+    y, report = mlp(jnp.asarray(x), dataclasses.replace(CALL, taps=("mlp.down",)))
+    np.testing.assert_allclose(report.taps["mlp.down"], hidden, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y, affine(mlp.down, hidden), rtol=1e-4, atol=1e-4)
 
 
 def test_bias_only_where_asked():

@@ -18,6 +18,7 @@ from jaxlm.layers.contracts import Call, Memory, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.positions import Position, Rope
 from jaxlm.layers.projection import Weight, project
+from jaxlm.layers.taps import tapped
 
 Hidden = Float[Array, "row pos embed"]
 
@@ -47,10 +48,11 @@ class Attention:
         cache: caches.KeyValues | None = None,
         lengths: Array | None = None,
         key: RowKeys | None = None,
-    ) -> tuple[Hidden, caches.KeyValues | None]:
+    ) -> tuple[Hidden, caches.KeyValues | None, dict[str, Array]]:
         """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them.
 
         `tokens` are those of all devices that are joined, as in `layers.block.Context`; x is of a device's own.
+        Returns the mix, the new cache, and taps.
         """
         more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
         own = self.config.position
@@ -78,7 +80,8 @@ class Attention:
             q, content = self.position(q, mask, call)
         elif (vectors := position.vectors(call)) is not None:
             content = self._disentangled(q, k, vectors, position.buckets(mask), call)
-        return self._mix(q, seen, mask, call, bias=bias, content=content, **more), cache
+        y, mixed = self._mix(q, seen, mask, call, bias=bias, content=content, **more)
+        return y, cache, tapped(call, **{"attention.out": mixed})
 
     def _disentangled(
         self,
@@ -101,8 +104,8 @@ class Attention:
         *,
         cache: caches.KeyValues | None = None,
         key: RowKeys | None = None,
-    ) -> tuple[Hidden, caches.KeyValues]:
-        """Attend to the whole memory of the row; its keys and values, computed once, are the cache."""
+    ) -> tuple[Hidden, caches.KeyValues, dict[str, Array]]:
+        """Attend to the whole memory of the row; its keys and values, computed once, are the cache. Also taps."""
         more, x = {"key": key, "adapters": tokens.adapters}, call.layout.enter(x)
         q = normed(self.query_norm, self._heads(self.query, x, call, "heads", **more), call)
         if cache is None:
@@ -113,7 +116,8 @@ class Attention:
             cache = caches.Dense.full(caches.View(k, v, memory.positions, memory.segments))
         seen = cache.view()
         mask = Mask(tokens.positions, seen.positions, tokens.segments, seen.segments, causal=False)
-        return self._mix(q, seen, mask, call, **more), cache
+        y, mixed = self._mix(q, seen, mask, call, **more)
+        return y, cache, tapped(call, **{"cross.out": mixed})
 
     def _heads(
         self, weight: Weight, x: Hidden, call: Call, axis: str, *, key: RowKeys | None, adapters: Array | None
@@ -132,12 +136,13 @@ class Attention:
         content: Content | Disentangled | None = None,
         key: RowKeys | None,
         adapters: Array | None,
-    ) -> Hidden:
+    ) -> tuple[Hidden, Float[Array, "row joined heads head"]]:
+        """The mix, and the heads that it is projected from."""
         keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
         scores = {"softcap": self.config.softcap, "scale": self.config.scale}
         mixed = attend(q, keys, values, mask=mask, bias=bias, content=content, call=call, **scores)
         mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
-        return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters)
+        return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters), mixed
 
 
 def initial_attention(

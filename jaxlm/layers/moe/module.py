@@ -61,9 +61,11 @@ class Moe:
                 # each of the joined devices has counted all
                 "dropped": dropped / (kind.top_k * call.layout.parts("mlp")),
             }
+        taps: dict[str, Array] = {}
         if self.shared is not None:
-            y = y + self.shared(x, call, key=at(key, "shared"), adapters=adapters)
-        return y, Report(tapped(call, router=routing.probabilities), terms)
+            more, report = self.shared(x, call, key=at(key, "shared"), adapters=adapters)
+            y, taps = y + more, report.taps
+        return y, Report(taps | tapped(call, router=routing.probabilities), terms)
 
 
 def apart(model: Tree) -> tuple[Tree, int]:
