@@ -1,0 +1,309 @@
+"""The weight whose numbers are stored in few bits."""
+
+from __future__ import annotations
+
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.quantization import Activations, Dynamic, Format, Fp8, Integers, Nf4, NoActivations, Static
+from jaxlm.layers.contracts import Call, RowKeys
+from jaxlm.layers.products import contract, is_transposed, sides
+from jaxlm.layers.projection import Weight
+from jaxlm.parallel.layout import Axes
+from jaxlm.quantize import grid, products
+from jaxlm.quantize.formats import FLOATS, NORMAL_QUANTILES
+from jaxlm.quantize.packing import Packed, pack
+
+WHOLE = "features"
+"""The logical axis of dimensions that no device has a part of."""
+
+
+@struct.dataclass
+class Blocks:
+    """Scales of scales, `grid.BLOCK` at a time, and their mean."""
+
+    scale: Float[Array, "... block"]
+    mean: Float[Array, "..."]
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Whole on every device: there are few, and blocks do not follow outputs."""
+        return {"scale": (WHOLE,), "mean": ()}
+
+
+@struct.dataclass
+class Quantized:
+    """(codes - zero) * scale, as `quantize.grid` says; trained by nobody: no gradient reaches what is stored.
+
+    Codes lie as [*outputs, *inputs], and in groups as [group, *outputs, input of the group]: a product sums over
+    their last dimension (`quantize.products`). Neighbors along the last dimension of the outputs share a byte.
+    Scales and zeros have the shape of what has one: [group, *outputs], [*outputs] or [].
+    """
+
+    codes: Packed
+    scale: Float[Array, "..."] | Int[Array, "..."]
+    """float32; in 8 bits where `blocks` says what for."""
+    zero: Int[Array, "..."] | Float[Array, "..."] | None
+    blocks: Blocks | None
+    activation: Float[Array, "..."] | None
+    """The step between levels of what comes in, where that is static; not a number until it is calibrated."""
+    bias: Float[Array, "..."] | None
+    axes: Axes = struct.field(pytree_node=False)
+    inputs: int = struct.field(pytree_node=False)
+    inner: tuple[int, ...] = struct.field(pytree_node=False)
+    """Sizes of the inputs after the first: heads lie in groups as one dimension with their features."""
+    format: Format = struct.field(pytree_node=False)
+    activations: Activations = struct.field(pytree_node=False, default=NoActivations())
+
+    @classmethod
+    def of(cls, weight: Weight, format: Format, activations: Activations = NoActivations()) -> Quantized:
+        """A weight rounded to the nearest. Raises UsageError for groups that do not divide the inputs."""
+        kernel = weight.dense().astype(jnp.float32)
+        stacked = kernel.ndim - len(weight.axes)
+
+        def rounded(kernel: Array) -> tuple[Array, grid.Scales]:
+            matrix = kernel.reshape(prod(kernel.shape[: weight.inputs]), -1)
+            scales = grid.fit(matrix, format)
+            return grid.codes(matrix, format, scales), scales
+
+        for _ in range(stacked):
+            rounded = jax.vmap(rounded)
+        return cls.from_codes(weight, *rounded(kernel), format, activations)
+
+    @classmethod
+    def from_codes(
+        cls,
+        weight: Weight,
+        codes: Int[Array, "*stacked inputs outputs"],
+        scales: grid.Scales,
+        format: Format,
+        activations: Activations = NoActivations(),
+    ) -> Quantized:
+        """Chosen codes in the place of a weight's numbers; shapes, axes and bias are the weight's.
+
+        `codes` and `scales` are as `quantize.grid` has them, dimensions that are stacked in front.
+        """
+        shape = jax.eval_shape(weight.dense).shape
+        stacked = len(shape) - len(weight.axes)
+        front, into, out = (
+            shape[:stacked],
+            shape[stacked : stacked + weight.inputs],
+            shape[stacked + weight.inputs :],
+        )
+        axes = _leaf_axes(weight.axes, weight.inputs, format)
+
+        def placed(leaf: Array) -> Array:
+            """[*stacked, groups, outputs] in the shape of what has one."""
+            groups = leaf.shape[-2:-1] if _grouped(format) else ()
+            return leaf.reshape(*front, *groups, *(out if axes["scale"] else ()))
+
+        signed = jnp.swapaxes(codes - _shift(format), -1, -2)
+        if _grouped(format):
+            signed = jnp.moveaxis(signed.reshape(*front, *out, scales.scale.shape[-2], -1), -2, stacked)
+        else:
+            signed = signed.reshape(*front, *out, *into)
+        scale, zero, blocks = scales.scale.astype(jnp.float32), scales.zero, None
+        if zero is not None:
+            zero = (zero - _shift(format)).astype(jnp.int8) if jnp.issubdtype(zero.dtype, jnp.integer) else zero
+        if scales.double is not None:
+            scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.mean)
+        return cls(
+            codes=pack(signed, _bits(format), axes["codes"], -2 if _grouped(format) else -1 - weight.inputs),
+            scale=placed(scale),
+            zero=None if zero is None else placed(zero),
+            blocks=blocks,
+            activation=jnp.full(front, jnp.nan) if isinstance(activations, Static) else None,
+            bias=weight.bias,
+            axes=weight.axes,
+            inputs=weight.inputs,
+            inner=into[1:],
+            format=format,
+            activations=activations,
+        )
+
+    def leaf_axes(self) -> dict[str, Axes]:
+        """Logical axes of each leaf."""
+        own = _leaf_axes(self.axes, self.inputs, self.format)
+        return {name: own[name] for name in ("scale", "zero", "activation", "bias")}
+
+    def dense(self) -> Float[Array, "..."]:
+        """The rounded matrix in float32: what `grid.values` makes of the same codes."""
+        one = Quantized._dense
+        for _ in range(self.codes.codes().ndim - len(self.codes.axes)):
+            one = jax.vmap(one)
+        return one(self)
+
+    def dot(
+        self,
+        x: Float[Array, "..."],
+        spec: str,
+        call: Call,
+        *,
+        key: RowKeys | None = None,
+        adapters: Int[Array, "row"] | None = None,
+    ) -> Float[Array, "..."]:
+        """The product with the rounded matrix, of what comes in rounded too where `activations` say so.
+
+        Raises UsageError for the product with the transpose, as of a tied embedding, of rounded activations.
+        """
+        contracted, outputs = sides(spec, self.axes)
+        used = self._gathered(call)
+        if is_transposed(spec):
+            if not isinstance(self.activations, NoActivations):
+                raise UsageError(
+                    "activations are rounded for products with a matrix, not with its transpose: leave a tied "
+                    "embedding out of the rules, or use activations:no-activations"
+                )
+            y = contract(x, used._dense().astype(x.dtype), spec)
+        else:
+            y = used._product(x, spec, contracted, call)
+        return call.layout.reduce(y, contracted, y.ndim - len(outputs) - 1)
+
+    def _product(self, x: Array, spec: str, contracted: Axes, call: Call) -> Array:
+        """On a device's own shards, not summed over others'."""
+        batch = x.shape[: x.ndim - self.inputs]
+        rows = x.reshape(prod(batch), -1)
+        step = self._step(rows, contracted, call)
+        few = rows.shape[0] * products.PIECES[x.dtype.itemsize] <= products.MOST_ROWS
+        fast = step is not None or (few and call.layout.platform == "cpu")
+        if fast and isinstance(self.format, Integers) and rows.shape[1] <= products.MOST_INPUTS:
+            codes, scale, zero = self._matrices()
+            y = products.product(rows, codes, scale, zero, step, self._bits())
+            return y.astype(x.dtype).reshape(*batch, *self._outputs())
+        if step is not None:
+            x = products.straight_through(rows, step, self._bits()).reshape(x.shape)
+        if self.zero is not None or _grouped(self.format):
+            return contract(x, self._dense().astype(x.dtype), spec)
+        # A scale for all inputs of an output is the product's, not the matrix's.
+        y = contract(x, self._numbers().astype(x.dtype), _outward(spec, self.inputs))
+        return (y.astype(jnp.float32) * self.scale).astype(x.dtype)
+
+    def _step(self, rows: Array, contracted: Axes, call: Call) -> Array | None:
+        """The distance of the levels of what comes in, [row or 1, 1]; None where it is not rounded."""
+        match self.activations:
+            case NoActivations():
+                return None
+            case Static():
+                return self.activation[None, None]
+            case Dynamic(bits=bits):
+                largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
+                for axis in contracted:  # of which each device may have a part
+                    largest = jnp.max(call.layout.collect(largest, axis, 1), axis=1, keepdims=True)
+                return products.steps(jax.lax.stop_gradient(largest), bits)
+
+    def _bits(self) -> int:
+        return 8 if isinstance(self.activations, NoActivations) else self.activations.bits
+
+    def _gathered(self, call: Call) -> Quantized:
+        """Whole but for what devices hold parts of in use, scales in float32."""
+        layout, axes = call.layout, _leaf_axes(self.axes, self.inputs, self.format)
+
+        def whole(leaf: Array, name: str) -> Array:
+            return layout.gather(jax.lax.stop_gradient(leaf), axes[name])
+
+        codes = jax.tree.map(lambda leaf: whole(leaf, "codes"), self.codes)
+        scale = whole(self.scale, "scale")
+        if self.blocks is not None:
+            shape = [size * layout.parts(axis) for size, axis in zip(scale.shape, axes["scale"], strict=True)]
+            factors = grid.spread(self.blocks.scale, tuple(shape))
+            for dim, axis in enumerate(axes["scale"]):
+                factors = layout.own(factors, axis, dim) if layout.parts(axis) > 1 else factors
+            scale = grid.undoubled(scale, factors, self.blocks.mean)
+        zero = None if self.zero is None else whole(self.zero, "zero")
+        return self.replace(codes=codes, scale=scale, zero=zero, blocks=None)
+
+    def _outputs(self) -> tuple[int, ...]:
+        shape = self.codes.codes().shape
+        return shape[1:-1] if _grouped(self.format) else shape[: len(shape) - self.inputs]
+
+    def _matrices(self) -> tuple[Array, Array, Array | None]:
+        """Codes [group, output, input of the group], scale and zero [group, output] or of size 1; of integers."""
+        codes, scale, zero = self.codes.codes(), self.scale, self.zero
+        count = prod(self._outputs())
+        codes = codes.reshape(-1, count, codes.shape[-1]) if _grouped(self.format) else codes.reshape(1, count, -1)
+        if zero is not None and not jnp.issubdtype(zero.dtype, jnp.integer):
+            zero = zero - _shift(self.format)
+        flat = (-1, count) if scale.ndim else (1, 1)
+        return codes, scale.reshape(flat), None if zero is None else zero.reshape(flat)
+
+    def _numbers(self) -> Float[Array, "..."]:
+        """What scales multiply, in the order of codes; not of a stack."""
+        codes, zero = self.codes.codes(), self.zero
+        match self.format:
+            case Nf4():
+                return jnp.asarray(NORMAL_QUANTILES)[codes.astype(jnp.int32) + _shift(self.format)]
+            case Fp8(kind=kind):
+                bits = (codes.astype(jnp.int32) + _shift(self.format)).astype(jnp.uint8)
+                return jax.lax.bitcast_convert_type(bits, FLOATS[kind]).astype(jnp.float32)
+        numbers = codes.astype(jnp.float32)
+        if zero is None:
+            return numbers
+        if not jnp.issubdtype(zero.dtype, jnp.integer):
+            numbers = numbers + _shift(self.format)
+        return numbers - _behind(zero.astype(jnp.float32), numbers)
+
+    def _dense(self) -> Float[Array, "*inputs *outputs"]:
+        """Not of a stack."""
+        scale = self.scale
+        if self.blocks is not None:
+            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.mean)
+        numbers = self._numbers()
+        numbers = numbers * _behind(scale, numbers)
+        if _grouped(self.format):
+            return jnp.moveaxis(numbers, -1, 1).reshape(-1, *self.inner, *self._outputs())
+        outputs = tuple(range(numbers.ndim - self.inputs))
+        return jnp.moveaxis(numbers, outputs, tuple(range(-len(outputs), 0)))
+
+
+def _behind(vector: Array, numbers: Array) -> Array:
+    """With trailing dimensions of size one."""
+    return vector.reshape(vector.shape + (1,) * (numbers.ndim - vector.ndim))
+
+
+def _outward(spec: str, inputs: int) -> str:
+    """The product with the same kernel, its outputs first: "rpe,ehd->rphd" is "rpe,hde->rphd"."""
+    operands, result = spec.replace(" ", "").split("->")
+    left, right = operands.split(",")
+    return f"{left},{right[inputs:]}{right[:inputs]}->{result}"
+
+
+def _grouped(format: Format) -> bool:
+    """Whether inputs have several scales."""
+    match format:
+        case Integers(group=group) | Nf4(group=group):
+            return group > 0
+        case Fp8():
+            return False
+
+
+def _bits(format: Format) -> int:
+    match format:
+        case Integers(bits=bits):
+            return bits
+        case Nf4():
+            return 4
+        case Fp8():
+            return 8
+
+
+def _shift(format: Format) -> int:
+    """What is taken from codes that begin at 0 to store them with a sign."""
+    return 0 if isinstance(format, Integers) and format.symmetric else 2 ** (_bits(format) - 1)
+
+
+def _leaf_axes(axes: Axes, inputs: int, format: Format) -> dict[str, Axes]:
+    """Of groups, devices have some where they have some of the inputs.
+
+    No device has a part of a token's features: groups of them are whole, and each is stored in parts.
+    """
+    into, out = axes[:inputs], axes[inputs:]
+    each = {"activation": (), "bias": out}
+    if _grouped(format):
+        group, size = (WHOLE, into[0]) if into[0] == "embed" else (into[0], WHOLE)
+        return {"codes": (group, *out, size), "scale": (group, *out), "zero": (group, *out), **each}
+    scale = () if isinstance(format, Integers) and format.group == -1 else out
+    return {"codes": (*out, *into), "scale": scale, "zero": scale, **each}
