@@ -1,0 +1,164 @@
+"""Rounding a model's weights while rows go through it: what GPTQ, AWQ and rounding to nearest have in common."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.quantization import Format, Kept, Rounded, Static
+from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.projection import Weight
+from jaxlm.quantize import grid
+from jaxlm.quantize.calibrate import Place, Say, each_layer, matrix, plain
+from jaxlm.quantize.moments import Both, Gram, squared_error
+from jaxlm.quantize.ranges import Range, Spread, reach, step
+from jaxlm.quantize.readers import weights_of, with_weights
+from jaxlm.quantize.weight import Quantized
+
+Matrix = Float[Array, "inputs outputs"]
+Chosen = tuple[Int[Array, "inputs outputs"], grid.Scales]
+Choose = Callable[[Matrix, Format], Chosen]
+Method = Callable[[Place, str, Gram], Choose]
+"""Of a layer, a tap and the mean of x x^T there, what chooses the codes of a weight that is applied to it."""
+
+
+@dataclass(frozen=True)
+class Error:
+    """What a weight has lost: |x (W - rounded W)| / |x W| over all tokens, x as rounded layers before make it."""
+
+    name: str
+    """In the model's names; those of stacked layers have one name."""
+    layer: int
+    """From the bottom, counted from 0."""
+    error: float
+    nearest: float
+    """The same of the weight rounded to nearest."""
+
+
+def format_of(name: str, quantization: Rounded) -> Format | None:
+    """That of the first rule that finds the name; None where it is kept, or no rule finds it."""
+    for rule in quantization.rules:
+        if re.search(rule.targets, name):
+            return None if isinstance(rule.format, Kept) else rule.format
+    return None
+
+
+def to_nearest(place: Place, tap: str, gram: Gram) -> Choose:
+    """The method of no method."""
+
+    def choose(matrix: Matrix, format: Format) -> Chosen:
+        scales = grid.fit(matrix, format)
+        return grid.codes(matrix, format, scales), scales
+
+    return choose
+
+
+def round_layers(
+    model: Any,
+    rows: Tokens,
+    call: Call,
+    quantization: Rounded,
+    method: Method,
+    *,
+    prepare: Callable[[Place], Any] = lambda place: place.layer,
+    range: Range = "absmax",
+    batch: int = 4,
+    say: Say = print,
+) -> tuple[Any, list[Error]]:
+    """The model with rounded weights, and what each has lost. `prepare` may change a layer beforehand.
+
+    A weight that nothing taps is rounded to nearest, and named. Raises UsageError as `each_layer` does, for rules
+    that find no weight, and for weights that are no matrices.
+    """
+    errors: list[Error] = []
+    if not any(format_of(name, quantization) for name in weights_of(model) if name.startswith("blocks.")):
+        raise UsageError(
+            f"no weight is rounded: no rule finds one (targets {', '.join(r.targets for r in quantization.rules)})"
+        )
+
+    def treat(place: Place) -> Any:
+        place = place.holding(prepare(place))
+        formats = {name: format_of(place.full(name), quantization) for name in weights_of(place.layer)}
+        taps = place.taps()
+        for tap, names in taps.items():
+            if chosen := [name for name in names if formats[name] is not None]:
+                place, found = _rounded(place, tap, chosen, formats, quantization, method, range)
+                errors.extend(found)
+        place = _untapped(place, taps, formats, quantization)
+        own = [one for one in errors if one.layer == place.number]
+        if own:
+            worst = max(own, key=lambda one: one.error)
+            say(f"layer {place.number}: {len(own)} weights, the worst {worst.name} {worst.error:.4f}")
+        return place.layer
+
+    return each_layer(model, rows, call, treat, batch=batch, say=say), errors
+
+
+def _rounded(
+    place: Place,
+    tap: str,
+    names: list[str],
+    formats: dict[str, Format | None],
+    quantization: Rounded,
+    method: Method,
+    range: Range,
+) -> tuple[Place, list[Error]]:
+    """The weights that one activation is multiplied with."""
+    activations, weights = quantization.activations, weights_of(place.layer)
+    both = place.measured(tap, Both)
+    choose, new, errors = method(place, tap, both.gram), {}, []
+    for name in names:
+        weight = plain(place, name, weights[name])
+        codes, scales = choose(matrix(weight), formats[name])
+        new[name] = Quantized.from_codes(weight, codes, scales, formats[name], activations)
+        found = _lost(matrix(weight), codes, scales, both.gram.mean, formats[name])
+        errors.append(Error(place.full(name), place.number, *map(float, found)))
+    if isinstance(activations, Static):
+        size = step(measured_reach(place, tap, both.sizes, activations.bits, range), activations.bits)
+        new = {name: weight.replace(activation=size) for name, weight in new.items()}
+    return place.holding(with_weights(place.layer, new)), errors
+
+
+@functools.partial(jax.jit, static_argnames=("format",))
+def _lost(
+    matrix: Matrix, codes: Array, scales: grid.Scales, gram: Array, format: Format
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """`Error.error` and `Error.nearest`; 0 where the product itself is."""
+    whole = jnp.maximum(squared_error(gram, matrix), jnp.finfo(jnp.float32).tiny)
+    own = squared_error(gram, grid.values(codes, format, scales) - matrix)
+    return jnp.sqrt(own / whole), jnp.sqrt(squared_error(gram, grid.rounded(matrix, format) - matrix) / whole)
+
+
+def measured_reach(place: Place, tap: str, sizes: Any, bits: int, range: Range) -> Float[Array, ""]:
+    """Where a static range of one activation ends; see `ranges.Range`."""
+    if range == "absmax":
+        return reach(sizes, None, range)
+    largest, most = jnp.max(sizes.largest), jnp.float32(2 ** (bits - 1) - 1)
+    return reach(sizes, place.measured(tap, Spread, jnp.maximum(largest, 1e-30), most), range)
+
+
+def _untapped(
+    place: Place, taps: dict[str, tuple[str, ...]], formats: dict[str, Format | None], quantization: Rounded
+) -> Place:
+    """Weights whose inputs nothing shows. Raises UsageError where their range would have to be known."""
+    weights: dict[str, Weight] = weights_of(place.layer)
+    tapped = {name for names in taps.values() for name in names}
+    rest = [name for name in weights if formats[name] is not None and name not in tapped]
+    if rest and isinstance(quantization.activations, Static):
+        raise UsageError(
+            f"{place.full(rest[0])}: no activation leads to it that could be measured; keep it by a rule, or use "
+            "activations:dynamic"
+        )
+    for name in rest:
+        place.say(f"{place.full(name)}, layer {place.number}: no activation leads to it, rounded to nearest")
+    activations = quantization.activations
+    new = {name: Quantized.of(plain(place, name, weights[name]), formats[name], activations) for name in rest}
+    return place.holding(with_weights(place.layer, new))
