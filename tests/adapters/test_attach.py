@@ -13,7 +13,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers.names import flatten, partition
 from jaxlm.layers.projection import Dense
 from jaxlm.layers.weights import weights_of
-from jaxlm.quantize.int8 import int8
+from jaxlm.quantize.build import quantized
 from jaxlm.train import optimizers
 from tests.adapters.test_kinds import ADAPTERS, KEY, KINDS, moved, scores, start
 from tests.tiny import packed_batch, random_model
@@ -62,7 +62,7 @@ def test_the_base_of_a_merge():
     """Over integers: into what they stand for, or into what they were made from, never into either unsaid."""
     base, batch = random_model(KIND), packed_batch(KIND, rows=2)
     adapter = config.Lora(rank=2)
-    model = moved(adapted(int8(base), adapter, KEY), adapter)
+    model = moved(adapted(quantized(base, config.Rounded()), adapter, KEY), adapter)
     wanted = scores(model, batch)
     real = np.asarray(batch.inputs.segments) > 0
     with pytest.raises(UsageError, match=r'(?s)Int8.*base="rounded".*base="full"'):
