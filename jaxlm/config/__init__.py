@@ -99,6 +99,21 @@ from jaxlm.config.position import (
     Yarn,
 )
 from jaxlm.config.precision import PRECISIONS, Precision
+from jaxlm.config.quantization import (
+    Aware,
+    Dynamic,
+    Fp8,
+    Integers,
+    Kept,
+    Lsq,
+    Nf4,
+    NoActivations,
+    NoQuantization,
+    Rounded,
+    Rule,
+    Static,
+    StraightThrough,
+)
 from jaxlm.config.records import Records
 from jaxlm.config.recurrent import Rwkv4, Rwkv5, Rwkv6, Rwkv7
 from jaxlm.config.study import Arm, Study

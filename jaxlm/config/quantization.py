@@ -79,6 +79,9 @@ class Static:
 
 Activations = NoActivations | Dynamic | Static
 
+Cache = Literal["model", "int8"]
+"""Keys and values of decoding: in the computation's format, or in 8 bits with a scale for each head and token."""
+
 
 @dataclass(frozen=True)
 class NoQuantization:
@@ -94,8 +97,7 @@ class Rounded:
 
     rules: tuple[Rule, ...] = (Rule(),)
     activations: Activations = NoActivations()
-    cache: Literal["model", "int8"] = "model"
-    """Keys and values of decoding: in the computation's format, or in 8 bits with a scale a head and token."""
+    cache: Cache = "model"
 
 
 @dataclass(frozen=True)

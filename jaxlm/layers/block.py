@@ -80,6 +80,7 @@ class Block:
     attention_post_norm: Norm | None = None
     mlp_post_norm: Norm | None = None
     cross_post_norm: Norm | None = None
+    cache: config.quantization.Cache = struct.field(pytree_node=False, default="model")
 
     def __call__(
         self, x: Hidden, context: Context, call: Call, cache: caches.Block | None, key: RowKeys | None
@@ -142,7 +143,12 @@ class Block:
     def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
         """No tokens yet; the memory's keys and values are added by the first call."""
         kind = self.attention.config
-        return caches.Block(caches.Dense.empty(rows, length, kind.kv_heads, kind.head, dtype))
+        size = rows, length, kind.kv_heads, kind.head
+        match self.cache:
+            case "model":
+                return caches.Block(caches.Dense.empty(*size, dtype))
+            case "int8":
+                return caches.Block(caches.Int8.empty(*size))
 
 
 def residual(

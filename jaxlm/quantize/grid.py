@@ -12,6 +12,7 @@ nearest integer, ties to the even one:
 - Nf4: scale = max|w|, code = the place of the nearest of 16 quantiles to w / scale (of two as near the lower),
   value = quantile * scale. With `double` the scales less their mean are integers of 8 bits, one float32 for each
   256 of them (QLoRA, section 3), rounded before codes are chosen: what is stored is what codes are nearest in.
+  A scale far below others of its block is lost, and its group with it: they are one matrix's, and alike.
 - Fp8: scale = max|w| / the largest number, code = the bits of w / scale in that format.
 
 A group whose numbers are all 0 has scale 1, and values of exactly 0; so has one whose scale would not be a normal
@@ -133,7 +134,7 @@ def by_group(matrix: Array, count: int) -> Array:
     return matrix.reshape(count, -1, matrix.shape[-1])
 
 
-def _normal(reach: Float[Array, "groups outputs"], most: float) -> Float[Array, "groups outputs"]:
+def _normal(reach: Float[Array, "..."], most: float | int) -> Float[Array, "..."]:
     """reach / most, or 1 where that is no normal number."""
     scale = reach * np.float32(1 / most)
     return jnp.where(scale >= jnp.finfo(jnp.float32).tiny, scale, jnp.float32(1.0))

@@ -72,7 +72,8 @@ def _choices(bits: int) -> list[tuple[int, ...]]:
 def _together(part: Int[Array, "..."], width: int, dim: int) -> Int[Array, "..."]:
     count, place = 8 // width, part.ndim + dim
     neighbors = part.reshape(*part.shape[:place], -1, count, *part.shape[place + 1 :])
-    shifts = jnp.arange(count, dtype=jnp.uint8).reshape(-1, *[1] * (part.ndim - place - 1)) * jnp.uint8(width)
+    shifts = jnp.arange(0, 8, width, dtype=jnp.uint8)
+    shifts = jnp.expand_dims(shifts, [axis for axis in range(neighbors.ndim) if axis != place + 1])
     return jnp.sum(neighbors << shifts, axis=place + 1, dtype=jnp.uint8)
 
 

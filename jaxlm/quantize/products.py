@@ -1,9 +1,9 @@
 """Products of activations with codes: summed as integers where that is exact and fast.
 
-On a CPU, XLA turns a matrix of integers into floating-point numbers in memory for every product, five times slower
-than reading those numbers to begin with, while a product of bytes summed in 32 bits is up to three times faster than
-that of float32, if it has at least two rows and both sides are summed over their last dimension. There, few rows of
-activations are cut into two or three bytes each, exact to the last bits of float32, which are rows of one product
+On a CPU, XLA writes a matrix of integers to memory as floating-point numbers for every product, five times slower
+than had it read those to begin with. A product of bytes summed in 32 bits is up to three times faster than that of
+float32, if it has at least two rows and both sides are summed over their last dimension. There, few rows of
+activations are cut into two or three bytes each, which are rows of one product, exact to the last bits of float32
 (experiments/benchmarks/quantized_products.py).
 """
 

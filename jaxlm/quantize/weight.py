@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config.errors import UsageError
 from jaxlm.config.quantization import Activations, Dynamic, Format, Fp8, Integers, Nf4, NoActivations, Static
 from jaxlm.layers.contracts import Call, RowKeys
-from jaxlm.layers.products import contract, is_transposed, sides
+from jaxlm.layers.products import contract, is_transposed, sides, trailing
 from jaxlm.layers.projection import Weight
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, products
@@ -131,7 +131,16 @@ class Quantized:
         return {name: own[name] for name in ("scale", "zero", "activation", "bias")}
 
     def dense(self) -> Float[Array, "..."]:
-        """The rounded matrix in float32: what `grid.values` makes of the same codes."""
+        """The rounded matrix in float32: what `grid.values` makes of the same codes.
+
+        Raises UsageError within `Layout.spmd`: parts of what is stored are not parts of the matrix.
+        """
+        mesh = jax.sharding.get_abstract_mesh()
+        if any(mesh.shape[axis] > 1 for axis in mesh.manual_axes):
+            raise UsageError(
+                "a quantized weight has no dense form where devices hold parts of it: leave embeddings and what "
+                "DoRA adapts out of the rules, or use one device"
+            )
         one = Quantized._dense
         for _ in range(self.codes.codes().ndim - len(self.codes.axes)):
             one = jax.vmap(one)
@@ -179,8 +188,8 @@ class Quantized:
         if self.zero is not None or _grouped(self.format):
             return contract(x, self._dense().astype(x.dtype), spec)
         # A scale for all inputs of an output is the product's, not the matrix's.
-        y = contract(x, self._numbers().astype(x.dtype), _outward(spec, self.inputs))
-        return (y.astype(jnp.float32) * self.scale).astype(x.dtype)
+        y = contract(x, self._numbers().astype(x.dtype), _outward(spec, self.inputs)).astype(jnp.float32)
+        return (y * trailing(self.scale, y)).astype(x.dtype)
 
     def _step(self, rows: Array, contracted: Axes, call: Call) -> Array | None:
         """The distance of the levels of what comes in, [row or 1, 1]; None where it is not rounded."""

@@ -15,7 +15,8 @@ from jaxlm.layers.names import combine, flatten, map_named, partition
 from jaxlm.layers.projection import Dense, project
 from jaxlm.layers.weights import map_weights
 from jaxlm.objectives.prediction import Prediction
-from jaxlm.quantize.int8 import Int8, int8, quantized
+from jaxlm.quantize.build import quantized
+from jaxlm.quantize.weight import Quantized
 from jaxlm.train.step import make_gradient
 from tests.tiny import (
     CALL,
@@ -152,13 +153,13 @@ def test_sharded_as_its_base():
 
 def test_on_integers():
     """Over int8, the sum with the rounded matrix; merged, dense numbers."""
-    base, x = quantized(Dense(normal(8, 6), None, ("embed", "mlp"))), normal(2, 3, 8)
+    base, x = Quantized.of(Dense(normal(8, 6), None, ("embed", "mlp")), config.Integers()), normal(2, 3, 8)
     weight = LoRA(base, normal(8, 2), normal(2, 6), 0.5)
     whole = np.asarray(base.dense(), np.float64) + 0.5 * np.asarray(weight.a) @ np.asarray(weight.b)
     np.testing.assert_allclose(weight.dense(), whole, atol=1e-5)
     np.testing.assert_allclose(project(weight, x, "rpe,em->rpm", CALL), x @ whole, atol=1e-4)
-    adapted = lora(int8(random_model(KINDS["decoder"])), KEY, rank=2)
-    assert isinstance(adapted.blocks.period[0].mlp.up.base, Int8)
+    adapted = lora(quantized(random_model(KINDS["decoder"]), config.Rounded()), KEY, rank=2)
+    assert isinstance(adapted.blocks.period[0].mlp.up.base, Quantized)
 
 
 def test_two_weights_of_one_shape_draw_different_numbers():
@@ -170,11 +171,8 @@ def test_two_weights_of_one_shape_draw_different_numbers():
     assert block.mlp.gate.scale == 16.0 / 2
 
 
-@pytest.mark.parametrize(
-    "change", [lambda m: lora(m, KEY, where=lambda _: True), lambda m: int8(m, lambda _: True)]
-)
-def test_a_tied_embedding_is_refused_by_name(change):
-    """Its product is with the transpose, for which these forms are not made."""
-    model = change(random_model(KINDS["decoder"]))
+def test_a_tied_embedding_is_refused_by_name():
+    """Its product is with the transpose, for which this form is not made."""
+    model = lora(random_model(KINDS["decoder"]), KEY, where=lambda _: True)
     with pytest.raises(UsageError, match="transpose"):
         model.logits(jnp.ones((3, 16)), CALL)

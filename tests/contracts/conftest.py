@@ -11,7 +11,7 @@ from jaxlm import config
 from jaxlm.adapters.lora import lora
 from jaxlm.layers.contracts import Tokens
 from jaxlm.models import build
-from jaxlm.quantize.int8 import int8
+from jaxlm.quantize.build import quantized
 from tests.tiny import random_model
 
 SMALL = {"vocab": 32, "embed": 16}
@@ -93,7 +93,7 @@ def _adapted(model):
     )
 
 
-FORMS = {"plain": lambda model: model, "lora": _adapted, "int8": int8}
+FORMS = {"plain": lambda model: model, "lora": _adapted, "int8": lambda model: quantized(model, config.Rounded())}
 
 
 @cache

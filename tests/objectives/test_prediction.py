@@ -13,7 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.models import build as build_model
 from jaxlm.objectives.build import build
 from jaxlm.objectives.prediction import Prediction
-from jaxlm.quantize.int8 import int8
+from jaxlm.quantize.build import quantized
 from tests.tiny import CALL, GLOBAL, SIZES, close, packed_batch, random_model
 
 TIED = config.Decoder(**SIZES, layers=1, block=GLOBAL, head=config.Tied(softcap=4.0))
@@ -49,7 +49,7 @@ def test_chunked_is_whole_and_is_float64(kind, z_loss):
 def test_integer_weights_in_the_head_are_no_obstacle():
     """A quantized head is closed over by the chunks and has no gradient itself."""
     model, batch = random_model(UNTIED), packed_batch(UNTIED, rows=2)
-    model = int8(model, where=lambda name: name == "head")
+    model = quantized(model, config.Rounded((config.Rule("^head$"),)))
 
     def run(chunks):
         def of(embedding):

@@ -1,0 +1,89 @@
+"""Models in few bits: each weight rounded to the nearest in the format that the rules give it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from jaxlm.config.errors import UsageError
+from jaxlm.config.quantization import Format, Kept, NoQuantization, Quantization, Rounded, Rule
+from jaxlm.layers.block import Block
+from jaxlm.layers.projection import Weight
+from jaxlm.layers.weights import map_weights
+from jaxlm.quantize.weight import Quantized
+
+Tree = TypeVar("Tree")
+
+
+def quantized(model: Tree, quantization: Quantization) -> Tree:
+    """The model with its weights, and what decoding remembers, in few bits; see `ruled` for which and for errors.
+
+    Works on abstract models too (`jax.eval_shape`). A mixture's experts are no weights of `layers.projection`, and
+    stay as they are. What has an adapter is merged with it first.
+    """
+    match quantization:
+        case NoQuantization():
+            return model
+        case Rounded(rules, activations, cache):
+            model = ruled(lambda _, weight, format: Quantized.of(weight, format, activations), model, rules)
+            return with_cache(model, cache)
+
+
+def ruled(function: Callable[[str, Weight, Format], Weight], model: Tree, rules: tuple[Rule, ...]) -> Tree:
+    """The model with function(name, weight, format) for each weight that a rule gives a format.
+
+    The first rule whose pattern is found in the name holds. Raises UsageError for a rule that is left no weight,
+    and for what `function` raises, with the weight's name.
+    """
+    names: list[str] = []
+    used = set()
+
+    def one(name: str, weight: Weight) -> Weight:
+        names.append(name)
+        place = next((place for place, rule in enumerate(rules) if re.search(rule.targets, name)), None)
+        if place is None:
+            return weight
+        used.add(place)
+        if isinstance(format := rules[place].format, Kept):
+            return weight
+        try:
+            return function(name, weight, format)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
+
+    found = map_weights(one, model)
+    idle = [place for place in range(len(rules)) if place not in used]
+    if idle:
+        raise UsageError(
+            f"quantization.rules.{idle[0]}: {rules[idle[0]].targets!r} is found in the name of no weight that the "
+            f"rules before it leave; names are like {', '.join(names[:1] + names[-2:])}"
+        )
+    return found
+
+
+def with_cache(model: Tree, cache: str) -> Tree:
+    """The model whose blocks remember keys and values in this form.
+
+    Raises UsageError for one that has no such blocks, as recurrent ones have not.
+    """
+    found, count = _map_blocks(lambda block: block.replace(cache=cache), model)
+    if count == 0 and cache != "model":
+        raise UsageError(f"quantization.cache={cache}: this model keeps no keys and values; leave it at model")
+    return found
+
+
+def _map_blocks(function: Callable[[Block], Block], node: Tree) -> tuple[Tree, int]:
+    """The same tree with each block replaced, and their number."""
+    if isinstance(node, Block):
+        return function(node), 1
+    if isinstance(node, tuple):
+        pairs = [_map_blocks(function, item) for item in node]
+        return tuple(item for item, _ in pairs), sum(count for _, count in pairs)
+    if not dataclasses.is_dataclass(node):
+        return node, 0
+    fields = [f.name for f in dataclasses.fields(node) if f.metadata.get("pytree_node", True)]
+    pairs = {field: _map_blocks(function, getattr(node, field)) for field in fields}
+    new = {field: item for field, (item, _) in pairs.items()}
+    return dataclasses.replace(node, **new), sum(count for _, count in pairs.values())
