@@ -10,8 +10,9 @@ nearest integer, ties to the even one:
   code = round(w / scale + zero) clipped to [0, 2^bits - 1], value = (code - zero) * scale. The range holds 0, and
   0 is a value exactly. A method may choose zeros that are no integers (HQQ).
 - Nf4: scale = max|w|, code = the place of the nearest of 16 quantiles to w / scale (of two as near the lower),
-  value = quantile * scale. With `double` the scales less their mean are integers of 8 bits, one float32 for each
-  256 of them (QLoRA, section 3), rounded before codes are chosen: what is stored is what codes are nearest in.
+  value = quantile * scale. With `double` the scales less their median are integers of 8 bits, one float32 for each
+  256 of them, rounded before codes are chosen: what is stored is what codes are nearest in (QLoRA, section 3, with
+  the median for the mean, a sum that compilers add up in orders of their own).
   A scale far below others of its block is lost, and its group with it: they are one matrix's, and alike.
 - Fp8: scale = max|w| / the largest number, code = the bits of w / scale in that format.
 
@@ -42,15 +43,15 @@ BLOCK = 256
 
 @struct.dataclass
 class Double:
-    """Scales in 8 bits: (codes * block's scale) + mean, blocks along the scales in row-major order."""
+    """Scales in 8 bits: (codes * block's scale) + center, blocks along the scales in row-major order."""
 
     codes: Int[Array, "groups outputs"]
     scale: Float[Array, "block"]
-    mean: Float[Array, ""]
+    center: Float[Array, ""]
 
     def values(self) -> Float[Array, "groups outputs"]:
         """The scales, not below the smallest normal number."""
-        return undoubled(self.codes, spread(self.scale, self.codes.shape), self.mean)
+        return undoubled(self.codes, spread(self.scale, self.codes.shape), self.center)
 
 
 @struct.dataclass
@@ -141,16 +142,16 @@ def _normal(reach: Float[Array, "..."], most: float | int) -> Float[Array, "..."
 
 
 def doubled(scale: Float[Array, "groups outputs"]) -> Double:
-    """Scales in 8 bits, the largest distance from their mean in each block at 127."""
+    """Scales in 8 bits, the largest distance from their median in each block at 127."""
     flat = scale.reshape(-1)
-    mean = jnp.mean(flat)
+    center = jnp.sort(flat)[flat.size // 2]
     padding = -flat.size % BLOCK
-    centered = jnp.pad(flat - mean, (0, padding)).reshape(-1, BLOCK)
-    # Of 16 significant bits, so that products with codes are exact: the sum with the mean is rounded once, whether
+    centered = jnp.pad(flat - center, (0, padding)).reshape(-1, BLOCK)
+    # Of 16 significant bits, so that products with codes are exact: the sum with the center is rounded once, whether
     # or not a compiler fuses the two.
     block = jax.lax.reduce_precision(_normal(jnp.max(jnp.abs(centered), axis=1), 127), 8, 15)
     found = jnp.clip(jnp.round(centered / block[:, None]), -127, 127).astype(jnp.int32)
-    return Double(found.reshape(-1)[: flat.size].reshape(scale.shape), block, mean)
+    return Double(found.reshape(-1)[: flat.size].reshape(scale.shape), block, center)
 
 
 def spread(blocks: Float[Array, "block"], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -159,7 +160,7 @@ def spread(blocks: Float[Array, "block"], shape: tuple[int, ...]) -> Float[Array
 
 
 def undoubled(
-    codes: Int[Array, "..."], factors: Float[Array, "..."], mean: Float[Array, ""]
+    codes: Int[Array, "..."], factors: Float[Array, "..."], center: Float[Array, ""]
 ) -> Float[Array, "..."]:
-    """codes * factors + mean, not below the smallest normal number."""
-    return jnp.maximum(codes.astype(jnp.float32) * factors + mean, jnp.finfo(jnp.float32).tiny)
+    """codes * factors + center, not below the smallest normal number."""
+    return jnp.maximum(codes.astype(jnp.float32) * factors + center, jnp.finfo(jnp.float32).tiny)

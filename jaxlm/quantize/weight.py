@@ -25,14 +25,14 @@ WHOLE = "features"
 
 @struct.dataclass
 class Blocks:
-    """Scales of scales, `grid.BLOCK` at a time, and their mean."""
+    """Scales of scales, `grid.BLOCK` at a time, and the middle one of all; see `grid.Double`."""
 
     scale: Float[Array, "... block"]
-    mean: Float[Array, "..."]
+    center: Float[Array, "..."]
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Whole on every device: there are few, and blocks do not follow outputs."""
-        return {"scale": (WHOLE,), "mean": ()}
+        return {"scale": (WHOLE,), "center": ()}
 
 
 @struct.dataclass
@@ -110,7 +110,7 @@ class Quantized:
         if zero is not None:
             zero = (zero - _shift(format)).astype(jnp.int8) if jnp.issubdtype(zero.dtype, jnp.integer) else zero
         if scales.double is not None:
-            scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.mean)
+            scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.center)
         return cls(
             codes=pack(signed, _bits(format), axes["codes"], -2 if _grouped(format) else -1 - weight.inputs),
             scale=placed(scale),
@@ -221,7 +221,7 @@ class Quantized:
             factors = grid.spread(self.blocks.scale, tuple(shape))
             for dim, axis in enumerate(axes["scale"]):
                 factors = layout.own(factors, axis, dim) if layout.parts(axis) > 1 else factors
-            scale = grid.undoubled(scale, factors, self.blocks.mean)
+            scale = grid.undoubled(scale, factors, self.blocks.center)
         zero = None if self.zero is None else whole(self.zero, "zero")
         return self.replace(codes=codes, scale=scale, zero=zero, blocks=None)
 
@@ -259,7 +259,7 @@ class Quantized:
         """Not of a stack."""
         scale = self.scale
         if self.blocks is not None:
-            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.mean)
+            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.center)
         numbers = self._numbers()
         numbers = numbers * _behind(scale, numbers)
         if _grouped(self.format):
