@@ -133,7 +133,7 @@ def test_scores_are_those_of_the_attention(kind):
     """softmax(scores) values is what the layer projects: windows, caps, documents and shared heads included."""
     model, batch = random_model(kind), packed_batch(kind)
     call = dataclasses.replace(CALL, taps=TAPS)
-    output = jax.jit(model, static_argnums=1)(batch.inputs, call)
+    output = jax.jit(lambda tokens: model(tokens, call))(batch.inputs)
     taps = output.taps
     assert taps["scores"].shape == (kind.layers, 8, 4, 12, 12)
     assert taps["embedding"].shape == (1, 8, 12, kind.embed)
@@ -158,7 +158,7 @@ def test_other_backends_have_no_scores():
     rwkv = random_model(config.Rwkv4(**SIZES, layers=2, width=32))
     objective = make(config.AttentionMaps())
     with pytest.raises(UsageError, match="AttentionMaps: the student's layers have no scores"):
-        objective.totals(rwkv, batch, None, CALL, {"teacher": random_model(TEACHER)})
+        traced(objective, rwkv, random_model(TEACHER))
 
 
 # --- which layers ------------------------------------------------------------------------------------------
@@ -294,6 +294,10 @@ def test_what_does_not_fit_is_refused_by_name():
         (ours, config.Relations(relation_heads=3), "relation_heads is 3: it must divide the 16 features"),
     ):
         with pytest.raises(UsageError, match=message):
-            make(one).totals(model, BATCH, None, CALL, {"teacher": theirs})
-    make(config.Relations("queries", relation_heads=4)).totals(few, BATCH, None, CALL, {"teacher": theirs})
-    make(config.AttentionMaps(distance="transfer")).totals(few, BATCH, None, CALL, {"teacher": theirs})
+            traced(make(one), model, theirs)
+    traced(make(config.Relations("queries", relation_heads=4)), few, theirs)
+    traced(make(config.AttentionMaps(distance="transfer")), few, theirs)
+
+
+def traced(objective, model, teacher):
+    return jax.eval_shape(lambda: objective.totals(model, BATCH, None, CALL, {"teacher": teacher}))
