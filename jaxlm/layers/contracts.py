@@ -69,7 +69,9 @@ class Call:
     pipeline: Pipeline = Pipeline()
     mode: Literal["train", "prefill", "decode"] = "train"
     taps: tuple[str, ...] = ()
-    """Names of activations to return, as `Output.taps`; `<name>.mean_square` returns that only."""
+    """Names of activations to return, as `Output.taps`; `<name>.mean_square` returns that only. Of attention there
+    are "queries", "keys" and "values" before positions turn them, and "scores" (in the xla attention only).
+    """
 
 
 @struct.dataclass

@@ -20,7 +20,7 @@ from jaxlm.layers.positions import Position, heads_of, initial_position
 from jaxlm.layers.projection import Weight, look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
-from jaxlm.layers.taps import Report
+from jaxlm.layers.taps import Report, tapped
 from jaxlm.models import heads
 
 
@@ -60,6 +60,7 @@ class Decoder:
         x = self.embedded(inputs, self.position, self.embedding_norm, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
+        taps = tapped(call, embedding=x[None])
         lengths = None if cache is None else cache.lengths
         context = Context.of(inputs, self.position, call, memory=memory, lengths=lengths)
         layers = None if cache is None else cache.layers
@@ -68,7 +69,7 @@ class Decoder:
         encoder = Report() if memory is None else Report(terms=memory.terms)
         x = x if self.norm is None else self.norm(x)
         trunk = report.before_last if self.ahead else None
-        return Output(x, cache, Report.join([encoder, report]).terms, report.taps, trunk)
+        return Output(x, cache, Report.join([encoder, report]).terms, taps | report.taps, trunk)
 
     def further(
         self,

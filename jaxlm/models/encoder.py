@@ -21,6 +21,7 @@ from jaxlm.layers.positions import Learned, Position, heads_of, initial_position
 from jaxlm.layers.projection import Weight, look_up, project
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.layers.taps import tapped
 from jaxlm.models import heads
 
 
@@ -69,8 +70,9 @@ class Encoder:
         if cache is not None or memory is not None:
             raise UsageError("an encoder sees its whole input at once: it takes neither a cache nor a memory")
         x = call.layout.constrain(self._embedded(inputs, call, key), ("row", "pos", "features"))
+        taps = tapped(call, embedding=x[None])
         x, _, report = self.blocks(x, Context.of(inputs, self.position, call), call, key=at(key, "blocks"))
-        return Output(x if self.norm is None else self.norm(x), terms=report.terms, taps=report.taps)
+        return Output(x if self.norm is None else self.norm(x), terms=report.terms, taps=taps | report.taps)
 
     def _embedded(self, inputs: Tokens, call: Call, key: RowKeys | None) -> Float[Array, "row pos embed"]:
         x = look_up(self.embedding, inputs.ids, call)

@@ -109,7 +109,7 @@ def attend(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     more, layout = {"softcap": softcap, "scale": scale}, call.layout
     with jax.named_scope("attention"):
-        match backend(call.attention, layout, q, k, mask, bias, softcap, content):
+        match backend(_asked(call), layout, q, k, mask, bias, softcap, content):
             case "xla":
                 return xla.attend(q, k, v, mask=mask, bias=bias, content=content, **more)
             case "blocks":
@@ -127,6 +127,36 @@ def attend(
                 kernel = functools.partial(ring.exchanged, local, layout=layout)
         tokens = jax.tree.map(lambda _: TOKENS, mask)
         return layout.manual(kernel, (Q, K, K, tokens), Q)(q, k, v, mask)
+
+
+def _asked(call: Call) -> str:
+    """The backend's name; one that keeps no scores is refused by name where they are tapped. Raises UsageError."""
+    if "scores" not in call.taps or call.attention == "xla":
+        return call.attention
+    if call.attention != "auto":
+        raise UsageError(
+            f"where.attention={call.attention!r}: it never holds the scores, which are tapped; choose auto"
+        )
+    return "xla"
+
+
+def scores(
+    q: Float[Array, "row query heads head"],
+    k: Float[Array, "row key kv_heads head"],
+    *,
+    mask: Mask,
+    bias: Float[Array, "#row heads query key"] | None = None,
+    content: Content | Disentangled | None = None,
+    softcap: float | None = None,
+    scale: float | None = None,
+    call: Call,
+) -> Float[Array, "row heads query key"]:
+    """The tap "scores": what `attend` takes the softmax of, `xla.MASKED` where a query does not see a key."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    with jax.named_scope("attention"):
+        backend(_asked(call), call.layout, q, k, mask, bias, softcap, content)
+        more = {"mask": mask, "bias": bias, "content": content, "softcap": softcap}
+        return xla.seen_scores(q, k.astype(q.dtype), scale=scale, **more)
 
 
 def _whole_rows(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.layers import cache as caches
-from jaxlm.layers.attention.call import attend
+from jaxlm.layers.attention.call import attend, scores
 from jaxlm.layers.attention.distances import Content, Disentangled
 from jaxlm.layers.attention.mask import Mask
 from jaxlm.layers.attention.norms import HeadNorm, initial_head_norm, normed
@@ -60,6 +60,7 @@ class Attention:
         q = normed(self.query_norm, self._heads(self.query, x, call, "heads", **more), call)
         k, v = (self._heads(weight, x, call, "kv_heads", **more) for weight in (self.key, self.value))
         k = normed(self.key_norm, k, call)
+        taps = tapped(call, queries=q, keys=k, values=v)
         q, k = position.rotate(q, tokens.positions), position.rotate(k, tokens.positions)
         seen = caches.View(k, v, tokens.positions, tokens.segments)
         if cache is not None:
@@ -81,7 +82,15 @@ class Attention:
         elif (vectors := position.vectors(call)) is not None:
             content = self._disentangled(q, k, vectors, position.buckets(mask), call)
         y, mixed = self._mix(q, seen, mask, call, bias=bias, content=content, **more)
-        return y, cache, tapped(call, **{"attention.out": mixed})
+        taps |= tapped(call, **{"attention.out": mixed})
+        if "scores" in call.taps:
+            taps["scores"] = scores(q, seen.keys, mask=mask, bias=bias, content=content, call=call, **self._scaling)
+        return y, cache, taps
+
+    @property
+    def _scaling(self) -> dict[str, float | None]:
+        """What becomes of products of queries and keys."""
+        return {"softcap": self.config.softcap, "scale": self.config.scale}
 
     def _disentangled(
         self,
@@ -139,8 +148,7 @@ class Attention:
     ) -> tuple[Hidden, Float[Array, "row joined heads head"]]:
         """The mix, and the heads that it is projected from."""
         keys, values = seen.keys.astype(q.dtype), seen.values.astype(q.dtype)
-        scores = {"softcap": self.config.softcap, "scale": self.config.scale}
-        mixed = attend(q, keys, values, mask=mask, bias=bias, content=content, call=call, **scores)
+        mixed = attend(q, keys, values, mask=mask, bias=bias, content=content, call=call, **self._scaling)
         mixed = call.layout.constrain(mixed, ("row", "pos", "heads", "head"))
         return project(self.out, mixed, "rphd,hde->rpe", call, key=key, adapters=adapters), mixed
 

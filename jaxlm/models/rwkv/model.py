@@ -17,6 +17,7 @@ from jaxlm.layers.norms import LayerNorm, initial_norm
 from jaxlm.layers.projection import Weight, look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
+from jaxlm.layers.taps import tapped
 from jaxlm.models import heads
 from jaxlm.models.rwkv import v4, v5
 from jaxlm.models.rwkv.parts import Stream
@@ -52,11 +53,12 @@ class Rwkv:
         x = self.embedding_norm(look_up(self.embedding, inputs.ids, call))
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         x = call.layout.constrain(x, ("row", "pos", "features"))
+        taps = tapped(call, embedding=x[None])
         layers = None if cache is None else cache.layers
         x, layers, report = self.blocks(x, call.layout.enter(inputs), call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
         hidden = x.hidden if isinstance(x, Stream) else x
-        return Output(self.norm(hidden), cache, taps=report.taps)
+        return Output(self.norm(hidden), cache, taps=taps | report.taps)
 
     @property
     def _name(self) -> str:
