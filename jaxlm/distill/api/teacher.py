@@ -71,9 +71,10 @@ class Teacher:
         price: Price | None = None,
         budget: Decimal | None = None,
         say: Callable[[str], None] = lambda text: None,
+        progress: Callable[[int], None] = lambda answers: None,
     ):
         self.url, self.send, self.asking, self.cache, self.limits = url, send, asking, cache, limits
-        self.price, self.say, self.noise = price, say, random.Random()
+        self.price, self.say, self.progress, self.noise = price, say, progress, random.Random()
         self.stop = threading.Event()
         """Set, no further request is begun; those in flight are waited for."""
         past = (self._dollars(*tokens) if dollars is None else dollars for dollars, *tokens in cache.spent())
@@ -248,6 +249,7 @@ class Teacher:
         self.budget.settle(self._dollars(*most), self._dollars(*usage))
         with self.lock:
             self.row = 0
+            self.progress(len(unit.keys))
             self.extra = max(self.extra, usage[0] - most_tokens(self.asking, unit)[0])
 
     def _origin(self, unit: Unit, reply: Reply, now: float, seconds: float) -> dict[str, object]:
