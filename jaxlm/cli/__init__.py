@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "what a run will come to on chips that are not there",
     "generate": "text from a model",
     "chat": "a conversation with a model",
+    "serve": "a model behind an OpenAI-compatible API",
     "tokenizer": "train a tokenizer on text files",
     "eval": "how good a model is, by tasks over local files",
     "contamination": "which items of tasks a model was trained on",

@@ -1,4 +1,4 @@
-"""Answers in drawn texts: found, normalized and compared."""
+"""Answers in drawn texts: normalized and compared; `corpus.answers` finds them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from decimal import Decimal, InvalidOperation
-from typing import Literal
 
 from jaxlm.config.tasks import Normalization
+from jaxlm.corpus.answers import number
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 DIGITS = str.maketrans("", "", string.digits)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-def extract(text: str, pattern: str, take: Literal["first", "last"] = "first") -> str | None:
-    """What the first group of the first or last match holds, the whole match if there is no group; without a
-    pattern the text. None where nothing matches.
-    """
-    if not pattern:
-        return text.strip()
-    found = list(re.finditer(pattern, text))
-    if not found:
-        return None
-    match = found[0 if take == "first" else -1]
-    groups = [each for each in match.groups() if each is not None] if match.re.groups else [match[0]]
-    return groups[0].strip() if groups else None
 
 
 def normalize(text: str, how: Normalization) -> str:
@@ -51,15 +36,6 @@ def same_number(found: str, right: Sequence[str]) -> float:
     """1 where an answer is a right one as a number, else 0; "$1,000." is 1000."""
     value = number(found)
     return float(value is not None and any(value == number(one) for one in right))
-
-
-def number(text: str) -> Decimal | None:
-    """The number that a text is, without commas, a currency or percent sign and a period at its end."""
-    try:
-        value = Decimal(re.sub(r"[,$€£%\s]", "", text).rstrip("."))
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
 
 
 def f1(found: str, right: Sequence[str], how: Normalization) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.tasks import Generation
+from jaxlm.corpus.answers import extract, number
 from jaxlm.evaluate import answers
 from jaxlm.evaluate.draw import Drawn, draw
 from jaxlm.evaluate.prompts import opened
@@ -41,10 +42,10 @@ def ask(task: Generation, root: Path) -> Asked:
 
 def _question(task: Generation, item: Item, before: str) -> Question:
     given = values(task.answer, item)
-    right = [answers.extract(one, task.answer_pattern, task.take) for one in given]
+    right = [extract(one, task.answer_pattern, task.take) for one in given]
     if not right or None in right:
         raise UsageError(f"no right answer in {str(given)[:60]}: answer_pattern is {task.answer_pattern!r}")
-    if "number" in task.metrics and not any(answers.number(one) is not None for one in right):
+    if "number" in task.metrics and not any(number(one) is not None for one in right):
         raise UsageError(
             f"no right answer in {str(right)[:60]} is a number: answer_pattern is {task.answer_pattern!r}"
         )
@@ -62,7 +63,7 @@ def measure(task: Generation, name: str, questions: list[Question], subject: Sub
     """Every sample of every question."""
     prompts = [opening(subject.tokenizer, question.prompt) for question in questions]
     drawn = draw(subject, prompts, task.draw, task.stop)
-    found = [[answers.extract(one.text, task.pattern, task.take) for one in each] for each in drawn]
+    found = [[extract(one.text, task.pattern, task.take) for one in each] for each in drawn]
     scores = {
         metric: np.array([_judged(task, metric, each, question) for each, question in zip(found, questions)])
         for metric in task.metrics
@@ -106,7 +107,7 @@ def _judged(task: Generation, metric: str, found: list[str | None], question: Qu
 def _same(task: Generation) -> Callable[[str], Hashable]:
     """What two answers share that are one to the first metric."""
     if task.metrics[0] == "number":
-        return answers.number
+        return number
     return lambda text: answers.normalize(text, task.normalization)
 
 

@@ -58,8 +58,8 @@ def stream(
 
     Raises UsageError where that function does.
     """
-    inputs, memory = _inputs(model, tokenizer, [prompt], options, call)
-    keys = _keys(options, [prompt], [number])
+    inputs, memory = inputs_of(model, tokenizer, [prompt], options, call)
+    keys = keys_of(options, [prompt], [number])
     chunks = _chunks(model, tokenizer, inputs, memory, keys, options, call, tokenizer.eos)
     yield from text_pieces(tokenizer, chunks)
 
@@ -74,8 +74,8 @@ def answer(
     """
     if isinstance(model, EncoderDecoder):
         raise UsageError("an encoder-decoder answers no conversation: jaxlm generate reads its source as text")
-    inputs = _read(_padded([prompt], tokenizer.pad, loop.bucket(len(prompt))), options)
-    keys = _keys(options, [repr(prompt.tolist())], [0])
+    inputs = as_read(right_padded([prompt], tokenizer.pad, loop.bucket(len(prompt))), options)
+    keys = keys_of(options, [repr(prompt.tolist())], [0])
     chunks = _chunks(model, tokenizer, inputs, None, keys, options, call, stop)
     yield from text_pieces(tokenizer, chunks)
 
@@ -106,12 +106,12 @@ def sample_with_log_probabilities(
         raise UsageError(f"{len(prompts)} prompts, samples={options.samples}: both must be at least 1")
     texts = [prompt for prompt in prompts for _ in range(options.samples)]
     numbers = [number for _ in prompts for number in range(options.samples)]
-    inputs, memory = _inputs(model, tokenizer, texts, options, call)
+    inputs, memory = inputs_of(model, tokenizer, texts, options, call)
     drawn = loop.generate(
         model,
         inputs,
         settings(options, len(texts)),
-        _keys(options, texts, numbers),
+        keys_of(options, texts, numbers),
         tokens=options.tokens,
         stop=tokenizer.eos,
         pad=tokenizer.pad,
@@ -130,7 +130,7 @@ def settings(options: Options, rows: int) -> Settings:
     )
 
 
-def _keys(options: Options, prompts: Sequence[str], numbers: Sequence[int]) -> RowKeys:
+def keys_of(options: Options, prompts: Sequence[str], numbers: Sequence[int]) -> RowKeys:
     """One for each sample. The prompt takes part: the same noise would make texts of two prompts alike."""
     pairs = zip(prompts, numbers, strict=True)
     mixed = jnp.asarray([(zlib.crc32(prompt.encode()) + number) % 2**31 for prompt, number in pairs], jnp.int32)
@@ -167,7 +167,7 @@ def _chunks(
         state = loop.continue_(model, request, state, CHUNK, call=call)
 
 
-def _inputs(
+def inputs_of(
     model: Model, tokenizer: Tokenizer, texts: Sequence[str], options: Options, call: Call
 ) -> tuple[Tokens, Memory | None]:
     """Each text after `bos`; for an encoder-decoder the texts before `eos` are the source, as objectives write it,
@@ -176,17 +176,17 @@ def _inputs(
     texts = [tokenizer.encode(text) for text in texts]
     if not isinstance(model, EncoderDecoder):
         rows = [np.concatenate([[tokenizer.bos], text]) for text in texts]
-        return _read(_padded(rows, tokenizer.pad), options), None
+        return as_read(right_padded(rows, tokenizer.pad), options), None
     if options.reading == "prefix":
         raise UsageError("reading=prefix: an encoder-decoder's encoder sees prompts from both sides as it is")
     kind = model.config
     before = [tokenizer.bos] if kind.source == "bos_text" else []
     rows = [np.concatenate([np.array(before, np.int32), text, [tokenizer.eos]]) for text in texts]
     loop.check_positions(model, longest := max(map(len, rows)))
-    source = _padded(rows, tokenizer.pad, loop.bucket(longest))
+    source = right_padded(rows, tokenizer.pad, loop.bucket(longest))
     memory = _encode(model, source, dataclasses.replace(call, taps=()))
     start = tokenizer.bos if kind.start is None else kind.start
-    return _padded([np.array([start])] * len(rows), tokenizer.pad), memory
+    return right_padded([np.array([start])] * len(rows), tokenizer.pad), memory
 
 
 @jax.jit(static_argnames="call")
@@ -194,7 +194,7 @@ def _encode(model: EncoderDecoder, source: Tokens, call: Call) -> Memory:
     return model.encode(source, call)
 
 
-def _read(prompts: Tokens, options: Options) -> Tokens:
+def as_read(prompts: Tokens, options: Options) -> Tokens:
     """Prompts as they are to be seen: as a prefix each is whole."""
     if options.reading != "prefix":
         return prompts
@@ -202,7 +202,7 @@ def _read(prompts: Tokens, options: Options) -> Tokens:
     return dataclasses.replace(prompts, prefix=lengths * prompts.segments)
 
 
-def _padded(rows: Sequence[Int[np.ndarray, "_"]], pad: int, width: int | None = None) -> Tokens:
+def right_padded(rows: Sequence[Int[np.ndarray, "_"]], pad: int, width: int | None = None) -> Tokens:
     """Right-padded rows, one document each."""
     lengths = np.array([len(row) for row in rows])
     places = np.arange(width or lengths.max(), dtype=np.int32)

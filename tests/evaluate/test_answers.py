@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxlm.config import SQUAD, Normalization
-from jaxlm.evaluate.answers import exact_match, extract, f1, normalize, number, pass_at, same_number, vote
+from jaxlm.corpus.answers import extract, number
+from jaxlm.evaluate.answers import exact_match, f1, normalize, pass_at, same_number, vote
 
 NUMBER = r"#### *(-?[$0-9.,]+)"
 
