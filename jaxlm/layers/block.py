@@ -140,7 +140,10 @@ class Block:
     def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
         """No tokens yet; the memory's keys and values are added by the first call."""
         kind = self.attention.config
-        return caches.Block(caches.Dense.empty(rows, length, kind.kv_heads, kind.head, dtype))
+        sizes = kind.kv_heads, kind.head, dtype
+        if (prefix := self.attention.prefix) is not None:
+            return caches.Block(prefix.written(caches.Dense.empty(rows, length, *sizes, prefix.length)))
+        return caches.Block(caches.Dense.empty(rows, length, *sizes))
 
 
 def residual(

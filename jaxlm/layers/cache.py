@@ -43,6 +43,8 @@ class View:
     values: Float[Array, "row slot kv_heads head"]
     positions: Int[Array, "row slot"]
     segments: Int[Array, "row slot"]
+    shared: bool = struct.field(pytree_node=False, default=False)
+    """Whether some are seen by all documents: see `layers.attention.mask.Mask`."""
 
 
 @struct.dataclass
@@ -57,16 +59,20 @@ class Dense:
     values: Float[Array, "row kv_heads head slot"]
     positions: Int[Array, "row slot"]
     segments: Int[Array, "row slot"]
+    first: int = struct.field(pytree_node=False, default=0)
+    """The slot of a row's first token: those before it are of keys that all its documents see."""
 
     @classmethod
-    def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str) -> Dense:
-        """No tokens yet."""
+    def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str, first: int = 0) -> Dense:
+        """No tokens yet, and room for `length` from slot `first` on."""
+        length += first
         # Arrays of their own, so that the cache can be donated.
         return cls(
             jnp.zeros((rows, kv_heads, length, head), dtype),
             jnp.zeros((rows, kv_heads, head, length), dtype),
             jnp.zeros((rows, length), jnp.int32),
             jnp.zeros((rows, length), jnp.int32),
+            first,
         )
 
     @classmethod
@@ -83,8 +89,9 @@ class Dense:
         segments: Int[Array, "row new"],
         lengths: Int[Array, "row"],
     ) -> Dense:
-        """Write new tokens from slot `lengths` of each row on; tokens beyond the last slot are dropped."""
+        """Write new tokens from slot `first + lengths` of each row on; tokens beyond the last slot are dropped."""
         count, new = positions.shape
+        lengths = lengths + self.first if self.first else lengths
         # XLA turns the write of a lone token into a slice update, which it then fuses into every reader: on the
         # CPU each reads a copy of the whole cache. A second token, beyond the last slot, keeps the write in place.
         extra = 1 if count * new == 1 else 0
@@ -101,12 +108,13 @@ class Dense:
             write(self.values, values, (rows, slice(None), slice(None), slots)),
             write(self.positions, positions, (rows, slots)),
             write(self.segments, segments, (rows, slots)),
+            self.first,
         )
 
     def view(self) -> View:
         """The tokens as attention reads them; other kinds of cache unpack themselves here."""
         keys, values = jnp.transpose(self.keys, (0, 2, 1, 3)), jnp.transpose(self.values, (0, 3, 1, 2))
-        return View(keys, values, self.positions, self.segments)
+        return View(keys, values, self.positions, self.segments, self.first > 0)
 
 
 @struct.dataclass
