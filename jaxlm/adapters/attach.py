@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from jaxlm.adapters.bottleneck import Bottleneck
 from jaxlm.adapters.build import adapted, trained
 from jaxlm.adapters.over import Over
+from jaxlm.adapters.virtual import without_virtual
 from jaxlm.config.adapter import Adapter
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers.names import combine, differences, flatten, listed, partition
@@ -34,10 +35,11 @@ def attached(model: Tree, adapter: Adapter, leaves: PyTree) -> Tree:
 
 
 def detached(model: Tree) -> Tree:
-    """The model without its outermost adapters, as it was before `adapted`.
+    """The model without its outermost adapters and its virtual tokens, as it was before `adapted`.
 
     Biases that BitFit has trained are the model's own: they stay.
     """
+    model = without_virtual(model)
     return map_weights(lambda _, weight: weight.base if isinstance(weight, Over) else weight, model)
 
 

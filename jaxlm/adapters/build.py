@@ -17,6 +17,7 @@ from jaxlm.adapters.ia3 import initial_ia3
 from jaxlm.adapters.lora import initial_lora
 from jaxlm.adapters.over import Shape
 from jaxlm.adapters.vera import initial_vera
+from jaxlm.adapters.virtual import check_virtual, prefixed, prompted
 from jaxlm.config.adapter import Adapter
 from jaxlm.config.errors import UsageError
 from jaxlm.config.paths import option_name
@@ -34,13 +35,16 @@ LEAVES = {
     config.Ia3: ("factor",),
     config.BitFit: ("bias",),
     config.Bottleneck: ("shrink", "shrink_bias", "expand", "expand_bias"),
+    config.PrefixTuning: ("learned_keys", "learned_values"),
+    config.PromptTuning: ("vectors",),
 }
 """The last words of the names of what each kind trains; no other leaf of a model ends like these."""
 RECURRENT = config.Rwkv4 | config.Rwkv5 | config.Rwkv6 | config.Rwkv7
 
 
 def adapted(model: Tree, adapter: Adapter, key: Key[Array, ""]) -> Tree:
-    """The model with adapters, which computes what it did. Works on shapes alone (`jax.eval_shape`).
+    """The model with adapters, which computes what it did; but for prefix and prompt tuning, since whatever else is
+    seen takes attention from the text. Works on shapes alone (`jax.eval_shape`).
 
     Raises UsageError, which names the field and what would fit, for targets that are not there, ranks that are too
     large, and models of a kind for which the adapter is not defined.
@@ -65,6 +69,10 @@ def adapted(model: Tree, adapter: Adapter, key: Key[Array, ""]) -> Tree:
                 adapter.targets,
                 lambda n, w: initial_bottleneck(w, adapter, jax.random.fold_in(key, site(n)), n),
             )
+        case config.PrefixTuning(length=length):
+            return prefixed(model, length, key)
+        case config.PromptTuning(length=length):
+            return prompted(model, length, key)
         case _:
             raise TypeError(f"{type(adapter).__name__} is not an adapter config")
 
@@ -112,6 +120,8 @@ def _check(model: Any, adapter: Adapter) -> None:
             raise UsageError(f"adapter.width={width}: it is at least 1")
         case config.Bottleneck() if isinstance(kind, RECURRENT):
             raise UsageError(f"adapter is bottleneck: {named} has gates after its branches; use lora")
+        case config.PrefixTuning() | config.PromptTuning():
+            check_virtual(model, adapter, named)
         case config.BitFit() if not any(map(_is_bias, flatten(model))):
             raise UsageError(
                 "adapter is bit_fit: this model has no biases to train; use lora, or a model with them "

@@ -143,12 +143,16 @@ class Block:
     def empty_cache(self, rows: int, length: int, dtype: str) -> caches.Block:
         """No tokens yet; the memory's keys and values are added by the first call."""
         kind = self.attention.config
-        size = rows, length, kind.kv_heads, kind.head
+        size, prefix = (rows, length, kind.kv_heads, kind.head), self.attention.prefix
         match self.cache:
-            case "model":
-                return caches.Block(caches.Dense.empty(*size, dtype))
+            case "int8" if prefix is not None:
+                raise UsageError("quantization.cache=int8 with a trained prefix of keys: leave it at model")
             case "int8":
                 return caches.Block(caches.Int8.empty(*size))
+            case "model" if prefix is not None:
+                return caches.Block(prefix.written(caches.Dense.empty(*size, dtype, prefix.length)))
+            case "model":
+                return caches.Block(caches.Dense.empty(*size, dtype))
 
 
 def residual(

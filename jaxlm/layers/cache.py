@@ -45,6 +45,8 @@ class View:
     values: Float[Array, "row slot kv_heads head"]
     positions: Int[Array, "row slot"]
     segments: Int[Array, "row slot"]
+    shared: bool = struct.field(pytree_node=False, default=False)
+    """Whether some are seen by all documents: see `layers.attention.mask.Mask`."""
 
 
 @struct.dataclass
@@ -59,12 +61,15 @@ class Dense:
     values: Float[Array, "row kv_heads head slot"]
     positions: Int[Array, "row slot"]
     segments: Int[Array, "row slot"]
+    first: int = struct.field(pytree_node=False, default=0)
+    """The slot of a row's first token: those before it are of keys that all its documents see."""
 
     @classmethod
-    def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str) -> Dense:
-        """No tokens yet."""
+    def empty(cls, rows: int, length: int, kv_heads: int, head: int, dtype: str, first: int = 0) -> Dense:
+        """No tokens yet, and room for `length` from slot `first` on."""
+        length += first
         keys, values = (rows, kv_heads, length, head), (rows, kv_heads, head, length)
-        return cls(*_zeros((keys, dtype), (values, dtype), *[((rows, length), "int32")] * 2))
+        return cls(*_zeros((keys, dtype), (values, dtype), *[((rows, length), "int32")] * 2), first)
 
     @classmethod
     def full(cls, view: View) -> Dense:
@@ -80,19 +85,21 @@ class Dense:
         segments: Int[Array, "row new"],
         lengths: Int[Array, "row"],
     ) -> Dense:
-        """Write new tokens from slot `lengths` of each row on; tokens beyond the last slot are dropped."""
+        """Write new tokens from slot `first + lengths` of each row on; tokens beyond the last slot are dropped."""
+        lengths = lengths + self.first if self.first else lengths
         write = _writer(lengths, *positions.shape, self.positions.shape[1])
         return Dense(
             write(self.keys, keys, 1),
             write(self.values, values, 2),
             write(self.positions, positions),
             write(self.segments, segments),
+            self.first,
         )
 
     def view(self) -> View:
         """The tokens as attention reads them; other kinds of cache unpack themselves here."""
         keys, values = jnp.transpose(self.keys, (0, 2, 1, 3)), jnp.transpose(self.values, (0, 3, 1, 2))
-        return View(keys, values, self.positions, self.segments)
+        return View(keys, values, self.positions, self.segments, self.first > 0)
 
 
 @struct.dataclass

@@ -12,7 +12,7 @@ from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.parametrization import score_scale, times_base
 from jaxlm.layers.block import Block, Context, initial_block, initial_last_norm
-from jaxlm.layers.cache import Cache
+from jaxlm.layers.cache import Cache, LayerCache
 from jaxlm.layers.contracts import Call, Memory, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import Norm, initial_norm
@@ -21,6 +21,7 @@ from jaxlm.layers.projection import Weight, look_up
 from jaxlm.layers.random import at, dropout
 from jaxlm.layers.stack import Stack, initial_stack
 from jaxlm.layers.taps import Report, tapped
+from jaxlm.layers.virtual import Prompt
 from jaxlm.models import heads
 
 
@@ -41,6 +42,7 @@ class Decoder:
     embedding_norm: Norm | None = None
     classifier: heads.Classifier | None = None
     ahead: tuple[Block, ...] = ()
+    prompt: Prompt | None = None
 
     def __call__(
         self,
@@ -57,8 +59,12 @@ class Decoder:
         """
         if memory is not None and not self.blocks.crosses:
             raise UsageError("a decoder by itself has no cross-attention: it takes no memory")
+        prompt = self.prompt if cache is None else None  # a cache begins with it
+        inputs = inputs if self.prompt is None else self.prompt.followed(inputs)
         x = self.embedded(inputs, self.position, self.embedding_norm, call)
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
+        if prompt is not None:
+            x, inputs = self._prompted(x, inputs, call)
         x = call.layout.constrain(x, ("row", "pos", "features"))
         taps = tapped(call, embedding=x[None])
         lengths = None if cache is None else cache.lengths
@@ -66,10 +72,30 @@ class Decoder:
         layers = None if cache is None else cache.layers
         x, layers, report = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
+        if prompt is not None:
+            x, report = prompt.removed(x, report)
         encoder = Report() if memory is None else Report(terms=memory.terms)
         x = x if self.norm is None else self.norm(x)
         trunk = report.before_last if self.ahead else None
         return Output(x, cache, Report.join([encoder, report]).terms, taps | report.taps, trunk)
+
+    def _prompted(
+        self, x: Float[Array, "row pos embed"], inputs: Tokens, call: Call
+    ) -> tuple[Float[Array, "row prompted embed"], Tokens]:
+        """The stream and its tokens behind the prompt; one copy in each row."""
+        self._check_room(x.shape[1])
+        vectors = self.position.embed(self.prompt.whole(x.dtype, call), self.prompt.positions(), call)
+        vectors = vectors if self.embedding_norm is None else self.embedding_norm(vectors)
+        return self.prompt.before(x, vectors, inputs, call)
+
+    def _check_room(self, length: int) -> None:
+        """Raises UsageError where a table of positions has too few for the prompt and rows of so many tokens."""
+        table = self.config.position
+        if isinstance(table, config.Learned) and length + self.prompt.length > table.length:
+            raise UsageError(
+                f"rows of {length} tokens behind a prompt of {self.prompt.length}: this model has {table.length} "
+                f"positions; use rows of {table.length - self.prompt.length}, or prefix_tuning, which needs none"
+            )
 
     def further(
         self,
@@ -121,8 +147,23 @@ class Decoder:
 
     def empty_cache(self, rows: int, length: int, call: Call) -> Cache:
         """A cache for `length` tokens a row, in the compute format."""
-        layers = (layer.empty_cache(rows, length, call.precision.compute) for layer in self.blocks.layers())
-        return Cache(tuple(layers), jnp.zeros(rows, jnp.int32))
+        dtype = call.precision.compute
+        layers = tuple(layer.empty_cache(rows, length, dtype) for layer in self.blocks.layers())
+        lengths = jnp.zeros(rows, jnp.int32)
+        return Cache(layers if self.prompt is None else self._read_prompt(rows, length, call), lengths)
+
+    def _read_prompt(self, rows: int, length: int, call: Call) -> tuple[LayerCache, ...]:
+        """Every layer's cache with the prompt's keys and values in front of the slots of the text."""
+        self._check_room(length)
+        first, dtype = self.prompt.length, call.precision.compute
+        layers = (layer.empty_cache(rows, length + first, dtype) for layer in self.blocks.layers())
+        layers = tuple(one.replace(attention=one.attention.replace(first=first)) for one in layers)
+        nothing = jnp.zeros((rows, 0), jnp.int32)
+        empty = jnp.zeros((rows, 0, self.config.embed), dtype)
+        x, tokens = self._prompted(empty, Tokens(nothing, nothing, nothing), call)
+        # Its slots are those before the text's first.
+        context = Context.of(tokens, self.position, call, lengths=jnp.full(rows, -first, jnp.int32))
+        return self.blocks(x, context, dataclasses.replace(call, taps=()), caches=layers)[1]
 
 
 def initial_decoder(model: config.Decoder, init: Initial, *, cross: bool = False) -> Decoder:

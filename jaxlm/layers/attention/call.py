@@ -21,6 +21,7 @@ from jaxlm.parallel.layout import Layout
 Q, K, TOKENS = ("row", "pos", "heads", "head"), ("row", "pos", "kv_heads", "head"), ("row", "pos")
 OWN_ROW = "it takes causal attention of a row with itself only"
 PREFIX = "it takes no prefix that is seen from both sides"
+SHARED = "it takes no keys that all documents of a row see"
 WHOLE_ROWS = "where.mesh.context spreads rows over devices"
 
 
@@ -53,6 +54,8 @@ def refusals(
     found |= {name: why or vectors for name, why in found.items() if name not in ("blocks", "xla")}
     if mask.prefix is not None:
         found |= {name: why or PREFIX for name, why in found.items() if name not in ("chunked", "xla")}
+    if mask.shared:
+        found |= {name: why or SHARED for name, why in found.items() if name not in ("chunked", "xla")}
     if not spread:
         return found
     return {name: why if name in ("ring", "all_to_all") else WHOLE_ROWS for name, why in found.items()}

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
+EVERYONE = -1
+"""The segment of keys that all documents of a row see: learned ones, or those of learned vectors in front."""
+
 
 @struct.dataclass
 class Mask:
@@ -30,6 +33,11 @@ class Mask:
     None: there is none. It belongs to queries, so that a cache need not know of it. Only causal masks have one.
     """
 
+    shared: bool = struct.field(pytree_node=False, default=False)
+    """Whether keys of the segment `EVERYONE` are among them: every query but padding sees them, whatever its
+    position and window; queries of that segment see each other only.
+    """
+
     def block(self, queries: slice, keys: slice) -> Mask:
         """The mask of some queries and some keys."""
         return dataclasses.replace(
@@ -46,10 +54,10 @@ class Mask:
         """Everything at once."""
         q, k = self.q_positions[:, :, None], self.k_positions[:, None, :]
         q_segments, k_segments = self.q_segments[:, :, None], self.k_segments[:, None, :]
-        seen = (q_segments == k_segments) & (k_segments > 0)
+        seen = (q_segments == k_segments) & (k_segments != 0 if self.shared else k_segments > 0)
         if self.causal:
             last = q if self.prefix is None else jnp.maximum(q, self.prefix[:, :, None] - 1)
             seen &= k <= last
         if self.window is not None:
             seen &= jnp.abs(q - k) < self.window
-        return seen
+        return seen | ((k_segments == EVERYONE) & (q_segments > 0)) if self.shared else seen

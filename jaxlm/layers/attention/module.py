@@ -19,6 +19,7 @@ from jaxlm.layers.initial import Initial
 from jaxlm.layers.positions import Position, Rope
 from jaxlm.layers.projection import Weight, project
 from jaxlm.layers.taps import tapped
+from jaxlm.layers.virtual import Prefix
 
 Hidden = Float[Array, "row pos embed"]
 
@@ -36,6 +37,8 @@ class Attention:
     config: config.Attention = struct.field(pytree_node=False)
     position: Relative | None = None
     """Of positions that queries meet as they meet keys, what is this layer's own."""
+    prefix: Prefix | None = None
+    """Keys and values that every token of a row sees."""
 
     def __call__(
         self,
@@ -66,6 +69,9 @@ class Attention:
         if cache is not None:
             cache = cache.append(k, v, tokens.positions, tokens.segments, lengths)
             seen = cache.view()
+        elif self.prefix is not None:
+            seen = self.prefix.before(seen, call)
+        shared = seen.shared or tokens.shared
         mask = Mask(
             tokens.positions,
             seen.positions,
@@ -73,10 +79,13 @@ class Attention:
             seen.segments,
             causal,
             self.config.window,
-            aligned=cache is None,
+            aligned=cache is None and not shared,
             prefix=tokens.prefix if causal else None,
+            shared=shared,
         )
         bias, content = position.bias(mask, self.config.heads, call), None
+        if self.prefix is not None and bias is not None:
+            bias = self.prefix.unbiased(bias)
         if self.position is not None:
             q, content = self.position(q, mask, call)
         elif (vectors := position.vectors(call)) is not None:
