@@ -111,10 +111,10 @@ def test_halves_go_to_the_even_integer_as_in_torch():
 def test_a_zero_between_integers():
     """What a method chose: value = (code - zero) * scale, and the codes nearest on that grid."""
     numbers, format = matrix(5, (8, 3)), Integers(4, symmetric=False)
-    scales = grid.Scales(jnp.full((1, 3), 0.25), jnp.full((1, 3), 7.3))
+    scales = grid.Scales(jnp.full((1, 3), 0.25), jnp.full((1, 3), 7.25))
     codes = grid.codes(jnp.asarray(numbers), format, scales)
-    np.testing.assert_array_equal(codes, np.clip(np.rint(numbers * 4 + np.float32(7.3)), 0, 15))
-    wanted = (np.asarray(codes) - 7.3) * 0.25
+    np.testing.assert_array_equal(codes, np.clip(np.rint(numbers * 4 + np.float32(7.25)), 0, 15))
+    wanted = (np.asarray(codes) - 7.25) * 0.25
     np.testing.assert_allclose(grid.values(codes, format, scales), wanted, rtol=1e-5, atol=1e-6)
 
 
