@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Format, Kept, NoQuantization, Quantization, Rounded, Rule
+from jaxlm.config.quantization import Aware, NoQuantization, Quantization, Rounded
 from jaxlm.layers.block import Block
-from jaxlm.layers.projection import Weight
-from jaxlm.layers.weights import map_weights
+from jaxlm.quantize.aware import aware
+from jaxlm.quantize.rules import ruled
 from jaxlm.quantize.weight import Quantized
 
 Tree = TypeVar("Tree")
 
 
 def quantized(model: Tree, quantization: Quantization) -> Tree:
-    """The model with its weights, and what decoding remembers, in few bits; see `ruled` for which and for errors.
+    """The model with its weights, and what decoding remembers, in few bits: `rules.ruled` says which, and raises.
 
     Works on abstract models too (`jax.eval_shape`). A mixture's experts are no weights of `layers.projection`, and
     stay as they are. What has an adapter is merged with it first.
@@ -26,41 +25,11 @@ def quantized(model: Tree, quantization: Quantization) -> Tree:
     match quantization:
         case NoQuantization():
             return model
+        case Aware():
+            return aware(model, quantization)
         case Rounded(rules, activations, cache):
             model = ruled(lambda _, weight, format: Quantized.of(weight, format, activations), model, rules)
             return with_cache(model, cache)
-
-
-def ruled(function: Callable[[str, Weight, Format], Weight], model: Tree, rules: tuple[Rule, ...]) -> Tree:
-    """The model with function(name, weight, format) for each weight that a rule gives a format.
-
-    The first rule whose pattern is found in the name holds. Raises UsageError for a rule that is left no weight,
-    and for what `function` raises, with the weight's name.
-    """
-    names: list[str] = []
-    used = set()
-
-    def one(name: str, weight: Weight) -> Weight:
-        names.append(name)
-        place = next((place for place, rule in enumerate(rules) if re.search(rule.targets, name)), None)
-        if place is None:
-            return weight
-        used.add(place)
-        if isinstance(format := rules[place].format, Kept):
-            return weight
-        try:
-            return function(name, weight, format)
-        except UsageError as error:
-            raise UsageError(f"{name}: {error}") from None
-
-    found = map_weights(one, model)
-    idle = [place for place in range(len(rules)) if place not in used]
-    if idle:
-        raise UsageError(
-            f"quantization.rules.{idle[0]}: {rules[idle[0]].targets!r} is found in the name of no weight that the "
-            f"rules before it leave; names are like {', '.join(names[:1] + names[-2:])}"
-        )
-    return found
 
 
 def with_cache(model: Tree, cache: str) -> Tree:

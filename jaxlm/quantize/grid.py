@@ -8,10 +8,11 @@ nearest integer, ties to the even one:
   searched for may, and has one level more below zero than above it, as LSQ has.
 - Integers, affine: scale = (max(w, 0) - min(w, 0)) / (2^bits - 1), zero = round(-min(w, 0) / scale),
   code = round(w / scale + zero) clipped to [0, 2^bits - 1], value = (code - zero) * scale. The range holds 0, and
-  0 is a value exactly. A method may choose zeros that are no integers (HQQ).
+  0 is a value exactly. A method may choose zeros between integers, multiples of 1/256 (HQQ).
 - Nf4: scale = max|w|, code = the place of the nearest of 16 quantiles to w / scale (of two as near the lower),
-  value = quantile * scale. With `double` the scales less their mean are integers of 8 bits, one float32 for each
-  256 of them (QLoRA, section 3), rounded before codes are chosen: what is stored is what codes are nearest in.
+  value = quantile * scale. With `double` the scales less their median are integers of 8 bits, one float32 for each
+  256 of them, rounded before codes are chosen: what is stored is what codes are nearest in (QLoRA, section 3, with
+  the median for the mean, a sum that compilers add up in orders of their own).
   A scale far below others of its block is lost, and its group with it: they are one matrix's, and alike.
 - Fp8: scale = max|w| / the largest number, code = the bits of w / scale in that format.
 
@@ -36,21 +37,23 @@ from jaxlm.quantize.formats import FLOATS, LARGEST, NORMAL_QUANTILES
 
 Matrix = Float[Array, "inputs outputs"]
 Codes = Int[Array, "inputs outputs"]
+ZEROS = 256
+"""A zero is a multiple of 1 / this, so that it can be stored in 16 bits."""
 BLOCK = 256
 """Scales that share a scale of their own."""
 
 
 @struct.dataclass
 class Double:
-    """Scales in 8 bits: (codes * block's scale) + mean, blocks along the scales in row-major order."""
+    """Scales in 8 bits: (codes * block's scale) + center, blocks along the scales in row-major order."""
 
     codes: Int[Array, "groups outputs"]
     scale: Float[Array, "block"]
-    mean: Float[Array, ""]
+    center: Float[Array, ""]
 
     def values(self) -> Float[Array, "groups outputs"]:
         """The scales, not below the smallest normal number."""
-        return undoubled(self.codes, spread(self.scale, self.codes.shape), self.mean)
+        return undoubled(self.codes, spread(self.scale, self.codes.shape), self.center)
 
 
 @struct.dataclass
@@ -58,20 +61,27 @@ class Scales:
     """What codes are multiplied with; shapes may have 1 for all groups, or all outputs."""
 
     scale: Float[Array, "groups outputs"]
-    zero: Float[Array, "groups outputs"] | Int[Array, "groups outputs"] | None = None
-    """Of affine integers, the code of 0: int32, or float32 where a method chose it between integers."""
+    zero: Float[Array, "groups outputs"] | None = None
+    """Of affine integers, the code of 0."""
     double: Double | None = None
     """How `scale` is stored in 8 bits."""
 
 
 def fit(matrix: Matrix, format: Format) -> Scales:
     """The scales whose grid reaches every number. Raises UsageError for groups that do not divide the inputs."""
+    return reaching(*ranges(matrix, format), format)
+
+
+def ranges(matrix: Matrix, format: Format) -> tuple[Float[Array, "groups outputs"], Float[Array, "groups outputs"]]:
+    """The least and the greatest number of what shares a scale. Raises as `fit` does."""
     grouped = by_group(matrix, groups(format, matrix.shape[0]))
-    axes = (0, 1, 2) if isinstance(format, Integers) and format.group == -1 else (1,)
-    high = jnp.max(grouped, axis=axes)
-    low = jnp.min(grouped, axis=axes)
-    if high.ndim == 0:
-        high, low = high[None, None], low[None, None]
+    if isinstance(format, Integers) and format.group == -1:
+        return jnp.min(matrix, keepdims=True), jnp.max(matrix, keepdims=True)
+    return jnp.min(grouped, axis=1), jnp.max(grouped, axis=1)
+
+
+def reaching(low: Float[Array, "groups outputs"], high: Float[Array, "groups outputs"], format: Format) -> Scales:
+    """The scales of groups between these numbers."""
     largest = jnp.maximum(high, -low)
     match format:
         case Integers(symmetric=True):
@@ -79,7 +89,7 @@ def fit(matrix: Matrix, format: Format) -> Scales:
         case Integers():
             low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
             scale = _normal(high - low, levels(format)[1])
-            return Scales(scale, jnp.round(-low / scale).astype(jnp.int32))
+            return Scales(scale, jnp.round(-low / scale))
         case Nf4(double=False):
             return Scales(_normal(largest, 1))
         case Nf4():
@@ -96,7 +106,7 @@ def codes(matrix: Matrix, format: Format, scales: Scales) -> Codes:
         case Integers():
             least, most = levels(format)
             if scales.zero is not None:
-                scaled = scaled + scales.zero[:, None].astype(jnp.float32)
+                scaled = scaled + scales.zero[:, None]
             found = jnp.clip(jnp.round(scaled), least, most).astype(jnp.int32)
         case Nf4():
             between = (NORMAL_QUANTILES[1:] + NORMAL_QUANTILES[:-1]) * np.float32(0.5)
@@ -114,7 +124,7 @@ def values(codes: Codes, format: Format, scales: Scales) -> Matrix:
         case Integers():
             numbers = grouped.astype(jnp.float32)
             if scales.zero is not None:
-                numbers = numbers - scales.zero[:, None].astype(jnp.float32)
+                numbers = numbers - scales.zero[:, None]
         case Nf4():
             numbers = jnp.asarray(NORMAL_QUANTILES)[grouped]
         case Fp8(kind=kind):
@@ -141,16 +151,16 @@ def _normal(reach: Float[Array, "..."], most: float | int) -> Float[Array, "..."
 
 
 def doubled(scale: Float[Array, "groups outputs"]) -> Double:
-    """Scales in 8 bits, the largest distance from their mean in each block at 127."""
+    """Scales in 8 bits, the largest distance from their median in each block at 127."""
     flat = scale.reshape(-1)
-    mean = jnp.mean(flat)
+    center = jnp.sort(flat)[flat.size // 2]
     padding = -flat.size % BLOCK
-    centered = jnp.pad(flat - mean, (0, padding)).reshape(-1, BLOCK)
-    # Of 16 significant bits, so that products with codes are exact: the sum with the mean is rounded once, whether
-    # or not a compiler fuses the two.
+    centered = jnp.pad(flat - center, (0, padding)).reshape(-1, BLOCK)
+    # Of 16 significant bits, so that products with codes are exact: the sum with the center is rounded once,
+    # whether or not a compiler fuses the two.
     block = jax.lax.reduce_precision(_normal(jnp.max(jnp.abs(centered), axis=1), 127), 8, 15)
     found = jnp.clip(jnp.round(centered / block[:, None]), -127, 127).astype(jnp.int32)
-    return Double(found.reshape(-1)[: flat.size].reshape(scale.shape), block, mean)
+    return Double(found.reshape(-1)[: flat.size].reshape(scale.shape), block, center)
 
 
 def spread(blocks: Float[Array, "block"], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -159,7 +169,7 @@ def spread(blocks: Float[Array, "block"], shape: tuple[int, ...]) -> Float[Array
 
 
 def undoubled(
-    codes: Int[Array, "..."], factors: Float[Array, "..."], mean: Float[Array, ""]
+    codes: Int[Array, "..."], factors: Float[Array, "..."], center: Float[Array, ""]
 ) -> Float[Array, "..."]:
-    """codes * factors + mean, not below the smallest normal number."""
-    return jnp.maximum(codes.astype(jnp.float32) * factors + mean, jnp.finfo(jnp.float32).tiny)
+    """codes * factors + center, not below the smallest normal number."""
+    return jnp.maximum(codes.astype(jnp.float32) * factors + center, jnp.finfo(jnp.float32).tiny)

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxlm.layers.contracts import Call
+from jaxlm.parallel.layout import Axes
+
 Rows = Float[Array, "row input"]
 PIECES = {4: 3, 2: 2}
 """Bytes for an activation of so many bytes."""
@@ -25,14 +28,19 @@ MOST_INPUTS = 2**31 // (127 * 256)
 """Products of so many codes have a sum below 2^31."""
 
 
-def steps(
-    x: Float[Array, "row input"], bits: int, largest: Float[Array, "row 1"] | None = None
-) -> Float[Array, "row 1"]:
+def steps(x: Rows, bits: int) -> Float[Array, "row 1"]:
     """The distance of the levels on which each row is rounded, its largest number the last of them."""
-    if largest is None:
-        largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
     step = largest.astype(jnp.float32) * np.float32(1 / (2 ** (bits - 1) - 1))
     return jnp.where(step >= jnp.finfo(jnp.float32).tiny, step, jnp.float32(1.0))
+
+
+def token_steps(rows: Rows, bits: int, contracted: Axes, call: Call) -> Float[Array, "row 1"]:
+    """`steps` of tokens of which each device may have a part, along the axes that a product contracts."""
+    largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
+    for axis in contracted:
+        largest = jnp.max(call.layout.collect(largest, axis, 1), axis=1, keepdims=True)
+    return jax.lax.stop_gradient(steps(largest, bits))
 
 
 def on_levels(x: Rows, step: Float[Array, "row 1"], bits: int) -> Int[Array, "row input"]:
@@ -85,12 +93,12 @@ def integer_product(
 def numbers(
     codes: Int[Array, "group output size"],
     scale: Float[Array, "#group #output"],
-    zero: Float[Array, "group output"] | Int[Array, "group output"] | None,
+    zero: Float[Array, "#group #output"] | None,
 ) -> Float[Array, "output input"]:
     """(codes - zero) * scale, groups in a row."""
     shifted = codes.astype(jnp.float32)
     if zero is not None:
-        shifted = shifted - zero[:, :, None].astype(jnp.float32)
+        shifted = shifted - zero[:, :, None]
     return jnp.moveaxis(shifted * scale[:, :, None], 0, 1).reshape(codes.shape[1], -1)
 
 
@@ -98,7 +106,7 @@ def product(
     x: Rows,
     codes: Int[Array, "group output size"],
     scale: Float[Array, "#group #output"],
-    zero: Float[Array, "group output"] | Int[Array, "group output"] | None,
+    zero: Float[Array, "#group #output"] | None,
     step: Float[Array, "#row 1"] | None,
     bits: int,
 ) -> Float[Array, "row output"]:
@@ -120,11 +128,14 @@ def _product(x: Rows, codes: Array, scale: Array, zero: Array | None, step: Arra
     count, rows, inputs = pieces.shape
     flat, (groups, _, size) = pieces.reshape(-1, inputs), codes.shape
     sums = integer_product(flat, codes)
-    if zero is not None:
+    if zero is None:
+        sums = sums.astype(jnp.float32)
+    else:
+        # The difference can be far smaller than both sides: as integers, as far as zeros are.
         totals = jnp.sum(flat.reshape(-1, groups, size), axis=2, dtype=jnp.int32).T[:, :, None]
-        # Integers again where zeros are: int8 becomes int32, and float32 stays.
-        sums = sums - totals * zero[:, None]
-    scaled = jnp.sum(sums.astype(jnp.float32) * scale[:, None], axis=0)
+        whole = jnp.floor(zero)[:, None]
+        sums = (sums - totals * whole.astype(jnp.int32)).astype(jnp.float32) - totals * (zero[:, None] - whole)
+    scaled = jnp.sum(sums * scale[:, None], axis=0)
     return jnp.sum(scaled.reshape(count, rows, -1) * factors, axis=0)
 
 

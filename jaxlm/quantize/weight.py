@@ -6,6 +6,7 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -25,14 +26,14 @@ WHOLE = "features"
 
 @struct.dataclass
 class Blocks:
-    """Scales of scales, `grid.BLOCK` at a time, and their mean."""
+    """Scales of scales, `grid.BLOCK` at a time, and the middle one of all; see `grid.Double`."""
 
     scale: Float[Array, "... block"]
-    mean: Float[Array, "..."]
+    center: Float[Array, "..."]
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Whole on every device: there are few, and blocks do not follow outputs."""
-        return {"scale": (WHOLE,), "mean": ()}
+        return {"scale": (WHOLE,), "center": ()}
 
 
 @struct.dataclass
@@ -47,7 +48,8 @@ class Quantized:
     codes: Packed
     scale: Float[Array, "..."] | Int[Array, "..."]
     """float32; in 8 bits where `blocks` says what for."""
-    zero: Int[Array, "..."] | Float[Array, "..."] | None
+    zero: Int[Array, "..."] | None
+    """int16, in units of 1 / `grid.ZEROS`."""
     blocks: Blocks | None
     activation: Float[Array, "..."] | None
     """The step between levels of what comes in, where that is static; not a number until it is calibrated."""
@@ -94,25 +96,25 @@ class Quantized:
             shape[stacked : stacked + weight.inputs],
             shape[stacked + weight.inputs :],
         )
-        axes = _leaf_axes(weight.axes, weight.inputs, format)
+        axes = stored_axes(weight.axes, weight.inputs, format)
 
         def placed(leaf: Array) -> Array:
             """[*stacked, groups, outputs] in the shape of what has one."""
-            groups = leaf.shape[-2:-1] if _grouped(format) else ()
+            groups = leaf.shape[-2:-1] if is_grouped(format) else ()
             return leaf.reshape(*front, *groups, *(out if axes["scale"] else ()))
 
         signed = jnp.swapaxes(codes - _shift(format), -1, -2)
-        if _grouped(format):
+        if is_grouped(format):
             signed = jnp.moveaxis(signed.reshape(*front, *out, scales.scale.shape[-2], -1), -2, stacked)
         else:
             signed = signed.reshape(*front, *out, *into)
         scale, zero, blocks = scales.scale.astype(jnp.float32), scales.zero, None
         if zero is not None:
-            zero = (zero - _shift(format)).astype(jnp.int8) if jnp.issubdtype(zero.dtype, jnp.integer) else zero
+            zero = jnp.round((zero - _shift(format)) * grid.ZEROS).astype(jnp.int16)
         if scales.double is not None:
-            scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.mean)
+            scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.center)
         return cls(
-            codes=pack(signed, _bits(format), axes["codes"], -2 if _grouped(format) else -1 - weight.inputs),
+            codes=pack(signed, _bits(format), axes["codes"], -2 if is_grouped(format) else -1 - weight.inputs),
             scale=placed(scale),
             zero=None if zero is None else placed(zero),
             blocks=blocks,
@@ -127,7 +129,7 @@ class Quantized:
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
-        own = _leaf_axes(self.axes, self.inputs, self.format)
+        own = stored_axes(self.axes, self.inputs, self.format)
         return {name: own[name] for name in ("scale", "zero", "activation", "bias")}
 
     def dense(self) -> Float[Array, "..."]:
@@ -135,12 +137,7 @@ class Quantized:
 
         Raises UsageError within `Layout.spmd`: parts of what is stored are not parts of the matrix.
         """
-        mesh = jax.sharding.get_abstract_mesh()
-        if any(mesh.shape[axis] > 1 for axis in mesh.manual_axes):
-            raise UsageError(
-                "a quantized weight has no dense form where devices hold parts of it: leave embeddings and what "
-                "DoRA adapts out of the rules, or use one device"
-            )
+        refuse_parts()
         one = Quantized._dense
         for _ in range(self.codes.codes().ndim - len(self.codes.axes)):
             one = jax.vmap(one)
@@ -185,7 +182,7 @@ class Quantized:
             return y.astype(x.dtype).reshape(*batch, *self._outputs())
         if step is not None:
             x = products.straight_through(rows, step, self._bits()).reshape(x.shape)
-        if self.zero is not None or _grouped(self.format):
+        if self.zero is not None or is_grouped(self.format):
             return contract(x, self._dense().astype(x.dtype), spec)
         # A scale for all inputs of an output is the product's, not the matrix's.
         y = contract(x, self._numbers().astype(x.dtype), _outward(spec, self.inputs)).astype(jnp.float32)
@@ -199,17 +196,14 @@ class Quantized:
             case Static():
                 return self.activation[None, None]
             case Dynamic(bits=bits):
-                largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
-                for axis in contracted:  # of which each device may have a part
-                    largest = jnp.max(call.layout.collect(largest, axis, 1), axis=1, keepdims=True)
-                return products.steps(jax.lax.stop_gradient(largest), bits)
+                return products.token_steps(rows, bits, contracted, call)
 
     def _bits(self) -> int:
         return 8 if isinstance(self.activations, NoActivations) else self.activations.bits
 
     def _gathered(self, call: Call) -> Quantized:
         """Whole but for what devices hold parts of in use, scales in float32."""
-        layout, axes = call.layout, _leaf_axes(self.axes, self.inputs, self.format)
+        layout, axes = call.layout, stored_axes(self.axes, self.inputs, self.format)
 
         def whole(leaf: Array, name: str) -> Array:
             return layout.gather(jax.lax.stop_gradient(leaf), axes[name])
@@ -221,23 +215,23 @@ class Quantized:
             factors = grid.spread(self.blocks.scale, tuple(shape))
             for dim, axis in enumerate(axes["scale"]):
                 factors = layout.own(factors, axis, dim) if layout.parts(axis) > 1 else factors
-            scale = grid.undoubled(scale, factors, self.blocks.mean)
+            scale = grid.undoubled(scale, factors, self.blocks.center)
         zero = None if self.zero is None else whole(self.zero, "zero")
         return self.replace(codes=codes, scale=scale, zero=zero, blocks=None)
 
     def _outputs(self) -> tuple[int, ...]:
         shape = self.codes.codes().shape
-        return shape[1:-1] if _grouped(self.format) else shape[: len(shape) - self.inputs]
+        return shape[1:-1] if is_grouped(self.format) else shape[: len(shape) - self.inputs]
 
     def _matrices(self) -> tuple[Array, Array, Array | None]:
         """Codes [group, output, input of the group], scale and zero [group, output] or of size 1; of integers."""
         codes, scale, zero = self.codes.codes(), self.scale, self.zero
         count = prod(self._outputs())
-        codes = codes.reshape(-1, count, codes.shape[-1]) if _grouped(self.format) else codes.reshape(1, count, -1)
-        if zero is not None and not jnp.issubdtype(zero.dtype, jnp.integer):
-            zero = zero - _shift(self.format)
+        codes = (
+            codes.reshape(-1, count, codes.shape[-1]) if is_grouped(self.format) else codes.reshape(1, count, -1)
+        )
         flat = (-1, count) if scale.ndim else (1, 1)
-        return codes, scale.reshape(flat), None if zero is None else zero.reshape(flat)
+        return codes, scale.reshape(flat), None if zero is None else _zero(zero).reshape(flat)
 
     def _numbers(self) -> Float[Array, "..."]:
         """What scales multiply, in the order of codes; not of a stack."""
@@ -249,23 +243,33 @@ class Quantized:
                 bits = (codes.astype(jnp.int32) + _shift(self.format)).astype(jnp.uint8)
                 return jax.lax.bitcast_convert_type(bits, FLOATS[kind]).astype(jnp.float32)
         numbers = codes.astype(jnp.float32)
-        if zero is None:
-            return numbers
-        if not jnp.issubdtype(zero.dtype, jnp.integer):
-            numbers = numbers + _shift(self.format)
-        return numbers - _behind(zero.astype(jnp.float32), numbers)
+        return numbers if zero is None else numbers - _behind(_zero(zero), numbers)
 
     def _dense(self) -> Float[Array, "*inputs *outputs"]:
         """Not of a stack."""
         scale = self.scale
         if self.blocks is not None:
-            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.mean)
+            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.center)
         numbers = self._numbers()
         numbers = numbers * _behind(scale, numbers)
-        if _grouped(self.format):
+        if is_grouped(self.format):
             return jnp.moveaxis(numbers, -1, 1).reshape(-1, *self.inner, *self._outputs())
         outputs = tuple(range(numbers.ndim - self.inputs))
         return jnp.moveaxis(numbers, outputs, tuple(range(-len(outputs), 0)))
+
+
+def _zero(stored: Int[Array, "..."]) -> Float[Array, "..."]:
+    return stored.astype(jnp.float32) * np.float32(1 / grid.ZEROS)
+
+
+def refuse_parts() -> None:
+    """Raises UsageError within `Layout.spmd` on several devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if any(mesh.shape[axis] > 1 for axis in mesh.manual_axes):
+        raise UsageError(
+            "a rounded weight has no dense form where devices hold parts of it: leave embeddings and what DoRA "
+            "adapts out of the rules, or use one device"
+        )
 
 
 def _behind(vector: Array, numbers: Array) -> Array:
@@ -280,7 +284,7 @@ def _outward(spec: str, inputs: int) -> str:
     return f"{left},{right[inputs:]}{right[:inputs]}->{result}"
 
 
-def _grouped(format: Format) -> bool:
+def is_grouped(format: Format) -> bool:
     """Whether inputs have several scales."""
     match format:
         case Integers(group=group) | Nf4(group=group):
@@ -304,14 +308,14 @@ def _shift(format: Format) -> int:
     return 0 if isinstance(format, Integers) and format.symmetric else 2 ** (_bits(format) - 1)
 
 
-def _leaf_axes(axes: Axes, inputs: int, format: Format) -> dict[str, Axes]:
+def stored_axes(axes: Axes, inputs: int, format: Format) -> dict[str, Axes]:
     """Of groups, devices have some where they have some of the inputs.
 
     No device has a part of a token's features: groups of them are whole, and each is stored in parts.
     """
     into, out = axes[:inputs], axes[inputs:]
     each = {"activation": (), "bias": out}
-    if _grouped(format):
+    if is_grouped(format):
         group, size = (WHOLE, into[0]) if into[0] == "embed" else (into[0], WHOLE)
         return {"codes": (group, *out, size), "scale": (group, *out), "zero": (group, *out), **each}
     scale = () if isinstance(format, Integers) and format.group == -1 else out
