@@ -3,8 +3,8 @@
 Weights that read one activation x get one scale for each input, s = mean|x|^r divided by sqrt(max s * min s). The
 exponent r is that of 0, 1/20 ... 1 with which rounding changes least what comes out: of query, key and value what
 attention does, of gate and up what the mlp does, of out and down what they do, as in the released code. All of it
-is computed: no bound or proxy stands for it. What makes x takes 1/s (`quantize.fold`); where nothing can (heads
-that share values, an activation that is not linear), s is 1. Then the range of each group of each output is cut to where
+is computed: no proxy stands for it. What makes x takes 1/s (`quantize.fold`). Where nothing can (heads that
+share values, an activation that is not linear), s is 1. Then the range of each group of each output is cut to where
 its product loses least, in steps of 1/20 to half of it; not of query and key, whose products are multiplied.
 """
 
