@@ -112,6 +112,15 @@ def each_layer(model: Any, rows: Tokens, call: Call, treat: Treat, *, batch: int
     return model.replace(blocks=restacked(stack, replaced))
 
 
+def reported(layer: Layer, x: PyTree, context: Any, call: Call, tap: str) -> Float[Array, "row pos ..."]:
+    """One tap of a layer."""
+    return _taps(layer, x, context, dataclasses.replace(call, taps=(tap,)))[tap]
+
+
+def _taps(layer: Layer, x: PyTree, context: Any, call: Call) -> dict[str, Array]:
+    return layer(x, context, call, None, None)[2].taps
+
+
 def restacked(stack: Stack, replaced: dict[str, list[Any]]) -> Stack:
     """Layers, in order by their path within a stack (`Stack.places`), stacked as they were."""
 
@@ -195,8 +204,8 @@ def _onward(layer: Layer, x: PyTree, context: Any, call: Call) -> PyTree:
 def _measured(
     layer: Layer, x: PyTree, context: Any, more: tuple, call: Call, statistic: type[Statistic]
 ) -> Statistic:
-    _, _, report = layer(x, context, call, None, None)
-    (found,) = report.taps.values()
+    (tap,) = call.taps
+    found = reported(layer, x, context, call, tap)
     rows, length = found.shape[:2]
     return statistic.of(found.reshape(rows * length, -1), real(context).reshape(-1), *more)
 
@@ -204,10 +213,5 @@ def _measured(
 def _known(layer: Layer, x: PyTree, context: Any, call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the names that a layer has taps of."""
     call = dataclasses.replace(call, taps=names)
-    report = jax.eval_shape(lambda *given: layer_report(*given, call), layer, x, context)
-    return tuple(report.taps)
-
-
-def layer_report(layer: Layer, x: PyTree, context: Any, call: Call) -> Any:
-    """What one layer reports."""
-    return layer(x, context, call, None, None)[2]
+    report = jax.eval_shape(lambda *given: _taps(*given, call), layer, x, context)
+    return tuple(report)

@@ -233,7 +233,7 @@ def gptq(
         root, used = damped(gram.mean[places][:, places], damp)
         if used != damp:
             say(f"{place.full(tap)}, layer {place.number}: damping raised from {damp:g} to {used:g}")
-        return lambda matrix, format: chosen(matrix, root, places, format, order)
+        return lambda name, matrix, format: chosen(matrix, root, places, format, order)
 
     return round_layers(model, rows, call, quantization, method, range=range, batch=batch, say=say)
 

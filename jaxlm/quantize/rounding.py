@@ -25,7 +25,8 @@ from jaxlm.quantize.weight import Quantized
 
 Matrix = Float[Array, "inputs outputs"]
 Chosen = tuple[Int[Array, "inputs outputs"], grid.Scales]
-Choose = Callable[[Matrix, Format], Chosen]
+Choose = Callable[[str, Matrix, Format], Chosen]
+"""Of a weight's name within its layer."""
 Method = Callable[[Place, str, Gram], Choose]
 """Of a layer, a tap and the mean of x x^T there, what chooses the codes of a weight that is applied to it."""
 
@@ -54,7 +55,7 @@ def format_of(name: str, quantization: Rounded) -> Format | None:
 def to_nearest(place: Place, tap: str, gram: Gram) -> Choose:
     """The method of no method."""
 
-    def choose(matrix: Matrix, format: Format) -> Chosen:
+    def choose(name: str, matrix: Matrix, format: Format) -> Chosen:
         scales = grid.fit(matrix, format)
         return grid.codes(matrix, format, scales), scales
 
@@ -117,7 +118,7 @@ def _rounded(
     choose, new, errors = method(place, tap, both.gram), {}, []
     for name in names:
         weight = plain(place, name, weights[name])
-        codes, scales = choose(matrix(weight), formats[name])
+        codes, scales = choose(name, matrix(weight), formats[name])
         new[name] = Quantized.from_codes(weight, codes, scales, formats[name], activations)
         found = _lost(matrix(weight), codes, scales, both.gram.mean, formats[name])
         errors.append(Error(place.full(name), place.number, *map(float, found)))
