@@ -132,16 +132,22 @@ from jaxlm.config.position import (
 from jaxlm.config.precision import PRECISIONS, Precision
 from jaxlm.config.quantization import (
     Aware,
+    Awq,
     Dynamic,
     Fp8,
+    Gptq,
+    Hqq,
     Integers,
     Kept,
     Lsq,
+    Nearest,
     Nf4,
     NoActivations,
     NoQuantization,
+    NoSmoothing,
     Rounded,
     Rule,
+    Smooth,
     Static,
     StraightThrough,
 )

@@ -75,12 +75,12 @@ def _trained(experiment: Experiment) -> Iterator[str]:
     adapter, quantization, taught = experiment.adapter, experiment.quantization, experiment.objective
     if isinstance(quantization, Rounded) and isinstance(adapter, NoAdapter):
         yield (
-            "quantization is Rounded: stored in few bits, numbers are not trained; add an adapter (adapter:lora), or "
-            "train through the rounding (quantization:aware)"
+            "quantization is Rounded: numbers stored in few bits are not trained; add an adapter (adapter:lora), "
+            "or train through the rounding (quantization:aware)"
         )
     if isinstance(quantization, Aware) and not isinstance(adapter, NoAdapter):
         yield (
-            f"quantization is Aware: the sum of a weight and its {type(adapter).__name__} would have to be rounded; "
+            f"quantization is Aware: the sum of a weight and its {type(adapter).__name__} would be rounded; "
             "use quantization:rounded below an adapter, or no adapter"
         )
     if isinstance(taught, Distillation) and not experiment.teacher:

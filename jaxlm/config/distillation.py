@@ -201,6 +201,11 @@ class Relations:
 Feature = HiddenStates | EmbeddingOutput | AttentionScores | AttentionMaps | Relations
 
 
+def projects(feature: Feature) -> bool:
+    """Whether a matrix is trained with it, and thrown away after."""
+    return isinstance(feature, HiddenStates | EmbeddingOutput) and feature.projection == "linear"
+
+
 def terms(features: tuple[Feature, ...]) -> tuple[str, ...]:
     """The name of each feature's term: its kind, numbered where there are several of one."""
     names = [_name(feature) for feature in features]

@@ -84,6 +84,53 @@ Cache = Literal["model", "int8"]
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Each number has the nearest code."""
+
+
+@dataclass(frozen=True)
+class Hqq:
+    """Zero points that lose least by a norm that forgives outliers, found without any text (half-quadratic
+    quantization, Badri and Shaji 2023).
+    """
+
+
+@dataclass(frozen=True)
+class Gptq:
+    """What a code loses the numbers after it make up for (Frantar et al. 2022, arXiv:2210.17323)."""
+
+    damp: float = 0.01
+    """Added to the diagonal of the Hessian, in parts of its mean."""
+    order: Literal["given", "activations"] = "activations"
+    """Inputs as they come, or those of the largest activations first."""
+
+
+@dataclass(frozen=True)
+class Awq:
+    """Inputs of large activations are scaled up before rounding, and clipped where that loses less (Lin et al.
+    2023, arXiv:2306.00978).
+    """
+
+
+Method = Nearest | Hqq | Gptq | Awq
+
+
+@dataclass(frozen=True)
+class NoSmoothing:
+    """Activations are as they are."""
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Channels of large activations are divided, and weights multiplied (Xiao et al. 2022, arXiv:2211.10438,
+    equation 4).
+    """
+
+    alpha: float = 0.5
+    """How much of the difficulty goes from activations to weights."""
+
+
+@dataclass(frozen=True)
 class NoQuantization:
     """All numbers in the parameters' format."""
 
@@ -98,6 +145,11 @@ class Rounded:
     rules: tuple[Rule, ...] = (Rule(),)
     activations: Activations = NoActivations()
     cache: Cache = "model"
+    smoothing: NoSmoothing | Smooth = NoSmoothing()
+    method: Method = Nearest()
+    """How codes are chosen."""
+    range: Literal["absmax", "percentile", "mse"] = "absmax"
+    """Where static activations are clipped: at the largest, at what 99.99 % are below, or where least is lost."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxlm import config
 from jaxlm.config import Precision
-from jaxlm.config.distillation import EmbeddingOutput, Feature, HiddenStates
+from jaxlm.config.distillation import projects
 from jaxlm.layers.cache import Cache
 from jaxlm.layers.contracts import Call, Memory, Model, Output, RowKeys, Tokens
 from jaxlm.layers.initial import Initial
@@ -74,14 +74,14 @@ def student(
 
     Pure, so that `jax.eval_shape` takes it. Projections begin with variance 1 / the student's features.
     """
-    if not any(_projects(feature) for feature in objective.features):
+    if not any(projects(feature) for feature in objective.features):
         return model
     init = Initial(key, precision.parameters).at("projections")
     shape, axes = (model.config.embed, teacher), ("embed", "embed")
     return Student(
         model,
         tuple(
-            init.dense(str(place), shape, axes) if _projects(feature) else None
+            init.dense(str(place), shape, axes) if projects(feature) else None
             for place, feature in enumerate(objective.features)
         ),
     )
@@ -90,7 +90,3 @@ def student(
 def kept(model: Model) -> Model:
     """The model without what was trained beside it."""
     return model.model if isinstance(model, Student) else model
-
-
-def _projects(feature: Feature) -> bool:
-    return isinstance(feature, HiddenStates | EmbeddingOutput) and feature.projection == "linear"

@@ -126,7 +126,9 @@ def project(
 
 
 def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:
-    """Rows of a [vocab, embed] weight, in the compute format."""
+    """Rows of a [vocab, embed] weight, in the compute format; one that is stored by rows has `rows` itself."""
+    if hasattr(weight, "rows"):
+        return weight.rows(ids, call).astype(call.precision.compute)
     layout, (vocab, *_) = call.layout, weight.axes
     table = layout.gather(weight.dense().astype(call.precision.compute), weight.axes)
     if layout.parts(vocab) == 1:

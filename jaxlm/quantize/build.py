@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Aware, NoQuantization, Quantization, Rounded
+from jaxlm.config.quantization import Activations, Aware, Format, NoQuantization, Quantization, Rounded
 from jaxlm.layers.block import Block
+from jaxlm.layers.projection import Weight
 from jaxlm.quantize.aware import aware
 from jaxlm.quantize.rules import ruled
+from jaxlm.quantize.table import Table
 from jaxlm.quantize.weight import Quantized
 
 Tree = TypeVar("Tree")
@@ -20,7 +22,7 @@ def quantized(model: Tree, quantization: Quantization) -> Tree:
     """The model with its weights, and what decoding remembers, in few bits: `rules.ruled` says which, and raises.
 
     Works on abstract models too (`jax.eval_shape`). A mixture's experts are no weights of `layers.projection`, and
-    stay as they are. What has an adapter is merged with it first.
+    stay as they are; so does what is rounded already. What has an adapter is merged with it first.
     """
     match quantization:
         case NoQuantization():
@@ -28,8 +30,16 @@ def quantized(model: Tree, quantization: Quantization) -> Tree:
         case Aware():
             return aware(model, quantization)
         case Rounded(rules, activations, cache):
-            model = ruled(lambda _, weight, format: Quantized.of(weight, format, activations), model, rules)
+            model = ruled(lambda _, weight, format: _nearest(weight, format, activations), model, rules)
             return with_cache(model, cache)
+
+
+def _nearest(weight: Weight, format: Format, activations: Activations) -> Weight:
+    """What has its codes already keeps them; of a table of tokens each has scales of its own."""
+    if isinstance(weight, Quantized | Table):
+        return weight
+    kind = Table if weight.axes[0] == "vocab" else Quantized
+    return kind.of(weight, format, activations)
 
 
 def with_cache(model: Tree, cache: str) -> Tree:

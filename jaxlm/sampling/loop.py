@@ -276,7 +276,8 @@ def _padded(x: Struct) -> Struct:
         return (jnp if isinstance(leaf, jax.Array) else np).pad(leaf, widths)
 
     leaves = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
-    leaves = {name: leaf for name, leaf in leaves.items() if name not in ("adapters", "terms") and leaf is not None}
+    alone = ("adapters", "terms", "shared")  # of no position
+    leaves = {name: leaf for name, leaf in leaves.items() if name not in alone and leaf is not None}
     return dataclasses.replace(x, **{name: pad(leaf) for name, leaf in leaves.items()})
 
 

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jaxlm.config import Pipeline
+from jaxlm.distill.student import kept
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import single_device
@@ -43,7 +44,7 @@ def alone(session: Session, state: State) -> tuple[Any, Call] | None:
 
     All processes must call it. It is as large as that device must hold.
     """
-    model = _at_process_0(state.whole())
+    model = kept(_at_process_0(state.whole()))
     if jax.process_index():
         return None
     layout = single_device()

@@ -44,8 +44,8 @@ logging.getLogger("absl").addFilter(
     )
 )
 
-PARTS = {"parameters": "model", "ema": "ema"}
-"""What `restore(only=...)` can take, and the field of the state that holds it."""
+PARTS = {"parameters": "model", "student": "model.model", "ema": "ema"}
+"""What `restore(only=...)` can take, and where the state holds it; a student's model is in its `Student`."""
 
 
 class Checkpoints:
@@ -170,7 +170,7 @@ class Checkpoints:
     # --- reading -------------------------------------------------------------------------------------------
 
     def restore(
-        self, template: Any, only: Literal["parameters", "ema"] | None = None
+        self, template: Any, only: Literal["parameters", "student", "ema"] | None = None
     ) -> tuple[int, Any, dict] | None:
         """(step, state, data) of the newest step that is whole and right; None when nothing was ever saved.
 
@@ -227,7 +227,7 @@ class Checkpoints:
         wrong = [name for name in saved if found[name] != meta["fingerprint"][name]]
         if wrong:
             raise _Damage("these arrays are not what was saved: " + ", ".join(wrong[:10]))
-        leaves = flatten(nested[PARTS[only]] if only else nested)
+        leaves = {name.removeprefix(begin): leaf for name, leaf in flatten(nested).items()}
         return from_nested(
             template, {name: _as_in(leaf, leaves[name]) for name, leaf in flatten(template).items()}
         ), meta

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,15 @@ import optax
 from etils import epath
 from jaxtyping import Array, Int, PyTree
 
+from jaxlm.adapters.attach import merged
 from jaxlm.adapters.build import adapted, trained
 from jaxlm.cluster import together
 from jaxlm.config import Experiment, NoAdapter, NoQuantization, Precision
 from jaxlm.config.codec import named
+from jaxlm.config.distillation import projects
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import NoClassifier
+from jaxlm.distill.student import Student, student
 from jaxlm.layers import random
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import combine, partition
@@ -67,6 +70,28 @@ def halves(experiment: Experiment, base: Any, seed: Int[Array, ""] | int | None 
     return partition(model, trained(experiment.adapter))
 
 
+def beside(
+    experiment: Experiment,
+    own: PyTree,
+    rest: PyTree,
+    precision: Precision,
+    seed: Int[Array, ""] | int | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Both halves with what is trained beside the model and thrown away, where the objective asks for it."""
+    if not _has_student(experiment):
+        return own, rest
+    seed = experiment.train.seed if seed is None else seed
+    theirs, _ = named(experiment.teacher)
+    key = random.key(seed, 0, "projections")
+    whole = student(own, experiment.objective, read_experiment(theirs).model.embed, key, precision)
+    return whole, Student(rest, jax.tree.map(lambda _: None, whole.projections))
+
+
+def _has_student(experiment: Experiment) -> bool:
+    """Whether checkpoints hold a `Student`."""
+    return any(projects(feature) for feature in getattr(experiment.objective, "features", ()))
+
+
 def placed(model: PyTree, layout: Layout) -> PyTree:
     """Shapes and dtypes of a model, with the sharding of each array."""
     return jax.tree.map(
@@ -101,8 +126,9 @@ def whole_model(
     checkpoint, with a damaged one or with other parameters, and for a base that is not there any more.
     """
     base = jax.eval_shape(lambda: drawn(experiment, precision))
+    only = "student" if _has_student(experiment) else "parameters"
     if isinstance(experiment.adapter, NoAdapter):
-        return load_parameters(run_dir, placed(base, layout), digest)
+        return load_parameters(run_dir, placed(base, layout), digest, only)
     own, rest = jax.eval_shape(lambda: halves(experiment, drawn(experiment, precision)))
     places = shardings(combine(own, rest), layout)
     own = jax.tree.map(
@@ -110,7 +136,7 @@ def whole_model(
         own,
         partition(places, trained(experiment.adapter))[0],
     )
-    changes = load_parameters(run_dir, own, digest)
+    changes = load_parameters(run_dir, own, digest, only)
     base = base_of(experiment, layout, precision)
     _, rest = jax.jit(lambda base: halves(experiment, base))(base)
     return combine(changes, rest)
@@ -128,7 +154,6 @@ def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: 
     if not run:
         return _compiled(lambda: drawn(experiment, precision, seed), places)()
     theirs = find_base(run, read_experiment(run))
-    _refuse_rounded(experiment, theirs, run)
     anew = getattr(fresh, "classifier", None) is not None and _without_classifier(theirs)
     # Of this experiment's model, which may differ in what is no parameter, such as dropout.
     ours = dataclasses.replace(experiment.model, classifier=NoClassifier()) if anew else experiment.model
@@ -156,13 +181,15 @@ def _without_classifier(experiment: Experiment) -> bool:
     return isinstance(getattr(experiment.model, "classifier", NoClassifier()), NoClassifier)
 
 
-def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:
-    """A run's newest trained parameters, in the template's dtypes and shardings.
+def load_parameters(
+    run_dir: str, template: Any, digest: str = "", only: Literal["parameters", "student"] = "parameters"
+) -> Any:
+    """A run's newest trained parameters, in the template's dtypes and shardings; the digest is that of all of them.
 
     Raises Failure when there are none, or when they are not those of the digest.
     """
     with Checkpoints(os.path.join(run_dir, "checkpoints"), read_only=True) as checkpoints:
-        restored = checkpoints.restore(template, only="parameters")
+        restored = checkpoints.restore(template, only=only)
         if restored is None:
             raise Failure(f"{run_dir} has no checkpoint yet: let it run until its first, or name another run")
         step, parameters, _ = restored
@@ -179,10 +206,16 @@ def load_parameters(run_dir: str, template: Any, digest: str = "") -> Any:
 
 
 def abstract_state(experiment: Experiment, optimizer: optax.GradientTransformation, precision: Precision) -> State:
-    """Shapes and dtypes of the state before the first step, the teacher's included."""
+    """Shapes and dtypes of the state before the first step, the teacher's included.
+
+    Raises UsageError where the initial run's numbers are rounded otherwise.
+    """
+    run, _ = named(experiment.initial)
+    if run:
+        _refuse_rounded(experiment, read_experiment(run), run)
 
     def make() -> State:
-        return _state(experiment, optimizer, drawn(experiment, precision))
+        return _state(experiment, optimizer, drawn(experiment, precision), precision)
 
     state = jax.eval_shape(make)
     run, _ = named(experiment.teacher)
@@ -197,9 +230,10 @@ def _state(
     experiment: Experiment,
     optimizer: optax.GradientTransformation,
     base: Any,
+    precision: Precision,
     seed: Int[Array, ""] | int | None = None,
 ) -> State:
-    own, rest = halves(experiment, base, seed)
+    own, rest = beside(experiment, *halves(experiment, base, seed), precision, seed)
     ema = None if experiment.train.ema is None else jax.tree.map(jnp.copy, own)
     return State(jnp.zeros((), jnp.int32), own, {"model": rest}, optimizer.init(own), ema)
 
@@ -222,7 +256,7 @@ def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
 
     def make(seed: Int[Array, ""], base: Any) -> State:
         base = drawn(experiment, precision, seed) if base is None else base
-        return _state(experiment, first.optimizer, base, seed)
+        return _state(experiment, first.optimizer, base, precision, seed)
 
     program = None
     for setup in setups:

@@ -20,10 +20,10 @@ from jaxlm.config.objective import Contrastive, whole_rows
 from jaxlm.config.parametrization import times_base
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
+from jaxlm.distill.build import build as build_objective
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.stack import Stack
-from jaxlm.objectives.build import build as build_objective
 from jaxlm.objectives.objective import Objective
 from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout

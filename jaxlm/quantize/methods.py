@@ -1,0 +1,43 @@
+"""From a config to a rounded model: smoothing, then codes by the method that it names, then what no layer holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxlm import config
+from jaxlm.config.quantization import Rounded
+from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.quantize import awq, gptq, hqq, smooth
+from jaxlm.quantize.build import quantized
+from jaxlm.quantize.calibrate import Place, Say
+from jaxlm.quantize.moments import Gram
+from jaxlm.quantize.rounding import Choose, Error, round_layers, to_nearest
+
+
+def choose(
+    model: Any, rows: Tokens, call: Call, quantization: Rounded, *, batch: int = 4, say: Say = print
+) -> tuple[Any, list[Error]]:
+    """The rounded model, and what each weight of a layer has lost on these rows.
+
+    Its structure is that of `build.quantized`: embedding and head, which are in no layer, are rounded to nearest.
+    Raises UsageError and Failure as the methods do.
+    """
+    more: dict[str, Any] = {"range": quantization.range, "batch": batch, "say": say}
+    match quantization.smoothing:
+        case config.Smooth(alpha):
+            model = smooth.smooth(model, rows, call, alpha=alpha, batch=batch, say=say)
+    match quantization.method:
+        case config.Nearest():
+            model, errors = round_layers(model, rows, call, quantization, to_nearest, **more)
+        case config.Hqq():
+            model, errors = round_layers(model, rows, call, quantization, _half_quadratic, **more)
+        case config.Gptq(damp, order):
+            model, errors = gptq.gptq(model, rows, call, quantization, damp=damp, order=order, **more)
+        case config.Awq():
+            model, errors = awq.awq(model, rows, call, quantization, **more)
+    return quantized(model, quantization), errors
+
+
+def _half_quadratic(place: Place, tap: str, gram: Gram) -> Choose:
+    """It asks for no activations."""
+    return hqq.rounded
