@@ -29,16 +29,16 @@ NUMBERS = "I64"
 class Tensors:
     """The tensors of a directory by name, read when they are asked for; shapes and formats are known at once."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, file: str = FILE):
         """Opens all files. Raises Failure for what is missing, truncated or no weight."""
-        whole = (directory / INDEX).is_file()
-        if not whole and not (directory / FILE).is_file():
-            raise Failure(f"{directory} holds neither {FILE} nor {INDEX}")
+        whole = file == FILE and (directory / INDEX).is_file()
+        if not whole and not (directory / file).is_file():
+            raise Failure(f"{directory} holds " + (f"neither {FILE} nor {INDEX}" if file == FILE else f"no {file}"))
         self._of = _index(directory / INDEX) if whole else {}
         self._directory = directory
-        files = {file: _opened(directory / file) for file in sorted(set(self._of.values()) or {FILE})}
-        held = {file: set(one.keys()) for file, one in files.items()}
-        self._of = self._of or dict.fromkeys(held[FILE], FILE)
+        files = {one: _opened(directory / one) for one in sorted(set(self._of.values()) or {file})}
+        held = {name: set(one.keys()) for name, one in files.items()}
+        self._of = self._of or dict.fromkeys(held[file], file)
         for name, file in self._of.items():
             if name not in held[file]:
                 raise Failure(f"{directory / file} does not hold {name}, which {INDEX} says it does")
@@ -88,9 +88,13 @@ def refuse_existing(directory: Path) -> None:
 
 
 def write(
-    directory: Path, tensors: Iterable[tuple[str, Shaped[np.ndarray, "..."]]], files: Mapping[str, bytes]
+    directory: Path,
+    tensors: Iterable[tuple[str, Shaped[np.ndarray, "..."]]],
+    files: Mapping[str, bytes],
+    file: str = FILE,
 ) -> None:
-    """Writes a new directory of tensors and other files; whole, or not at all.
+    """Writes a new directory of tensors, in one file of this name or in several, and other files; whole, or not at
+    all.
 
     Raises UsageError for a directory that is there already, Failure where it cannot be written.
     """
@@ -99,7 +103,7 @@ def write(
         directory.mkdir(parents=True, exist_ok=True)
     try:
         with explained(directory):
-            _write(directory, tensors)
+            _write(directory, tensors, file)
             for name, data in files.items():
                 (directory / name).write_bytes(data)
     except BaseException:
@@ -107,12 +111,12 @@ def write(
         raise
 
 
-def _write(directory: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+def _write(directory: Path, tensors: Iterable[tuple[str, np.ndarray]], only: str) -> None:
     held = [sorted(one) for one in _shards(directory, tensors)]
     total, places, mask = len(held), {}, os.umask(0)
     os.umask(mask)
     for number, names in enumerate(held, start=1):
-        file = FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
+        file = only if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
         os.replace(directory / _part(number), directory / file)
         (directory / file).chmod(0o666 & ~mask)  # the library lets nobody else read it
         places |= dict.fromkeys(names, file)
