@@ -43,6 +43,7 @@ MAY_BE_ZERO = {
     "label",
     "ahead",
     "relation_heads",
+    "prompt",
 }
 ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
 SHARES = {

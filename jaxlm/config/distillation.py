@@ -69,6 +69,46 @@ class TotalVariation:
 Divergence = SoftLabels | ForwardKl | ReverseKl | SkewedKl | SkewedReverseKl | Jsd | TotalVariation
 Response = SoftLabels | ForwardKl | ReverseKl | SkewedKl | SkewedReverseKl | Jsd | TotalVariation | NoResponse
 
+# --- whose text --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OffPolicy:
+    """The texts of the data."""
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """Of a share of all batches, drawn by chance, the student's own continuations of the beginnings of texts
+    (Agarwal et al. 2023, arXiv:2306.13649, algorithm 1: lambda). Nothing is differentiated through their drawing.
+    """
+
+    share: float = 0.5
+    tokens: int = 64
+    """Tokens of a continuation at most; beginnings are what is left of a row at most."""
+    prompt: int = 0
+    """Tokens of a beginning; 0 is all before the first target that counts, as in data of prompts and answers."""
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """Always the student's own continuations, of which each token also answers for those that follow it (MiniLLM,
+    Gu et al. 2023, arXiv:2306.08543, equations 3 to 6): with the response `ReverseKl`, which is the exact part of a
+    single step, the gradient of the reverse KL of whole texts.
+    """
+
+    mix: float = 0.2
+    """The teacher's share in the distribution that tokens are drawn from, made up for by importance weights."""
+    returns: Literal["length", "sum"] = "length"
+    """Whether the rewards of what follows are divided by how many there are, so that short texts are not better."""
+    tokens: int = 64
+    prompt: int = 0
+    """Both as in `OnPolicy`."""
+
+
+Policy = OffPolicy | OnPolicy | PolicyGradient
+
 # --- which layers ------------------------------------------------------------------------------------------
 
 

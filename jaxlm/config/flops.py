@@ -323,9 +323,10 @@ def _keys(length: int, window: int | None, causal: bool) -> float:
     return (1 if causal else 2) * (span - span * span / (2 * length))
 
 
-def flops_of(experiment: Experiment) -> dict[str, float]:
+def flops_of(experiment: Experiment, teacher: Model | None = None) -> dict[str, float]:
     """`flops_per_token` in an experiment's rows, by what its objective asks of the model; of an encoder-decoder
-    tokens are those of the source's rows.
+    tokens are those of the source's rows. A teacher's forward pass is beside the model's own, as `teacher`, and of
+    `training`; what a student draws, and projections that are thrown away, do not count.
     """
     length, objective = experiment.train.length, experiment.objective
     found = flops_per_token(experiment.model, length, target_length(objective, length))
@@ -333,8 +334,11 @@ def flops_of(experiment: Experiment) -> dict[str, float]:
         found["head"] = 0.0
     passes = 2 if isinstance(objective, Contrastive) and objective.positive == "dropout" else 1
     found = {name: passes * value for name, value in found.items() if name not in ("forward", "training")}
-    forward = sum(found.values())
-    return found | {"forward": forward, "training": TRAINING * forward}
+    forward, hers = sum(found.values()), {}
+    if teacher is not None:
+        one = flops_per_token(teacher, length, target_length(objective, length))
+        hers = {"teacher": one["forward"] - (0.0 if scores_tokens(objective) else one["head"])}
+    return found | hers | {"forward": forward, "training": TRAINING * forward + sum(hers.values())}
 
 
 def flops_per_token(model: Model, length: int, targets: int | None = None) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from jaxlm.config.distillation import Feature, NoResponse, Response, SoftLabels
+from jaxlm.config.distillation import Feature, NoResponse, OffPolicy, Policy, Response, SoftLabels
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,8 @@ class Distillation:
     """
     features: tuple[Feature, ...] = ()
     """What else of the teacher's the student is to have."""
+    policy: Policy = OffPolicy()
+    """Whose texts both read; the student's own have no labels."""
 
     @property
     def chunks(self) -> int:

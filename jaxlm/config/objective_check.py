@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxlm.config.distillation import Jsd, NoResponse, SkewedKl, SkewedReverseKl, SoftLabels
+from jaxlm.config.distillation import (
+    Jsd,
+    NoResponse,
+    OffPolicy,
+    OnPolicy,
+    PolicyGradient,
+    ReverseKl,
+    SkewedKl,
+    SkewedReverseKl,
+    SoftLabels,
+)
 from jaxlm.config.head import NoHead
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Generator, Model
 from jaxlm.config.needs import classifier_problems, discriminator_problems, further_problems, prefix_problems
@@ -85,6 +95,20 @@ def _taught(objective: Distillation) -> Iterator[str]:
             )
         case SkewedKl(skew) | SkewedReverseKl(skew) if not 0 < skew < 1:
             yield f"objective.response.skew is {skew}: expected a share above 0 and below 1"
+    match objective.policy:
+        case OnPolicy(share=share) if not 0 < share <= 1:
+            yield f"objective.policy.share is {share}: expected a share above 0 and at most 1"
+        case PolicyGradient(mix=mix) if not 0 <= mix < 1:
+            yield f"objective.policy.mix is {mix}: expected a share from 0 and below 1"
+        case PolicyGradient() if not isinstance(response, ReverseKl):
+            yield f"objective.response is {type(response).__name__}: PolicyGradient needs reverse_kl"
+    if not isinstance(objective.policy, OffPolicy):
+        name = type(objective.policy).__name__
+        if objective.labels:
+            yield f"objective.labels is {objective.labels}: {name} draws texts that have no labels; use 0"
+        if not isinstance(objective.base, Autoregressive):
+            kind = type(objective.base).__name__
+            yield f"objective.base is {kind}: {name} goes on from the left; use autoregressive"
     for place, feature in enumerate(objective.features):
         if not feature.weight > 0:
             yield f"objective.features.{place}.weight is {feature.weight}: expected a number above 0"

@@ -16,7 +16,9 @@ from jaxlm.objectives.objective import Objective
 def build(objective: Config, model: Model, special: Callable[[], Special] = objectives.no_tokenizer) -> Objective:
     """The objective that a config names, as `objectives.build.build`, which knows of no teachers."""
     match objective:
-        case config.Distillation(base, response, labels, weight, at, features):
-            return Distillation(objectives.build(base, model, special), response, labels, weight, at, features)
+        case config.Distillation(base, response, labels, weight, at, features, policy):
+            return Distillation(
+                objectives.build(base, model, special), response, labels, weight, at, features, policy
+            )
         case _:
             return objectives.build(objective, model, special)

@@ -10,11 +10,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxlm.config.distillation import Feature, NoResponse, Response, SoftLabels, terms
+from jaxlm.config.distillation import (
+    Feature,
+    NoResponse,
+    OffPolicy,
+    Policy,
+    PolicyGradient,
+    Response,
+    SoftLabels,
+    terms,
+)
 from jaxlm.config.errors import UsageError
 from jaxlm.distill import feature
 from jaxlm.distill.response import divergence, divergence_of_labels, shared_vocabulary
 from jaxlm.layers.contracts import Batch, Call, Model, Output
+from jaxlm.layers.logprob import log_probability
 from jaxlm.layers.numbers import matters
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.classification import Classification
@@ -25,6 +35,8 @@ TEACHER = "teacher"
 """The role of the teacher among frozen models."""
 DIVERGENCE = "divergence"
 """The term of the response."""
+RETURNS = "returns"
+"""The term of what a token's choice leads to."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Distillation:
     weight: float = 0.5
     at: Literal["targets", "tokens"] = "targets"
     features: tuple[Feature, ...] = ()
+    policy: Policy = OffPolicy()
 
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
@@ -58,17 +71,26 @@ class Distillation:
         return not isinstance(self.response, NoResponse)
 
     @property
+    def _looks_ahead(self) -> bool:
+        return isinstance(self.policy, PolicyGradient)
+
+    @property
     def coefficients(self) -> dict[str, float]:
         """The factor of each term; those of the layers have their own."""
         layers = self.base.auxiliary.coefficients
         own = {name: self.labels * factor for name, factor in self.base.coefficients.items() if name not in layers}
         found = own if self.scores else {}
         found |= {DIVERGENCE: self.weight} if self._responds else {}
+        found |= {RETURNS: self.weight} if self._looks_ahead else {}
         return found | layers | dict(zip(terms(self.features), (one.weight for one in self.features), strict=True))
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
-        """The rows as both models are to see them."""
-        return self.base.prepare(batch, key)
+        """The rows as both models are to see them; texts of the data's own are made up for nothing."""
+        batch = self.base.prepare(batch, key)
+        if not self._looks_ahead or RETURNS in batch.extra:
+            return batch
+        ones = jnp.ones_like(batch.weights)
+        return batch.replace(extra={**batch.extra, "importance": ones, RETURNS: 0 * ones})
 
     def weights(self, batch: Batch) -> Sums:
         """What each term's total is divided by, of the global batch."""
@@ -77,7 +99,7 @@ class Distillation:
             case Classification(term=term):
                 found[DIVERGENCE] = found[term]
             case _:
-                found[DIVERGENCE] = jnp.sum(self._where(batch))
+                found[DIVERGENCE] = found[RETURNS] = jnp.sum(self._where(batch))
         found |= dict.fromkeys(terms(self.features), tokens)
         return {name: found[name] for name in self.coefficients}
 
@@ -117,15 +139,22 @@ class Distillation:
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
             where: Float[Array, "row chunk"],
+            ahead: Float[Array, "row chunk"],
         ) -> Sums:
             logits = scores(hidden)
             sums = self.base.of_scores(logits, targets, weights, call)
             if self._responds:
                 both = shared_vocabulary(jax.lax.stop_gradient(hers(her_hidden)), logits, vocab, call.layout)
                 sums[DIVERGENCE] = jnp.sum(where * divergence(self.response, *both, call.layout))
+            if self._looks_ahead:
+                log_q, _ = log_probability(logits, targets, call.layout)
+                sums[RETURNS] = -jnp.sum(where * ahead * log_q)
             return sums
 
-        aligned = (theirs.hidden, batch.targets, batch.weights, self._where(batch))
+        where, ahead = self._where(batch), jnp.zeros_like(batch.weights)
+        if self._looks_ahead:
+            where, ahead = where * batch.extra["importance"], batch.extra["returns"]
+        aligned = (theirs.hidden, batch.targets, batch.weights, where, ahead)
         measured = tuple(name for name, factor in self.coefficients.items() if not matters(factor))
         return sums_by_chunk(terms, ours.hidden, aligned, self.base.chunks, measured)
 
