@@ -118,7 +118,9 @@ def _judge_of(o: argparse.Namespace) -> Callable[[Cache], Teacher] | None:
     secret = secret_of(o.judge_key_env or ("" if o.judge_url else o.key_env))
     model, price = o.judge_model or o.model, o.judge_price or o.price
     _template(o)
-    parameters = {"temperature": 0.0, "max_tokens": o.judge_tokens}
+    asked = _asked(o)  # what the teacher's API is not sent, the judge's is not
+    limit = "max_tokens" if "max_tokens" in asked else "max_completion_tokens"
+    parameters = {limit: o.judge_tokens} | ({"temperature": 0.0} if "temperature" in asked else {})
     return lambda cache: _teacher(o, url, secret, model, parameters, price, cache)
 
 
