@@ -1,9 +1,14 @@
 """The server over HTTP: the texts of `jaxlm generate` and `jaxlm chat`, what likely tokens are, and refusals."""
 
+import http.client
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+import urllib.parse
 
 import jax
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 
 from jaxlm.cli import main
 from jaxlm.config.sampling import Options
+from jaxlm.serve import minimal
 from jaxlm.serve.chat import open_chat
 from jaxlm.serve.generate import generate
 from jaxlm.tokenizers.conversation import encode
@@ -213,3 +219,35 @@ def test_the_command(run, capsys):
         assert f"port {taken}: Address already in use" in capsys.readouterr().err
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
+
+
+def test_who_hangs_up_is_passed_over(run, monkeypatch):
+    """The second of three requests is given up while the first is answered."""
+    begun, go_on, asked = threading.Event(), threading.Event(), []
+
+    def slow(served, body):
+        asked.append(body["prompt"])
+        begun.set()
+        assert go_on.wait(20)
+        return {}
+
+    monkeypatch.setattr(minimal, "completions", slow)
+    with serving(run) as url:
+        place = urllib.parse.urlsplit(url)
+
+        def send(prompt):
+            connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": prompt}))
+            return connection
+
+        first = send("first")
+        assert begun.wait(20)
+        second, third = send("second"), send("third")
+        time.sleep(0.2)
+        second.close()
+        time.sleep(0.2)
+        go_on.set()
+        assert [one.getresponse().status for one in (first, third)] == [200, 200]
+        assert asked == ["first", "third"]
+        for one in (first, third):
+            one.close()
