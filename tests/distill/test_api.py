@@ -50,8 +50,10 @@ def test_each_answer_is_asked_for_once(tmp_path):
         assert all(one["n"] == 2 and one["seed"] == 2 for one in stub.bodies[12:])
         assert texts(more) == [f"question {i} #{s}" for i in range(6) for s in range(4)]
         assert [one.origin["choice"] for one in more[:4]] == [0, 0, 0, 1]
-        answered(stub, tmp_path / "c", prompts=[PROMPTS[0]] * 3)
-        assert len(stub.bodies) == 18
+        new = Prompt("new", ({"role": "user", "content": "new"},))
+        _, same = answered(stub, tmp_path / "c", prompts=[PROMPTS[0], new, new, PROMPTS[0]])
+        assert texts(same) == ["question 0 #0", "new #0", "new #0", "question 0 #0"]
+        assert len(stub.bodies) == 19
 
 
 @pytest.mark.parametrize(
