@@ -108,8 +108,10 @@ class Teacher:
             for index in range(samples):
                 name = key(self.asking, prompt.messages, index)
                 if found := self.cache.answer(name):
-                    text, reason, logprobs, choice, origin = found
-                    yield Sample(prompt, index, text, reason, name, origin | {"choice": choice}, logprobs)
+                    choice, origin = found
+                    yield Sample(
+                        prompt, index, choice.text, choice.finish_reason, name, origin, choice.logprobs, choice.more
+                    )
 
     def left(self, prompts: Sequence[Prompt], samples: int, most: int) -> tuple[int, int, Decimal]:
         """(Answers missing, requests for them, dollars that these can cost at most)."""
