@@ -12,6 +12,8 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
+from jaxlm.config.errors import UsageError
+
 Message = Mapping[str, str]
 PER_MESSAGE, PER_REQUEST = 16, 64
 """Tokens that a chat template may add: to a message, and to a conversation."""
@@ -47,8 +49,11 @@ class Asking:
 
     @property
     def limit(self) -> int:
-        """Most tokens of an answer."""
-        return self.parameters.get("max_completion_tokens") or self.parameters["max_tokens"]
+        """Most tokens of an answer. Raises UsageError where the parameters do not say: it bounds what is paid."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            if found := self.parameters.get(name):
+                return found
+        raise UsageError("a teacher is asked with max_tokens or max_completion_tokens among the parameters")
 
 
 @dataclass(frozen=True)
