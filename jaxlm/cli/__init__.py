@@ -69,13 +69,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:13} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: jaxlm COMMAND ...", "", *lines, "", "jaxlm COMMAND --help tells more"])
+    lines = "\n".join(f"  {name:13} {text}" for name, text in COMMANDS.items())
+    return f"usage: jaxlm COMMAND ...\n\n{lines}\n\njaxlm COMMAND --help tells more"
 
 
 def _unknown(word: str) -> str:
     close = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
     if word.endswith(".py"):
         return f"no command {word}; to train it: jaxlm run {word}"
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-    return f"no command {word!r}; {hint}"
+    return f"no command {word!r}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}")

@@ -11,7 +11,7 @@ code is 75 where a budget or an interruption stopped it.
   --cache FILE         answers that were paid for; by default OUT.cache
   --key-env NAME       the environment variable that holds the API's key
   --prompt, --answer   names of the two fields; by default prompt and answer
-  --system TEXT        instructions before each prompt
+  --system TEXT        instructions before each prompt that has none
   --limit N            only the first N prompts
   --dry-run            says what would be asked and what it can cost, and sends nothing
 

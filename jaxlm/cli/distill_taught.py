@@ -118,7 +118,9 @@ def _judge_of(o: argparse.Namespace) -> Callable[[Cache], Teacher] | None:
     secret = secret_of(o.judge_key_env or ("" if o.judge_url else o.key_env))
     model, price = o.judge_model or o.model, o.judge_price or o.price
     _template(o)
-    parameters = {"temperature": 0.0, "max_tokens": o.judge_tokens}
+    asked = _asked(o)  # what the teacher's API is not sent, the judge's is not
+    limit = "max_tokens" if "max_tokens" in asked else "max_completion_tokens"
+    parameters = {limit: o.judge_tokens} | ({"temperature": 0.0} if "temperature" in asked else {})
     return lambda cache: _teacher(o, url, secret, model, parameters, price, cache)
 
 
@@ -154,7 +156,7 @@ def _complete(
             found = list(teacher.complete(prompts, samples, most))
     except Stopped as stopped:
         answers, _, dollars = teacher.left(prompts, samples, most)
-        cost = f" for at most ${dollars:.4f}" if teacher.price else ""
+        cost = f" for at most {_dollars(dollars)}" if teacher.price else ""
         more = "with a larger --budget" if "budget" in str(stopped) else "again"
         _say(f"{stopped}: {_money(teacher)}. {answers} answers are left to do{cost}; run it {more} to go on")
         raise
@@ -193,13 +195,19 @@ def _interruptible(teacher: Teacher) -> Iterator[None]:
 def _money(teacher: Teacher) -> str:
     if teacher.price is None:
         return f"{teacher.requests} requests"
-    of = "" if teacher.budget.limit is None else f" of ${teacher.budget.limit:f}"
-    return f"{teacher.requests} requests, ${teacher.budget.spent:.4f}{of} spent"
+    of = "" if teacher.budget.limit is None else f" of {_dollars(teacher.budget.limit)}"
+    return f"{teacher.requests} requests, {_dollars(teacher.budget.spent)}{of} spent"
+
+
+def _dollars(value: Decimal) -> str:
+    """With two to six digits after the point."""
+    whole, _, rest = f"{value:.6f}".partition(".")
+    return f"${whole}.{rest[:2]}{rest[2:].rstrip('0')}"
 
 
 def _foretell(o: argparse.Namespace, teacher: Teacher, prompts: Sequence[Prompt], contaminated: int) -> None:
     answers, requests, dollars = teacher.left(prompts, o.samples, o.together)
-    cost = f", at most ${dollars:.4f}" if teacher.price else ""
+    cost = f", at most {_dollars(dollars)}" if teacher.price else ""
     print(f"{len(prompts)} prompts x {o.samples}: {answers} answers are to be had by {requests} requests{cost}")
     if contaminated:
         print(f"{contaminated} prompts are in the evaluation items and are not asked")

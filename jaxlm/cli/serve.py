@@ -1,15 +1,15 @@
 """usage: jaxlm serve MODEL_OR_RUN [--port N] [--host H] [--name NAME] [--context N]
 
-A small OpenAI-compatible server of one model: /v1/models, /v1/completions and /v1/chat/completions (by the chat
-template of its tokenizer). Requests are answered one at a time and whole: "stream" is refused. The address is
-printed once requests are taken; Ctrl-C or SIGTERM ends it after those that have begun. It asks for no key: who
-reaches the port may use it. Needs the extra serve: pip install 'jaxlm[serve]'
+A small OpenAI-compatible server of one model: /v1/models, /v1/completions and /v1/chat/completions (by the
+chat template of its tokenizer). Requests are answered one at a time and whole: "stream" is refused. The
+address is printed once requests are taken; Ctrl-C or SIGTERM ends it after those that have begun. It asks for
+no key: who reaches the port may use it. Needs the extra serve: pip install 'jaxlm[serve]'
 
   MODEL_OR_RUN         a run directory or its name in runs/, a directory of Hugging Face's, or a .gguf file
   --port 8000          0 is any free port
   --host 127.0.0.1     the address to listen at; 0.0.0.0 is every one of this machine
   --name NAME          what requests call the model; by default the last part of MODEL_OR_RUN
-  --context N          most tokens of a prompt and its answer; by default the length the model was trained with
+  --context N          most tokens of a prompt and its answer; by default as many as it was trained with
 """
 
 from __future__ import annotations

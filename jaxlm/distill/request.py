@@ -12,11 +12,13 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
+from jaxlm.config.errors import UsageError
+
 Message = Mapping[str, str]
 PER_MESSAGE, PER_REQUEST = 16, 64
 """Tokens that a chat template may add: to a message, and to a conversation."""
-REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")
-"""Why an answer ended, as OpenAI names it."""
+SILENT = ("length", "content_filter", "tool_calls", "function_call")
+"""Reasons to end for which an answer may have no text: it was cut while the model thought, or calls a function."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Asking:
 
     @property
     def limit(self) -> int:
-        """Most tokens of an answer."""
-        return self.parameters.get("max_completion_tokens") or self.parameters["max_tokens"]
+        """Most tokens of an answer. Raises UsageError where the parameters do not say: it bounds what is paid."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            if found := self.parameters.get(name):
+                return found
+        raise UsageError("a teacher is asked with max_tokens or max_completion_tokens among the parameters")
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,11 @@ class Choice:
 
     text: str
     finish_reason: str
+    """As the server names it; "refusal" where it says so."""
     logprobs: Any = None
     """As the server wrote them."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What the message holds besides, such as the model's reasoning."""
 
 
 @dataclass(frozen=True)
@@ -184,18 +192,24 @@ def reply_of(raw: bytes, count: int) -> Reply:
 
 
 def _choice(tree: dict[str, Any]) -> Choice:
-    message = tree.get("message")
-    text = message.get("content") if isinstance(message, dict) else None
+    message, reason = tree.get("message"), tree.get("finish_reason")
+    if not isinstance(message, dict) or "content" not in message:
+        raise Rubbish("no text", "a choice has no message.content")
+    if not isinstance(reason, str) or not reason:
+        raise Rubbish("no finish_reason", f"a choice's is {_shown(reason)}")
+    if message.get("refusal"):
+        reason = "refusal"
+    text = message["content"]
+    if text is None and reason in (*SILENT, "refusal"):
+        text = ""
     if not isinstance(text, str):
         raise Rubbish("no text", f"a choice's message.content is {_shown(text)}")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise Rubbish("no text", "a choice holds half a character") from None
-    reason = tree.get("finish_reason")
-    if reason not in REASONS:
-        raise Rubbish("no finish_reason", f"a choice's is {_shown(reason)}")
-    return Choice(text, reason, tree.get("logprobs"))
+    more = {name: value for name, value in message.items() if value and name not in ("role", "content")}
+    return Choice(text, reason, tree.get("logprobs"), more)
 
 
 def usage_of(tree: Any) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxlm.config.data import ASSISTANT
@@ -25,6 +25,8 @@ class Sample:
     """Who answered what, when and for how many tokens."""
     logprobs: Any = None
     """As the teacher wrote them, where they were asked for."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else its message held, such as its reasoning."""
 
 
 def row(sample: Sample, passed: Sequence[str]) -> dict[str, Any]:
@@ -41,5 +43,7 @@ def row(sample: Sample, passed: Sequence[str]) -> dict[str, Any]:
         **sample.origin,
         "filters": list(passed),
     }
+    if sample.more:
+        known["message"] = dict(sample.more)
     whole = {"messages": [*messages, {"role": ASSISTANT, "content": sample.text}], "provenance": known}
     return whole | ({} if sample.logprobs is None else {"logprobs": sample.logprobs})

@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server around the sampler: /v1/models, /v1/completions, /v1/chat/completions.
 
-Requests are answered one at a time, in the order in which they came to the lock; the choices of one are drawn
-together. Nothing is streamed. With a seed the texts are those of `jaxlm generate` (of a conversation of one
-question: `jaxlm chat`) with that seed; without one they differ from request to request.
+Requests are answered one at a time, in the order in which they came; the choices of one are drawn together. Who
+has hung up by then is passed over. Nothing is streamed. With a seed the texts are those of `jaxlm generate` (of a
+conversation of one question: `jaxlm chat`) with that seed; without one they differ from request to request.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxlm.config.errors import Failure, UsageError
@@ -64,7 +63,6 @@ class Served:
     """Most tokens of a prompt and its answer together."""
     created: int = 0
     """Seconds since 1970."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def opened(run: str, name: str, context: int = 0) -> Served:
@@ -124,31 +122,30 @@ def _reply(
         options = dataclasses.replace(options, seed=secrets.randbelow(2**31))
     if len(prompts) * options.samples > protocol.MOST_CHOICES:
         raise Refused(f"{len(prompts)} prompts x n {options.samples}: at most {protocol.MOST_CHOICES} answers", "n")
-    with served.lock:
-        try:
-            read = asked(served.model, served.tokenizer, prompts, options, served.call)
-            longest = max(read.lengths)
-            room = served.context - longest
-            options = options if options.tokens else dataclasses.replace(options, tokens=max(room, 1))
-            if options.tokens > room:
-                raise Refused(
-                    f"the prompt has {longest} tokens and {options.tokens} were asked for: together at most "
-                    f"{served.context}",
-                    "max_tokens" if longest < served.context else "messages" if wanted.messages else "prompt",
-                    "context_length_exceeded",
-                )
-            drawn = several(
-                served.model,
-                served.tokenizer,
-                read,
-                options,
-                served.call,
-                stop=stop,
-                texts=wanted.stop,
-                best=wanted.best,
+    try:
+        read = asked(served.model, served.tokenizer, prompts, options, served.call)
+        longest = max(read.lengths)
+        room = served.context - longest
+        options = options if options.tokens else dataclasses.replace(options, tokens=max(room, 1))
+        if options.tokens > room:
+            raise Refused(
+                f"the prompt has {longest} tokens and {options.tokens} were asked for: together at most "
+                f"{served.context}",
+                "max_tokens" if longest < served.context else "messages" if wanted.messages else "prompt",
+                "context_length_exceeded",
             )
-        except UsageError as error:
-            raise Refused(str(error)) from None
+        drawn = several(
+            served.model,
+            served.tokenizer,
+            read,
+            options,
+            served.call,
+            stop=stop,
+            texts=wanted.stop,
+            best=wanted.best,
+        )
+    except UsageError as error:
+        raise Refused(str(error)) from None
     told, said = sum(read.lengths), sum(one.tokens for one in drawn)
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
@@ -165,11 +162,12 @@ def _reply(
 
 def application(served: Served) -> Starlette:
     """The server as an ASGI application."""
+    turn = asyncio.Lock()
 
     def posted(answer: Callable[[Served, dict[str, Any]], dict[str, Any]]) -> Callable[..., Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             start = time.monotonic()
-            reply = await _guarded(lambda: _answered(request, served, answer))
+            reply = await _guarded(lambda: _answered(request, turn, lambda body: answer(served, body)))
             print(f"{request.url.path} {reply.status_code} {time.monotonic() - start:.2f} s", file=sys.stderr)
             return reply
 
@@ -202,13 +200,19 @@ def application(served: Served) -> Starlette:
     return Starlette(routes=routes, exception_handlers={HTTPException: missing})
 
 
-async def _answered(request: Request, served: Served, answer: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+async def _answered(
+    request: Request, turn: asyncio.Lock, answer: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     raw = b""
     async for piece in request.stream():
         raw += piece
         if len(raw) > MOST_BYTES:
             raise Refused(f"the body has more than {MOST_BYTES:,} bytes", status=413)
-    return await asyncio.to_thread(answer, served, protocol.body_of(raw))
+    body = protocol.body_of(raw)
+    async with turn:
+        if await request.is_disconnected():  # it was given up, and may have been asked again
+            raise Refused("nobody waits for the answer", status=499)
+        return await asyncio.to_thread(answer, body)
 
 
 async def _guarded(found: Callable[[], Awaitable[dict[str, Any]]]) -> Response:

@@ -37,6 +37,40 @@ def test_models_name_no_mesh_axis():
         assert not constants & set(AXES), name
 
 
+OUTSIDE = {
+    *("argparse", "asyncio", "concurrent", "datetime", "http", "io", "multiprocessing", "os", "pathlib", "random"),
+    *("secrets", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile"),
+    *("threading", "time", "urllib"),
+}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Modules that a file names in its imports, wherever they stand."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{one.name}" for one in node.names}
+    return found
+
+
+def test_what_computes_sees_nothing_of_the_world():
+    """No files, clocks or network, but for the client of a teacher, which nothing else of its room imports."""
+    met = set()
+    for name, tree in sources(
+        "layers", "models", "objectives", "adapters", "quantize", "sampling", "distill"
+    ).items():
+        modules = imported(tree)
+        outside = {module.split(".")[0] for module in modules} & OUTSIDE
+        if name.startswith("distill/api/"):
+            met |= outside
+            continue
+        assert not outside, name
+        assert not any(module.startswith("jaxlm.distill.api") for module in modules), name
+    assert {"time", "urllib", "sqlite3"} <= met
+
+
 def products(jaxpr) -> list[str]:
     """The name stack of every dot_general and its ragged form, inner computations included."""
     found = []

@@ -7,7 +7,9 @@ import pytest
 
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.distill.api import Cache, Limits, Stopped, Teacher, endpoint, secret_of, sender
-from jaxlm.distill.request import Asking, Price, Prompt
+from jaxlm.distill.reject import finished
+from jaxlm.distill.request import Asking, Price, Prompt, Unit, most_tokens
+from jaxlm.distill.sample import row
 from tests.distill.stub import reply, stubbed
 
 QUICK = Limits(concurrency=4, timeout=0.5, tries=3, wait=0.02, longest_wait=0.1, patience=3.0)
@@ -50,8 +52,10 @@ def test_each_answer_is_asked_for_once(tmp_path):
         assert all(one["n"] == 2 and one["seed"] == 2 for one in stub.bodies[12:])
         assert texts(more) == [f"question {i} #{s}" for i in range(6) for s in range(4)]
         assert [one.origin["choice"] for one in more[:4]] == [0, 0, 0, 1]
-        answered(stub, tmp_path / "c", prompts=[PROMPTS[0]] * 3)
-        assert len(stub.bodies) == 18
+        new = Prompt("new", ({"role": "user", "content": "new"},))
+        _, same = answered(stub, tmp_path / "c", prompts=[PROMPTS[0], new, new, PROMPTS[0]])
+        assert texts(same) == ["question 0 #0", "new #0", "new #0", "question 0 #0"]
+        assert len(stub.bodies) == 19
 
 
 @pytest.mark.parametrize(
@@ -211,9 +215,14 @@ RUBBISH = {
     "no choices": lambda body: (200, {"id": "x"}),
     "empty choices": lambda body: (200, {"choices": []}),
     "wrong number": lambda body: reply(body, "a", "b"),
-    "no text": lambda body: choices(body, message={"content": None}),
+    "no text": lambda body: choices(body, message={"role": "assistant"}),
+    "no text at all": lambda body: choices(body, message={"content": None}),
+    "half a text": lambda body: choices(body, message={"content": "\ud800"}),
     "no finish_reason": lambda body: choices(body, finish_reason=None),
 }
+
+
+NAMES = {"no text at all": "no text", "half a text": "no text"}
 
 
 @pytest.mark.parametrize("kind", RUBBISH)
@@ -224,11 +233,37 @@ def test_rubbish_is_no_answer(tmp_path, kind):
     with stubbed(once) as stub:
         one, found = answered(stub, tmp_path / "c", PROMPTS[:2])
         assert texts(found) == ["question 1 #0"]
-        assert one.failed[0][1].startswith(f"rubbish ({kind})")
+        assert one.failed[0][1].startswith(f"rubbish ({NAMES.get(kind, kind)})")
         assert len(stub.bodies) == 2, "it was paid for: only the user may ask again"
         _, found = answered(stub, tmp_path / "c", PROMPTS[:2])
         assert texts(found) == ["question 0 #0", "question 1 #0"]
         assert len(stub.bodies) == 3
+
+
+def test_an_answer_without_text_may_be_one(tmp_path):
+    """It was paid for and would be so again: it is kept, and the filters drop it."""
+    thought = {"content": None, "reasoning_content": "hm", "refusal": None}
+    cases = [
+        (thought, "length", "length", {"reasoning_content": "hm"}),
+        ({"content": None, "refusal": "no"}, "stop", "refusal", {"refusal": "no"}),
+        ({"content": "x"}, "eos_token", "eos_token", {}),
+    ]
+    for number, (message, reason, wanted, more) in enumerate(cases):
+        with stubbed(lambda body, tries, m=message, r=reason: choices(body, message=m, finish_reason=r)) as stub:
+            for _ in range(2):
+                _, found = answered(stub, tmp_path / str(number), PROMPTS[:1])
+            assert len(stub.bodies) == 1
+            assert (found[0].text, found[0].finish_reason) == (message["content"] or "", wanted)
+            assert found[0].more == more == row(found[0], [])["provenance"].get("message", {})
+            assert finished(found[0]) is not None
+
+
+def test_failures_in_a_row(tmp_path):
+    """Answers in between begin another row."""
+    with stubbed(lambda body, tries: reply(body) if body["seed"] % 2 else (400, ERROR)) as stub:
+        limits = Limits(concurrency=1, failures=2)
+        one, found = answered(stub, tmp_path / "c", PROMPTS[:3], 2, limits=limits)
+        assert (len(found), len(one.failed)) == (3, 3)
 
 
 def test_choices_come_by_their_index(tmp_path):
@@ -268,6 +303,15 @@ def test_the_budget_is_never_exceeded(tmp_path, room, sent):
         assert (len(stub.bodies), len(found), one.budget.spent) == (6, 6, 120)
 
 
+def test_the_most_that_a_request_costs():
+    messages = ({"role": "system", "content": "é"}, {"role": "user", "content": "question"})
+    unit = Unit(Prompt("p", messages), 0, ("a", "b", "c"))
+    assert most_tokens(ASKING, unit) == (len("system") + 2 + len("userquestion") + 2 * 16 + 64, 3 * 8)
+    longer = Asking("m", {"max_completion_tokens": 9})
+    assert most_tokens(longer, unit)[1] == 3 * 9
+    assert Price(Decimal("0.15"), Decimal("0.6")).of(1_000_001, 3) == Decimal("0.15000195")
+
+
 def test_the_budget_holds_for_many_at_once(tmp_path):
     budget = 3 * MOST - 1
 
@@ -296,6 +340,10 @@ def test_what_may_have_been_paid_counts(tmp_path):
     with stubbed(lambda body, tries: reply(body, usage=None)) as stub:
         one, found = answered(stub, tmp_path / "e", PROMPTS[:1], price=PRICE, budget=10**6)
         assert (one.budget.spent, found[0].origin["usage"]) == (MOST, None)
+    for content, cost in ((b"<html>", MOST), ({**reply({"messages": [{"content": ""}]})[1], "choices": []}, 20)):
+        with stubbed(lambda body, tries, c=content: (200, c)) as stub:
+            one, _ = answered(stub, tmp_path / str(cost), PROMPTS[:1], price=PRICE, budget=10**6)
+            assert (one.budget.spent, one.budget.held) == (cost, 0)
     with stubbed(lambda body, tries: reply(body, usage=(500, 5))) as stub:
         one, _ = answered(stub, tmp_path / "f", PROMPTS[:1], price=PRICE, budget=10**6)
         assert one.extra == 500 - (MOST - 16), "a template that writes more than was thought is reckoned with"

@@ -131,11 +131,11 @@ def test_a_budget_ends_it_with_75(words, tmp_path, capsys):
         price = ("--price", "1000000", "1000000", "--max-tokens", "8")
         assert main(words(stub, *price, "--dry-run")) == 0
         most = len("userquestion 0") + 16 + 64 + 8
-        assert f"8 answers are to be had by 8 requests, at most ${8 * most}.0000" in capsys.readouterr().out
+        assert f"8 answers are to be had by 8 requests, at most ${8 * most}.00" in capsys.readouterr().out
         assert not (tmp_path / "t.jsonl.cache").exists()
         assert main(words(stub, *price, "--budget", str(most + 15), "--concurrency", "1")) == 75
         said = capsys.readouterr().err
-        assert f"$30.0000 of ${most + 15} spent. 6 answers are left to do for at most ${6 * most}" in said
+        assert f"$30.00 of ${most + 15}.00 spent. 6 answers are left to do for at most ${6 * most}.00" in said
         assert main(words(stub, *price, "--budget", "1000")) == 0
         assert len(stub.bodies) == 8
 

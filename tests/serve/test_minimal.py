@@ -1,9 +1,14 @@
 """The server over HTTP: the texts of `jaxlm generate` and `jaxlm chat`, what likely tokens are, and refusals."""
 
+import http.client
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+import urllib.parse
 
 import jax
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 
 from jaxlm.cli import main
 from jaxlm.config.sampling import Options
+from jaxlm.serve import minimal
 from jaxlm.serve.chat import open_chat
 from jaxlm.serve.generate import generate
 from jaxlm.tokenizers.conversation import encode
@@ -117,25 +123,26 @@ def _token(tokenizer, raw):
 
 
 def test_what_ends_an_answer(run, url):
-    whole = completed(url, prompt="The quick", max_tokens=40)["choices"][0]
-    assert whole["finish_reason"] == "length"
-    text = whole["text"]
+    whole = completed(url, prompt="The quick", n=2)["choices"]
+    assert whole[0]["finish_reason"] == "length"
+    text = whole[0]["text"]
     stop = text[len(text) // 2 :][:3]
-    cut = completed(url, prompt="The quick", max_tokens=40, stop=["never said", stop], logprobs=0)
-    choice = cut["choices"][0]
+    cut = completed(url, prompt="The quick", n=2, stop=["never said", stop], logprobs=0)
+    choice, other = cut["choices"]
     assert (choice["text"], choice["finish_reason"]) == (text[: text.index(stop)], "stop")
-    assert 0 < cut["usage"]["completion_tokens"] < 40
+    assert cut["usage"]["completion_tokens"] < 2 * 12
     assert "".join(choice["logprobs"]["tokens"]).startswith(choice["text"])
     assert choice["logprobs"]["text_offset"][-1] < len(choice["text"])
-    # One of several rows ends by itself: the others go on.
-    rows = completed(url, prompt="The quick", max_tokens=40, stop=stop, n=3)["choices"]
-    alone = completed(url, prompt="The quick", max_tokens=40, n=3)["choices"]
-    assert rows[0]["text"] == choice["text"]
-    assert [one["text"] for one in rows[1:]] == [one["text"].split(stop)[0] for one in alone[1:]]
+    assert other["text"] == whole[1]["text"].split(stop)[0], "one of the rows ends by itself"
     # The model's own end, which no text shows.
-    drawn = completed(url, prompt="fox", max_tokens=200, n=8, temperature=9)["choices"]
-    assert {one["finish_reason"] for one in drawn} == {"stop", "length"}
-    assert "<|end_of_text|>" not in "".join(one["text"] for one in drawn)
+    for seed in range(100):
+        found = completed(url, prompt="fox", n=2, temperature=9, seed=seed)
+        if {one["finish_reason"] for one in found["choices"]} == {"stop", "length"}:
+            break
+    else:
+        pytest.fail("no answer ends")
+    assert found["usage"]["completion_tokens"] < 2 * 12
+    assert "<|end_of_text|>" not in "".join(one["text"] for one in found["choices"])
 
 
 @pytest.mark.parametrize(
@@ -212,3 +219,35 @@ def test_the_command(run, capsys):
         assert f"port {taken}: Address already in use" in capsys.readouterr().err
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
+
+
+def test_who_hangs_up_is_passed_over(run, monkeypatch):
+    """The second of three requests is given up while the first is answered."""
+    begun, go_on, asked = threading.Event(), threading.Event(), []
+
+    def slow(served, body):
+        asked.append(body["prompt"])
+        begun.set()
+        assert go_on.wait(20)
+        return {}
+
+    monkeypatch.setattr(minimal, "completions", slow)
+    with serving(run) as url:
+        place = urllib.parse.urlsplit(url)
+
+        def send(prompt):
+            connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": prompt}))
+            return connection
+
+        first = send("first")
+        assert begun.wait(20)
+        second, third = send("second"), send("third")
+        time.sleep(0.2)
+        second.close()
+        time.sleep(0.2)
+        go_on.set()
+        assert [one.getresponse().status for one in (first, third)] == [200, 200]
+        assert asked == ["first", "third"]
+        for one in (first, third):
+            one.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.errors import Failure
-from jaxlm.distill.request import Reply
+from jaxlm.distill.request import Choice, Reply
 
 VERSION = 1
 TABLES = """
@@ -27,7 +27,7 @@ CREATE TABLE requests (
 );
 CREATE TABLE answers (
   key TEXT PRIMARY KEY, request INTEGER NOT NULL, choice INTEGER NOT NULL,
-  text TEXT NOT NULL, finish_reason TEXT NOT NULL, logprobs TEXT
+  text TEXT NOT NULL, finish_reason TEXT NOT NULL, logprobs TEXT, more TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX open_requests ON requests(state) WHERE state = 'open';
 """
@@ -99,8 +99,9 @@ class Cache:
             keys = json.loads(self._all("SELECT keys FROM requests WHERE id = ?", (number,))[0][0])
             for place, (key, choice) in enumerate(zip(keys, reply.choices, strict=True)):
                 told = None if choice.logprobs is None else json.dumps(choice.logprobs)
-                row = (key, number, place, choice.text, choice.finish_reason, told)
-                self._do("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
+                more = json.dumps(choice.more)
+                row = (key, number, place, choice.text, choice.finish_reason, told, more)
+                self._do("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             row = (now, *usage, _text(dollars), json.dumps(origin), number)
             self._do(
                 "UPDATE requests SET state = 'answered', ended = ?, prompt_tokens = ?, completion_tokens = ?, "
@@ -130,18 +131,19 @@ class Cache:
                 row,
             )
 
-    def answer(self, key: str) -> tuple[str, str, Any, int, Any] | None:
-        """(Text, finish_reason, logprobs, which choice of its request, the request's origin), if it is here."""
+    def answer(self, key: str) -> tuple[Choice, dict[str, Any]] | None:
+        """An answer and where it comes from, which of its request's it is included, if it is here."""
         with self.lock:
             found = self._all(
-                "SELECT text, finish_reason, logprobs, choice, origin FROM answers JOIN requests ON id = request "
-                "WHERE key = ?",
+                "SELECT text, finish_reason, logprobs, more, choice, origin FROM answers "
+                "JOIN requests ON id = request WHERE key = ?",
                 (key,),
             )
         if not found:
             return None
-        text, reason, logprobs, choice, origin = found[0]
-        return text, reason, None if logprobs is None else json.loads(logprobs), choice, json.loads(origin)
+        text, reason, logprobs, more, choice, origin = found[0]
+        told = None if logprobs is None else json.loads(logprobs)
+        return Choice(text, reason, told, json.loads(more)), json.loads(origin) | {"choice": choice}
 
     def _do(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:

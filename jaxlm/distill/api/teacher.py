@@ -100,22 +100,24 @@ class Teacher:
         todo = list(units(self.asking, prompts, samples, most, self.cache.known(keys)))
         self.failed, self.row, self.end = [], 0, None
         self._ask_all(todo)
-        if self.end is not None:
-            if isinstance(self.end, Stopped):
-                self.end.left = len(keys) - len(self.cache.known(keys))
+        if isinstance(self.end, Stopped):
+            self.end.left = len(keys) - len(self.cache.known(keys))
+        if isinstance(self.end, Failure) or (self.end is not None and self.end.left):
             raise self.end
         for prompt in prompts:
             for index in range(samples):
                 name = key(self.asking, prompt.messages, index)
                 if found := self.cache.answer(name):
-                    text, reason, logprobs, choice, origin = found
-                    yield Sample(prompt, index, text, reason, name, origin | {"choice": choice}, logprobs)
+                    choice, origin = found
+                    yield Sample(
+                        prompt, index, choice.text, choice.finish_reason, name, origin, choice.logprobs, choice.more
+                    )
 
     def left(self, prompts: Sequence[Prompt], samples: int, most: int) -> tuple[int, int, Decimal]:
         """(Answers missing, requests for them, dollars that these can cost at most)."""
         keys = {key(self.asking, one.messages, index) for one in prompts for index in range(samples)}
         todo = list(units(self.asking, prompts, samples, most, self.cache.known(keys)))
-        dollars = (self._dollars(*most_tokens(self.asking, one)) for one in todo)
+        dollars = (self._dollars(*self._most(one)) for one in todo)
         return sum(len(one.keys) for one in todo), len(todo), sum(dollars, Decimal(0))
 
     # --- threads -------------------------------------------------------------------------------------------
@@ -141,8 +143,12 @@ class Teacher:
         threads = [threading.Thread(target=work) for _ in range(min(self.limits.concurrency, len(todo)))]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:  # an interruption of the caller's: threads would go on by themselves
+            self.stop.set()
+            raise
 
     def _ended(self) -> bool:
         if self.stop.is_set() and self.end is None:
@@ -158,8 +164,7 @@ class Teacher:
 
     def _reserve(self, unit: Unit) -> tuple[int, int] | None:
         """The tokens that a request can cost, once the budget allows them; None where it will not."""
-        prompt, completion = most_tokens(self.asking, unit)
-        most = prompt + self.extra, completion
+        most = self._most(unit)
         if self.budget.reserve(self._dollars(*most)):
             return most
         if not self._ended():
@@ -279,6 +284,11 @@ class Teacher:
             self._finish(Failure(f"{row} requests failed one after another, the last: {problem}"))
 
     # --- money -----------------------------------------------------------------------------------------------
+
+    def _most(self, unit: Unit) -> tuple[int, int]:
+        """The tokens that a request can cost, with what this server was seen to add."""
+        prompt, completion = most_tokens(self.asking, unit)
+        return prompt + self.extra, completion
 
     def _dollars(self, prompt: int, completion: int) -> Decimal:
         return self.price.of(prompt, completion) if self.price else Decimal(0)
