@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": "how good a model is, by tasks over local files",
     "contamination": "which items of tasks a model was trained on",
     "embed": "how alike texts are to a model",
+    "distill": "a small model that learns from a large one, or from one behind an API",
     "quantize": "a model in fewer bits, and what that costs",
     "import": "a model of Hugging Face's or a GGUF file as a run",
     "export": "a run as Hugging Face keeps models",

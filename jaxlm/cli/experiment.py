@@ -14,6 +14,7 @@ from jaxlm.config.load import load_experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import Leaf, element, field_docs, option_name, type_name, walk
 from jaxlm.config.suggest import show
+from jaxlm.config.surgery import Cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,8 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
     words = [word for word in words if word not in ("-h", "--help")]
     if not words or words[0].startswith("-"):
         raise UsageError(f"the experiment comes first: {usage}")
-    base, changes = _of_initial(load_experiment(words[0]), words[1:])
+    asked, changes = _of_initial(load_experiment(words[0]), words[1:])
+    base = asked
     if run := given.get("init", base.initial):
         from jaxlm.runs.initial import taken  # most commands need no run
 
@@ -50,6 +52,10 @@ def parse(argv: list[str], options: tuple[str, ...], usage: str, bare: tuple[str
 
         start, changes = sized(base, changes)
     experiment = apply(start, changes, options + bare)
+    if experiment.cut != asked.cut or asked.cut != Cut():
+        from jaxlm.runs.initial import settled
+
+        experiment = settled(asked, experiment)
     if "init" in given:
         experiment = dataclasses.replace(experiment, initial=given["init"])
     if not wants_help:

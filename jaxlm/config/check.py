@@ -21,6 +21,7 @@ from jaxlm.config.quantization import Aware, Rounded
 from jaxlm.config.recurrent import Recurrent, Rwkv4, head_count
 from jaxlm.config.remat import kept
 from jaxlm.config.special import more
+from jaxlm.config.surgery import Cut
 
 MAY_BE_ZERO = {
     "seed",
@@ -45,7 +46,8 @@ MAY_BE_ZERO = {
     "relation_heads",
     "prompt",
 }
-ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches"}
+ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches", "cut.heads", "cut.width", "cut.embed"}
+MAY_BE_NEGATIVE = {"group"}
 SHARES = {
     "dropout",
     "fraction",
@@ -84,6 +86,8 @@ def _trained(experiment: Experiment) -> Iterator[str]:
             f"quantization is Aware: the sum of a weight and its {type(adapter).__name__} would be rounded; "
             "use quantization:rounded below an adapter, or no adapter"
         )
+    if experiment.cut != Cut() and not experiment.initial:
+        yield "cut keeps a part of an initial model, and there is none: name it, --init MODEL_OR_RUN"
     if isinstance(taught, Distillation) and not experiment.teacher:
         yield "teacher is empty: Distillation learns from a model; name it, --teacher RUN"
     if experiment.teacher and not isinstance(taught, Distillation | Custom):
@@ -93,7 +97,7 @@ def _trained(experiment: Experiment) -> Iterator[str]:
 def _ranges(experiment: Experiment) -> Iterator[str]:
     for path, leaf in leaves(experiment).items():
         name, value = path.split(".")[-1], leaf.value
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or name in MAY_BE_NEGATIVE:
             continue
         least = 0 if name in MAY_BE_ZERO or path in ZERO_IS_A_CHOICE else 1
         if isinstance(value, int) and leaf.hint is not float and value < least:

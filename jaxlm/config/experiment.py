@@ -11,6 +11,7 @@ from jaxlm.config.model import Decoder, Model
 from jaxlm.config.objective import Autoregressive, Objective
 from jaxlm.config.optimizer import AdamW, Optimizer
 from jaxlm.config.quantization import NoQuantization, Quantization
+from jaxlm.config.surgery import Cut
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ class Experiment:
     """A row of `config.precision.PRECISIONS`."""
     initial: str = ""
     """A run whose parameters this one starts from, `RUN` or `RUN@DIGEST`: the digest of the parameters decides."""
+    cut: Cut = Cut()
+    """What is kept of the initial model, where that is larger."""
     teacher: str = ""
     """A run that this one learns from, `RUN` or `RUN@DIGEST`, where the objective asks for one."""
     samples: Samples = Samples()

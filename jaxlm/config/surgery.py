@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jaxlm.config.block import Attention, Block, Layers, Moe, Pattern, Shared, blocks, ends_normed
 from jaxlm.config.errors import UsageError
-from jaxlm.config.experiment import Experiment
 from jaxlm.config.model import Decoder, Encoder, EncoderDecoder, Generator, Model
-from jaxlm.config.objective import Distillation, Labels
 from jaxlm.config.position import Alibi, RelativeBias
 from jaxlm.config.recurrent import Recurrent, Rwkv7
 
@@ -144,19 +142,3 @@ def _cut_recurrent(model: Recurrent, what: Cut) -> Recurrent:
             "layers: all layers of a Rwkv7 read the first one's values; begin with 0, and have it once"
         )
     return dataclasses.replace(model, layers=len(kept))
-
-
-def distilled(experiment: Experiment, what: Cut, **settings: Any) -> Experiment:
-    """A teacher's experiment as its student's: what is left of the model, and `Distillation` of the same objective
-    with these settings. Raises UsageError for an objective that a teacher cannot soften.
-    """
-    objective = experiment.objective
-    if not isinstance(objective, Labels):
-        raise UsageError(f"objective is {type(objective).__name__}: there is no distribution over tokens or labels")
-    return dataclasses.replace(
-        experiment,
-        name=f"{experiment.name}-student",
-        model=cut(experiment.model, what),
-        objective=Distillation(objective, **settings),
-        initial="",
-    )

@@ -17,8 +17,8 @@ def build(objective: Config, model: Model, special: Callable[[], Special] = obje
     """The objective that a config names, as `objectives.build.build`, which knows of no teachers."""
     match objective:
         case config.Distillation(base, response, labels, weight, at, features, policy):
-            return Distillation(
-                objectives.build(base, model, special), response, labels, weight, at, features, policy
-            )
+            stop = None if isinstance(policy, config.OffPolicy) else special().eos
+            own = objectives.build(base, model, special)
+            return Distillation(own, response, labels, weight, at, features, policy, stop)
         case _:
             return objectives.build(objective, model, special)

@@ -22,6 +22,7 @@ from jaxlm.config.distillation import (
 )
 from jaxlm.config.errors import UsageError
 from jaxlm.distill import feature
+from jaxlm.distill.policy import rollout
 from jaxlm.distill.response import divergence, divergence_of_labels, shared_vocabulary
 from jaxlm.layers.contracts import Batch, Call, Model, Output
 from jaxlm.layers.logprob import log_probability
@@ -55,6 +56,8 @@ class Distillation:
     at: Literal["targets", "tokens"] = "targets"
     features: tuple[Feature, ...] = ()
     policy: Policy = OffPolicy()
+    stop: int | None = None
+    """The token that ends a text that the student writes."""
 
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
@@ -84,6 +87,12 @@ class Distillation:
         found |= {RETURNS: self.weight} if self._looks_ahead else {}
         return found | layers | dict(zip(terms(self.features), (one.weight for one in self.features), strict=True))
 
+    def rollout(self, model: Model, batch: Batch, key: Key[Array, ""], call: Call, frozen: dict[str, Any]) -> Batch:
+        """The rows to learn from, the student's own where `policy` says so. Raises as `rollout`."""
+        if isinstance(self.policy, OffPolicy):
+            return batch
+        return rollout(self.policy, model, _teacher(frozen), batch, key, call, stop=self.stop)
+
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
         """The rows as both models are to see them; texts of the data's own are made up for nothing."""
         batch = self.base.prepare(batch, key)
@@ -111,9 +120,7 @@ class Distillation:
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
     ) -> tuple[Sums, Sums]:
         """Sums over the micro-batch. Raises UsageError without a teacher, and for one that does not fit."""
-        if TEACHER not in frozen:
-            raise UsageError("distillation needs a teacher: a whole model among the frozen ones, by that name")
-        teacher, taps = jax.lax.stop_gradient(frozen[TEACHER]), feature.taps(self.features)
+        teacher, taps = jax.lax.stop_gradient(_teacher(frozen)), feature.taps(self.features)
         inside = dataclasses.replace(call, taps=tuple(dict.fromkeys(call.taps + taps)))
         ours = self.base.output(model, batch, key, inside)
         theirs = self.base.output(teacher, batch, None, dataclasses.replace(call, taps=taps))
@@ -171,3 +178,9 @@ class Distillation:
             each = divergence_of_labels(self.response, hers, scores)
             sums[DIVERGENCE] = jnp.sum(jnp.where(batch.extra["labels"] >= 0, each, 0.0))
         return sums
+
+
+def _teacher(frozen: dict[str, Any]) -> Model:
+    if TEACHER not in frozen:
+        raise UsageError("distillation needs a teacher: a whole model among the frozen ones, by that name")
+    return frozen[TEACHER]

@@ -12,6 +12,15 @@ Sums = dict[str, Float[Array, ""]]
 
 
 @runtime_checkable
+class Writes(Protocol):
+    """An objective of texts that the model writes itself."""
+
+    def rollout(self, model: Model, batch: Batch, key: Key[Array, ""], call: Call, frozen: dict[str, Any]) -> Batch:
+        """The batch to learn from, of the same shape, once on the global batch before `prepare`; no gradient."""
+        ...
+
+
+@runtime_checkable
 class Objective(Protocol):
     """A frozen value.
 

@@ -9,6 +9,7 @@ from jaxlm.config import codec
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
+from jaxlm.config.surgery import Cut, cut
 from jaxlm.runs.digest import parameters
 from jaxlm.runs.directory import read_experiment
 
@@ -29,6 +30,16 @@ def taken(experiment: Experiment) -> Experiment:
     tokenizer = kept(theirs.tokenizer, Path(run) / "tokenizer")
     given = {"model": theirs.model, "tokenizer": tokenizer, "quantization": theirs.quantization}
     return dataclasses.replace(experiment, **{name: given[name] for name in asked})
+
+
+def settled(written: Experiment, changed: Experiment) -> Experiment:
+    """A changed experiment whose model, where as `written` it is to be the initial one, is what `cut` keeps of it.
+
+    Raises UsageError for what cannot be cut.
+    """
+    if changed.cut == Cut() or not isinstance(written.model, OfInitial) or isinstance(changed.model, OfInitial):
+        return changed
+    return dataclasses.replace(changed, model=cut(changed.model, changed.cut))
 
 
 def pinned(experiment: Experiment) -> Experiment:

@@ -12,7 +12,7 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.study import Study
-from jaxlm.runs.initial import pinned, taken
+from jaxlm.runs.initial import pinned, settled, taken
 from jaxlm.study.budget import Seconds, matched
 from jaxlm.study.files import refuse_missing
 from jaxlm.study.gate import DERIVED, refuse_hidden, refuse_incomparable
@@ -57,7 +57,8 @@ def arms_of(study: Study) -> dict[str, Experiment]:
     found = {}
     for arm in study.arms:
         try:
-            experiment = apply(taken(arm.experiment or study.base), list(arm.changes))
+            own = arm.experiment or study.base
+            experiment = settled(own, apply(taken(own), list(arm.changes)))
         except UsageError as error:
             raise UsageError(f"study {study.name}, arm {arm.name}: {error}") from None
         found[arm.name] = dataclasses.replace(experiment, name=study.name)

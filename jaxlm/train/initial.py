@@ -26,10 +26,12 @@ from jaxlm.config.codec import named
 from jaxlm.config.distillation import projects
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import NoClassifier
+from jaxlm.config.surgery import Cut
+from jaxlm.distill import surgery
 from jaxlm.distill.student import Student, student
 from jaxlm.layers import random
 from jaxlm.layers.axes import shardings
-from jaxlm.layers.names import combine, partition
+from jaxlm.layers.names import combine, flatten, from_nested, partition
 from jaxlm.models import build
 from jaxlm.parallel.layout import Layout
 from jaxlm.quantize.build import quantized
@@ -157,9 +159,13 @@ def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: 
     anew = getattr(fresh, "classifier", None) is not None and _without_classifier(theirs)
     # Of this experiment's model, which may differ in what is no parameter, such as dropout.
     ours = dataclasses.replace(experiment.model, classifier=NoClassifier()) if anew else experiment.model
-    model = whole_model(run, dataclasses.replace(theirs, model=ours), layout, precision, digest)
+    whole = theirs.model if experiment.cut != Cut() else ours
+    model = whole_model(run, dataclasses.replace(theirs, model=whole), layout, precision, digest)
     if not isinstance(theirs.adapter, NoAdapter):
         model = merged(model)
+    if experiment.cut != Cut():
+        part, _ = surgery.student(model, experiment.cut)
+        model = from_nested(jax.eval_shape(lambda: build(ours, jax.random.key(0), precision)), flatten(part))
     if anew:
         made = _compiled(lambda: drawn(experiment, precision, seed).classifier, places.classifier)()
         model = model.replace(classifier=made, config=fresh.config)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +16,20 @@ from jaxlm.config import PRECISIONS, Experiment, NoQuantization
 from jaxlm.config.codec import what_hash
 from jaxlm.data.rows import Rows
 from jaxlm.layers.contracts import Call, Tokens
-from jaxlm.layers.names import partition
 from jaxlm.parallel.layout import single_device
 from jaxlm.quantize.methods import choose
 from jaxlm.runs.directory import finish, is_finished, open_run, record, run_path
 from jaxlm.runs.files import write_atomically
 from jaxlm.tokenizers.build import keep
-from jaxlm.train import feed, held_out
+from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.initial import base_of, drawn
+from jaxlm.train.quality import Quality, measurer
 from jaxlm.train.run import prepared_data, rows_of
 from jaxlm.train.setup import check_data, make_objective
 from jaxlm.train.state import State
 
 RECORD = "quantization.json"
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a model comes to on held-out text, and its size."""
-
-    bytes: int
-    """Of all its numbers, scales included."""
-    losses: dict[str, float]
-    """Mean loss of each term of the objective, nats."""
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean loss."""
-        return math.exp(self.losses["loss"])
 
 
 @dataclass(frozen=True)
@@ -89,12 +72,12 @@ def quantize(
     check_data(experiment, (prepared.train, prepared.held_out))
     rows, others = rows_of(experiment, prepared)
     model = base_of(dataclasses.replace(experiment, quantization=NoQuantization()), layout, precision)
-    measure = _measure(experiment, others, call, most)
-    before, tokens = measure(model)
-    say(f"as it is: {_shown(before)}")
+    measure, tokens = measurer(make_objective(experiment), others, call, most)
+    before = measure(model)
+    say(f"as it is: {before}")
     rounded, lost = choose(model, _tokens(experiment, rows, call), call, experiment.quantization, say=say)
-    after, _ = measure(rounded)
-    say(f"rounded: {_shown(after)}")
+    after = measure(rounded)
+    say(f"rounded: {after}")
     weights = sorted((Loss(**dataclasses.asdict(one)) for one in lost), key=lambda one: -one.error)
     outcome = Outcome(before, after, tuple(weights), tokens)
     run = open_run(experiment, run_dir)
@@ -118,22 +101,3 @@ def _tokens(experiment: Experiment, rows: Rows, call: Call) -> Tokens:
     """The rows of all steps."""
     batches = [feed.global_batch(rows, call.layout, step).inputs for step in range(experiment.train.steps)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
-
-
-def _measure(experiment: Experiment, rows: Rows, call: Call, most: int) -> Callable[[Any], tuple[Quality, int]]:
-    """A function of a model: its quality, and the tokens that were predicted."""
-    objective = make_objective(experiment)
-    batches = [feed.global_batch(rows, call.layout, step) for step in range(min(rows.steps, most))]
-
-    def measure(model: Any) -> tuple[Quality, int]:
-        trained, frozen = partition(model, lambda name, leaf: True)
-        result = held_out.make_evaluate(objective, call)(trained, {"model": frozen}, batches)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(model))
-        losses = {name: value for name, value in result.items() if not name.endswith("_total")}
-        return Quality(size, losses), round(sum(float(jnp.sum(batch.weights)) for batch in batches))
-
-    return measure
-
-
-def _shown(quality: Quality) -> str:
-    return f"{quality.bytes:,} bytes, perplexity {quality.perplexity:.4f}"

@@ -46,7 +46,7 @@ from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
 from jaxlm.train.progress import Display
 from jaxlm.train.session import Session, evaluate, log, mark, save, settle
-from jaxlm.train.setup import Setup, cache_directory, check_data, make_setup
+from jaxlm.train.setup import Setup, cache_directory, check_data, check_teacher, make_setup
 from jaxlm.train.state import State
 
 
@@ -79,6 +79,7 @@ def run(
             with clock("data"):
                 prepared = _prepare(experiment, display)
             check_data(experiment, (prepared.train, prepared.held_out))
+            check_teacher(experiment, prepared.tokenizer)
             opened = _open(experiment, run_dir)
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)

@@ -13,6 +13,7 @@ import jax
 import optax
 
 from jaxlm.config import PRECISIONS, Experiment, flags
+from jaxlm.config.codec import named
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import EncoderDecoder
 from jaxlm.config.numbers import nearest_multiples
@@ -21,6 +22,7 @@ from jaxlm.config.parametrization import times_base
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
 from jaxlm.distill.build import build as build_objective
+from jaxlm.distill.vocabulary import shared_tokens
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
 from jaxlm.layers.stack import Stack
@@ -28,6 +30,9 @@ from jaxlm.objectives.objective import Objective
 from jaxlm.parallel import pipeline
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
+from jaxlm.runs.directory import read_experiment
+from jaxlm.tokenizers import Tokenizer
+from jaxlm.tokenizers.build import reopen
 from jaxlm.tokenizers.special import special
 from jaxlm.train import optimizers
 from jaxlm.train.initial import abstract_state
@@ -130,6 +135,16 @@ def check_data(experiment: Experiment, data: Sequence[Dataset]) -> None:
         raise UsageError(
             f"data: the labels are 0 to {there - 1}, and model.classifier.labels is {known}: set it to {there}"
         )
+
+
+def check_teacher(experiment: Experiment, tokenizer: Tokenizer) -> None:
+    """Raises UsageError where the teacher's tokens are not the student's: see `distill.vocabulary`."""
+    run, _ = named(experiment.teacher)
+    if run:
+        try:
+            shared_tokens(tokenizer, reopen(read_experiment(run).tokenizer, Path(run) / "tokenizer"))
+        except UsageError as error:
+            raise UsageError(f"teacher {run}: {error}") from None
 
 
 def _check_rows(experiment: Experiment, layout: Layout) -> None:

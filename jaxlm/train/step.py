@@ -18,7 +18,7 @@ from jaxlm.layers import random
 from jaxlm.layers.axes import batch_specs, specs
 from jaxlm.layers.contracts import Batch, Call
 from jaxlm.layers.names import combine
-from jaxlm.objectives.objective import Objective, Sums
+from jaxlm.objectives.objective import Objective, Sums, Writes
 from jaxlm.train.state import State
 
 Metrics = dict[str, Array]
@@ -50,6 +50,10 @@ def make_step(
     gradient = make_gradient(objective, call, micro_batches)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        if isinstance(objective, Writes):
+            batch = objective.rollout(
+                state.whole(), batch, random.key(seed, state.step, "rollout"), call, state.frozen
+            )
         batch = objective.prepare(batch, random.key(seed, state.step, "prepare"))
         weights = objective.weights(batch)
         key = random.key(seed, state.step, "model")

@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxlm.quantize.int8 import int8
 
 from jaxlm import config
 from jaxlm.config import flops
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.config.surgery import Cut, cut, distilled, every_other, pattern
+from jaxlm.config.surgery import Cut, cut, every_other, pattern
 from jaxlm.distill.surgery import student
 from jaxlm.layers.names import flatten, map_named
 from jaxlm.layers.stack import Stack
 from jaxlm.models import build
-from jaxlm.quantize.int8 import int8
-from tests import base
 from tests.tiny import CALL, GLOBAL, HEADS, KINDS, LOCAL, NAMES, SIZES, packed_batch, random_model
 
 WIDE = config.Decoder(**SIZES, layers=4, block=GLOBAL, head=config.Untied())
@@ -162,13 +161,3 @@ def test_what_cannot_be_cut_is_refused_by_name():
             cut(kind, what)
     with pytest.raises(Failure, match="these weights do not fit this model"):
         student(int8(random_model(WIDE)), Cut(layers=(0,)))
-
-
-def test_a_students_experiment():
-    teacher = base.experiment()
-    made = distilled(teacher, Cut(layers=every_other(4)), response=config.ReverseKl(), labels=0.0)
-    assert made.model == dataclasses.replace(teacher.model, layers=2)
-    assert made.objective == config.Distillation(teacher.objective, config.ReverseKl(), 0.0)
-    assert made.train == teacher.train
-    with pytest.raises(UsageError, match="objective is Contrastive: there is no distribution"):
-        distilled(dataclasses.replace(teacher, objective=config.Contrastive()), Cut())
