@@ -12,7 +12,6 @@ from jaxlm.layers.block import Block
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize.aware import aware
 from jaxlm.quantize.rules import ruled
-from jaxlm.quantize.table import Table
 from jaxlm.quantize.weight import Quantized
 
 Tree = TypeVar("Tree")
@@ -35,11 +34,8 @@ def quantized(model: Tree, quantization: Quantization) -> Tree:
 
 
 def _nearest(weight: Weight, format: Format, activations: Activations) -> Weight:
-    """What has its codes already keeps them; of a table of tokens each has scales of its own."""
-    if isinstance(weight, Quantized | Table):
-        return weight
-    kind = Table if weight.axes[0] == "vocab" else Quantized
-    return kind.of(weight, format, activations)
+    """What has its codes already keeps them."""
+    return weight if isinstance(weight, Quantized) else Quantized.of(weight, format, activations)
 
 
 def with_cache(model: Tree, cache: str) -> Tree:
