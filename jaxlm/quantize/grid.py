@@ -47,11 +47,11 @@ BLOCK = 256
 class Double:
     """Scales in 8 bits: (codes * block's scale) + center, blocks along the scales in row-major order."""
 
-    codes: Int[Array, "groups outputs"]
+    codes: Int[Array, "groups #outputs"]
     scale: Float[Array, "block"]
     center: Float[Array, ""]
 
-    def values(self) -> Float[Array, "groups outputs"]:
+    def values(self) -> Float[Array, "groups #outputs"]:
         """The scales, not below the smallest normal number."""
         return undoubled(self.codes, spread(self.scale, self.codes.shape), self.center)
 
@@ -60,8 +60,8 @@ class Double:
 class Scales:
     """What codes are multiplied with; shapes may have 1 for all groups, or all outputs."""
 
-    scale: Float[Array, "groups outputs"]
-    zero: Float[Array, "groups outputs"] | None = None
+    scale: Float[Array, "groups #outputs"]
+    zero: Float[Array, "groups #outputs"] | None = None
     """Of affine integers, the code of 0."""
     double: Double | None = None
     """How `scale` is stored in 8 bits."""
@@ -72,7 +72,9 @@ def fit(matrix: Matrix, format: Format) -> Scales:
     return reaching(*ranges(matrix, format), format)
 
 
-def ranges(matrix: Matrix, format: Format) -> tuple[Float[Array, "groups outputs"], Float[Array, "groups outputs"]]:
+def ranges(
+    matrix: Matrix, format: Format
+) -> tuple[Float[Array, "groups #outputs"], Float[Array, "groups #outputs"]]:
     """The least and the greatest number of what shares a scale. Raises as `fit` does."""
     grouped = by_group(matrix, groups(format, matrix.shape[0]))
     if isinstance(format, Integers) and format.group == -1:
@@ -80,7 +82,7 @@ def ranges(matrix: Matrix, format: Format) -> tuple[Float[Array, "groups outputs
     return jnp.min(grouped, axis=1), jnp.max(grouped, axis=1)
 
 
-def reaching(low: Float[Array, "groups outputs"], high: Float[Array, "groups outputs"], format: Format) -> Scales:
+def reaching(low: Float[Array, "groups #outputs"], high: Float[Array, "groups #outputs"], format: Format) -> Scales:
     """The scales of groups between these numbers."""
     largest = jnp.maximum(high, -low)
     match format:
@@ -150,7 +152,7 @@ def _normal(reach: Float[Array, "..."], most: float | int) -> Float[Array, "..."
     return jnp.where(scale >= jnp.finfo(jnp.float32).tiny, scale, jnp.float32(1.0))
 
 
-def doubled(scale: Float[Array, "groups outputs"]) -> Double:
+def doubled(scale: Float[Array, "groups #outputs"]) -> Double:
     """Scales in 8 bits, the largest distance from their median in each block at 127."""
     flat = scale.reshape(-1)
     center = jnp.sort(flat)[flat.size // 2]

@@ -26,7 +26,7 @@ def straight_through(matrix: Matrix, format: Format, scales: grid.Scales) -> Mat
     return _rounded(matrix, jax.lax.stop_gradient(scales), format, REACH, 0.0)
 
 
-def learned(matrix: Matrix, format: Integers, scale: Float[Array, "groups outputs"], sharing: int) -> Matrix:
+def learned(matrix: Matrix, format: Integers, scale: Float[Array, "groups #outputs"], sharing: int) -> Matrix:
     """The matrix on a grid of learned steps.
 
     With v = w / s, the gradient of a value with respect to its number is 1 within the levels and 0 beyond, and with
@@ -37,12 +37,12 @@ def learned(matrix: Matrix, format: Integers, scale: Float[Array, "groups output
     return _rounded(matrix, grid.Scales(positive(scale)), format, 0.0, factor)
 
 
-def positive(scale: Float[Array, "groups outputs"]) -> Float[Array, "groups outputs"]:
+def positive(scale: Float[Array, "groups #outputs"]) -> Float[Array, "groups #outputs"]:
     """A learned step as it is used: no less than the smallest normal number."""
     return jnp.maximum(scale, jnp.finfo(jnp.float32).tiny)
 
 
-def initial_scale(matrix: Matrix, format: Format) -> Float[Array, "groups outputs"]:
+def initial_scale(matrix: Matrix, format: Format) -> Float[Array, "groups #outputs"]:
     """2 mean|w| / sqrt(Q_P) of what shares a step (section 2.1); a group of zeros begins at 1.
 
     Raises UsageError for formats without a learned step.

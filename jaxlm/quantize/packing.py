@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt8
 
 from jaxlm.parallel.layout import Axes
 
@@ -22,9 +22,9 @@ class Packed:
     """Codes of -2^(width-1) to 2^(width-1) - 1, their width the sum of the planes'."""
 
     bytes: Int[Array, "..."] | None
-    nibbles: Int[Array, "..."] | None
-    pairs: Int[Array, "..."] | None
-    bits: Int[Array, "..."] | None
+    nibbles: UInt8[Array, "..."] | None
+    pairs: UInt8[Array, "..."] | None
+    bits: UInt8[Array, "..."] | None
     dim: int = struct.field(pytree_node=False)
     """Counted from the end: where neighbors share a byte."""
     axes: Axes = struct.field(pytree_node=False)
@@ -69,7 +69,7 @@ def _choices(bits: int) -> list[tuple[int, ...]]:
     return sorted((planes for planes in every if bits <= sum(planes) <= 8), key=sum)
 
 
-def _together(part: Int[Array, "..."], width: int, dim: int) -> Int[Array, "..."]:
+def _together(part: UInt8[Array, "..."], width: int, dim: int) -> UInt8[Array, "..."]:
     count, place = 8 // width, part.ndim + dim
     neighbors = part.reshape(*part.shape[:place], -1, count, *part.shape[place + 1 :])
     shifts = jnp.arange(0, 8, width, dtype=jnp.uint8)
@@ -77,7 +77,7 @@ def _together(part: Int[Array, "..."], width: int, dim: int) -> Int[Array, "..."
     return jnp.sum(neighbors << shifts, axis=place + 1, dtype=jnp.uint8)
 
 
-def _apart(plane: Int[Array, "..."], width: int, dim: int) -> Int[Array, "..."]:
+def _apart(plane: UInt8[Array, "..."], width: int, dim: int) -> UInt8[Array, "..."]:
     place = plane.ndim + dim
     mask = jnp.uint8(2**width - 1)
     parts = [(plane >> jnp.uint8(shift)) & mask for shift in range(0, 8, width)]

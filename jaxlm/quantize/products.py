@@ -43,7 +43,7 @@ def token_steps(rows: Rows, bits: int, contracted: Axes, call: Call) -> Float[Ar
     return jax.lax.stop_gradient(steps(largest, bits))
 
 
-def on_levels(x: Rows, step: Float[Array, "row 1"], bits: int) -> Int[Array, "row input"]:
+def on_levels(x: Rows, step: Float[Array, "#row 1"], bits: int) -> Int[Array, "row input"]:
     """The nearest level of each number, in int8; what is beyond the last level is there."""
     most = 2 ** (bits - 1) - 1
     return jnp.clip(jnp.round(x.astype(jnp.float32) / step), -most - 1, most).astype(jnp.int8)
@@ -57,8 +57,9 @@ def straight_through(x: Rows, step: Float[Array, "#row 1"], bits: int) -> Rows:
 
 
 def _inside(x: Rows, step: Float[Array, "#row 1"], bits: int) -> Array:
+    """Where a number is rounded to a level; half a step beyond the last one it is clipped."""
     most = 2 ** (bits - 1) - 1
-    return (x >= step * (-most - 1)) & (x <= step * most)
+    return (x >= step * (-most - 1.5)) & (x <= step * (most + 0.5))
 
 
 def in_pieces(x: Rows, count: int) -> tuple[Int[Array, "piece row input"], Float[Array, "piece row 1"]]:
@@ -120,7 +121,7 @@ def product(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _product(x: Rows, codes: Array, scale: Array, zero: Array | None, step: Array | None, bits: int) -> Rows:
+def _product(x: Array, codes: Array, scale: Array, zero: Array | None, step: Array | None, bits: int) -> Array:
     if step is None:
         pieces, factors = in_pieces(x, PIECES[x.dtype.itemsize])
     else:
@@ -140,13 +141,13 @@ def _product(x: Rows, codes: Array, scale: Array, zero: Array | None, step: Arra
 
 
 def _forward(
-    x: Rows, codes: Array, scale: Array, zero: Array | None, step: Array | None, bits: int
-) -> tuple[Rows, tuple]:
+    x: Array, codes: Array, scale: Array, zero: Array | None, step: Array | None, bits: int
+) -> tuple[Array, tuple]:
     inside = None if step is None else _inside(x, step, bits)
     return _product(x, codes, scale, zero, step, bits), (codes, scale, zero, inside, jnp.zeros((), x.dtype))
 
 
-def _backward(bits: int, saved: tuple, g: Rows) -> tuple:
+def _backward(bits: int, saved: tuple, g: Array) -> tuple:
     codes, scale, zero, inside, like = saved
     dx = jax.lax.dot_general(g, numbers(codes, scale, zero), (((1,), (0,)), ((), ())))
     dx = dx if inside is None else jnp.where(inside, dx, 0.0)

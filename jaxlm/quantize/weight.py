@@ -87,7 +87,8 @@ class Quantized:
     ) -> Quantized:
         """Chosen codes in the place of a weight's numbers; shapes, axes and bias are the weight's.
 
-        `codes` and `scales` are as `quantize.grid` has them, dimensions that are stacked in front.
+        `codes` and `scales` are as `quantize.grid` has them, dimensions that are stacked in front. Raises
+        UsageError for Nf4's doubly rounded scales that are not from `grid.fit`.
         """
         shape = jax.eval_shape(weight.dense).shape
         stacked = len(shape) - len(weight.axes)
@@ -111,7 +112,9 @@ class Quantized:
         scale, zero, blocks = scales.scale.astype(jnp.float32), scales.zero, None
         if zero is not None:
             zero = jnp.round((zero - _shift(format)) * grid.ZEROS).astype(jnp.int16)
-        if scales.double is not None:
+        if isinstance(format, Nf4) and format.double:
+            if scales.double is None:
+                raise UsageError("Nf4(double=True): scales that were not fitted have no form in 8 bits")
             scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.center)
         return cls(
             codes=pack(signed, _bits(format), axes["codes"], -2 if is_grouped(format) else -1 - weight.inputs),
