@@ -10,9 +10,9 @@ released code); or by falling H_ii ("act-order" there), the scales of all groups
 has to be permuted when the model runs. A scale that many groups depend on (`Nf4(double=True)`) is fitted beforehand
 too. An input that no token has (H_ii = 0) is rounded to nearest.
 
-The paper's damping is 0.01. With few tokens for the inputs of a matrix that is too little: fitted to 4,096 tokens, a
-projection of 1,536 inputs of SmolLM2 lost more on other text than if rounded to nearest, and least with 1. Unless
-it is given, the damping is chosen of DAMPS by rows that nothing is fitted to.
+The paper's damping is 0.01. With few tokens for the inputs of a matrix that is too little: fitted to 4,096 of them,
+a projection of SmolLM2 with 1,536 inputs lost more on other text than if rounded to nearest, and least with 1.
+Unless it is given, the damping is chosen of DAMPS by rows that nothing is fitted to.
 """
 
 from __future__ import annotations
