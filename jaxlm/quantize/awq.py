@@ -55,9 +55,9 @@ def awq(
     """
     blocks_of(model)
 
-    def method(place: Place, tap: str, gram: Gram) -> Choose:
+    def method(place: Place, tap: str, fitted: Gram, checked: Gram) -> Choose:
         def choose(name: str, matrix: Matrix, format: Format) -> Chosen:
-            cut = matrix if name in UNCLIPPED else clipped(matrix, gram.mean, format)
+            cut = matrix if name in UNCLIPPED else clipped(matrix, fitted.mean, format)
             scales = grid.fit(cut, format)
             return grid.codes(cut, format, scales), scales
 
@@ -122,7 +122,9 @@ def _errors(
     if not reader.branch:
         (name,), (format,) = reader.weights, formats
         weight = plain(place, name, weights_of(place.layer)[name])
-        return linear_errors(matrix(weight), place.measured(reader.tap, Gram).mean, scales, format)
+        return linear_errors(
+            matrix(weight), place.measured(reader.tap, Gram, pieces=place.fitted).mean, scales, format
+        )
     for name in reader.weights:
         plain(place, name, weights_of(place.layer)[name])
     stream, total, seen = place.stream, jnp.zeros(len(scales)), 0

@@ -5,6 +5,9 @@ layer as it then is makes the stream of the next: every weight is fitted to the 
 weights that are rounded already. Within a layer what comes first is replaced first (the "true sequential" order of
 the code released with GPTQ). One layer is one program, which all layers of its kind share.
 
+The last quarter of the rows is checked: nothing is fitted to it, and what a weight has lost is said of it. Of a
+matrix with many inputs and few tokens, the error on the tokens that it was fitted to says little.
+
 Activations leave a layer as taps (`Call.taps`) named after the weights they go into: "attention.query" for query,
 key and value, "attention.out", "mlp.up" for gate and up, "mlp.down". Experts of a mixture are no weights
 (`layers.projection.Weight`): every method passes them by.
@@ -78,10 +81,20 @@ class Place:
         known = _known(self.layer, self.stream.hidden[0], self.stream.contexts[0], self.call, tuple(found))
         return {tap: found[tap] for tap in found if tap in known}
 
-    def measured(self, tap: str, statistic: type[Found], *more: Any) -> Found:
-        """A statistic of one tap over all rows; `more` is handed to it."""
+    @property
+    def fitted(self) -> slice:
+        """The pieces of the rows that weights are fitted to."""
+        return slice(0, len(self.stream.hidden) - _checked(len(self.stream.hidden)))
+
+    @property
+    def checked(self) -> slice:
+        """The pieces that nothing is fitted to; of a single piece, that one."""
+        return slice(self.fitted.stop % len(self.stream.hidden), None)
+
+    def measured(self, tap: str, statistic: type[Found], *more: Any, pieces: slice = slice(None)) -> Found:
+        """A statistic of one tap over some pieces of the rows, or all; `more` is handed to it."""
         call, total = dataclasses.replace(self.call, taps=(tap,)), None
-        for x, context in zip(self.stream.hidden, self.stream.contexts, strict=True):
+        for x, context in zip(self.stream.hidden[pieces], self.stream.contexts[pieces], strict=True):
             one = _measured(self.layer, x, context, more, call, statistic)
             total = one if total is None else total.joined(one)
         return total
@@ -133,6 +146,24 @@ def restacked(stack: Stack, replaced: dict[str, list[Any]]) -> Stack:
     return stack.replace(**{name: part(name, getattr(stack, name)) for name in ("prefix", "period", "suffix")})
 
 
+def fitted_tokens(rows: Tokens, batch: int) -> int:
+    """Tokens beside padding that weights are fitted to."""
+    size = _piece(rows, batch)
+    count = rows.ids.shape[0] // size
+    return int(jnp.sum(rows.segments[: size * (count - _checked(count))] > 0))
+
+
+def _checked(pieces: int) -> int:
+    """How many of so many pieces are checked."""
+    return -(-pieces // 4) if pieces > 1 else 0
+
+
+def _piece(rows: Tokens, batch: int) -> int:
+    """Rows of a piece: as many as are computed at once, and divide all rows."""
+    count = rows.ids.shape[0]
+    return max(n for n in range(1, min(batch, count) + 1) if count % n == 0)
+
+
 def real(context: Any) -> Bool[Array, "row pos"]:
     """Which tokens of a layer's context are no padding."""
     tokens = context.joined if isinstance(context, Context) else context
@@ -179,8 +210,7 @@ def _same(x: PyTree) -> PyTree:
 
 def _entering(model: Any, rows: Tokens, call: Call, batch: int) -> Stream:
     """What the first layer is given: the model without layers and last norm."""
-    count = rows.ids.shape[0]
-    size = max(n for n in range(1, min(batch, count) + 1) if count % n == 0)
+    count, size = rows.ids.shape[0], _piece(rows, batch)
     bare = model.replace(blocks=Stack((), (), (), 0), norm=_same)
     if isinstance(model, Decoder):
         bare = bare.replace(ahead=())

@@ -9,6 +9,10 @@ Inputs come in their order, the scales of a group fitted to its inputs as they a
 released code); or by falling H_ii ("act-order" there), the scales of all groups fitted beforehand, so that nothing
 has to be permuted when the model runs. A scale that many groups depend on (`Nf4(double=True)`) is fitted beforehand
 too. An input that no token has (H_ii = 0) is rounded to nearest.
+
+The paper's damping is 0.01. With few tokens for the inputs of a matrix that is too little: fitted to 4,096 of them,
+a projection of SmolLM2 with 1,536 inputs lost more on other text than if rounded to nearest, and least with 1.
+Unless it is given, the damping is chosen of DAMPS by rows that nothing is fitted to.
 """
 
 from __future__ import annotations
@@ -27,18 +31,19 @@ from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.quantization import Format, Integers, Rounded, groups
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.quantize import grid
-from jaxlm.quantize.calibrate import Place, Say
+from jaxlm.quantize.calibrate import Place, Say, fitted_tokens
 from jaxlm.quantize.grid import Scales
-from jaxlm.quantize.moments import Gram
+from jaxlm.quantize.moments import Gram, squared_error
 from jaxlm.quantize.ranges import Range
 from jaxlm.quantize.readers import weights_of
-from jaxlm.quantize.rounding import Choose, Error, format_of, round_layers
+from jaxlm.quantize.rounding import Choose, Chosen, Error, format_of, round_layers
 
 Matrix = Float[Array, "inputs outputs"]
 Square = Float[Array, "inputs inputs"]
 Order = Literal["given", "activations"]
 BLOCK = 128
 DAMP = 0.01
+DAMPS = (0.01, 0.1, 1.0)
 MOST = 10.0
 """Of the mean of H's diagonal: with more than this, H says nothing any more."""
 
@@ -215,7 +220,7 @@ def gptq(
     call: Call,
     quantization: Rounded,
     *,
-    damp: float = DAMP,
+    damp: float | None = None,
     order: Order = "activations",
     range: Range = "absmax",
     batch: int = 4,
@@ -223,23 +228,35 @@ def gptq(
 ) -> tuple[Any, list[Error]]:
     """The model with codes chosen by GPTQ, and what each weight has lost.
 
-    `rows` need at least as many tokens, without padding, as the widest weight has inputs: H of fewer has no inverse
-    but for its damping. Raises UsageError then, and as `rounding.round_layers` does; Failure as `damped` does.
+    The rows that weights are fitted to need at least as many tokens, without padding, as the widest weight has
+    inputs: H of fewer has no inverse but for its damping. Raises UsageError then, and as `rounding.round_layers`
+    does; Failure as `damped` does.
     """
-    _check_tokens(model, rows, quantization)
+    _check_tokens(model, fitted_tokens(rows, batch), quantization)
+    damps = DAMPS if damp is None else (damp,)
 
-    def method(place: Place, tap: str, gram: Gram) -> Choose:
-        places = _places(gram.mean, order)
-        root, used = damped(gram.mean[places][:, places], damp)
-        if used != damp:
-            say(f"{place.full(tap)}, layer {place.number}: damping raised from {damp:g} to {used:g}")
-        return lambda name, matrix, format: chosen(matrix, root, places, format, order)
+    def method(place: Place, tap: str, fitted: Gram, checked: Gram) -> Choose:
+        places, roots = _places(fitted.mean, order), []
+        for damp in damps:
+            root, used = damped(fitted.mean[places][:, places], damp)
+            roots.append(root)
+            if used != damp:
+                say(f"{place.full(tap)}, layer {place.number}: damping raised from {damp:g} to {used:g}")
+
+        def choose(name: str, matrix: Matrix, format: Format) -> Chosen:
+            tried = [chosen(matrix, root, places, format, order) for root in roots]
+            lost = [
+                squared_error(checked.mean, grid.values(codes, format, scales) - matrix) for codes, scales in tried
+            ]
+            return tried[int(jnp.argmin(jnp.stack(lost)))]
+
+        return choose
 
     return round_layers(model, rows, call, quantization, method, range=range, batch=batch, say=say)
 
 
-def _check_tokens(model: Any, rows: Tokens, quantization: Rounded) -> None:
-    widest, tokens = (0, ""), int(jnp.sum(rows.segments > 0))
+def _check_tokens(model: Any, tokens: int, quantization: Rounded) -> None:
+    widest = (0, "")
     for name, weight in weights_of(model).items():
         if format_of(name, quantization) is not None:
             shape = jax.eval_shape(weight.dense).shape
@@ -247,6 +264,6 @@ def _check_tokens(model: Any, rows: Tokens, quantization: Rounded) -> None:
             widest = max(widest, (prod(shape[stacked : stacked + weight.inputs]), name))
     if tokens < widest[0]:
         raise UsageError(
-            f"GPTQ: {tokens} tokens beside padding for {widest[1]}, which has {widest[0]} inputs: give it at least "
-            "as many tokens as inputs (128 rows of 2048 are common)"
+            f"GPTQ: {tokens} tokens beside padding for {widest[1]}, which has {widest[0]} inputs: at least as many "
+            "are needed, besides the last quarter of the rows (128 rows of 2048 are common)"
         )

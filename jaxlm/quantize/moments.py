@@ -68,28 +68,6 @@ class Sizes:
         return Sizes(self.tokens + other.tokens, jnp.maximum(self.largest, other.largest), mean)
 
 
-@struct.dataclass
-class Both:
-    """`Gram` and `Sizes` in one pass."""
-
-    gram: Gram
-    sizes: Sizes
-
-    @classmethod
-    def of(cls, x: Inputs, real: Real) -> Both:
-        """See `Statistic`."""
-        return cls(Gram.of(x, real), Sizes.of(x, real))
-
-    def joined(self, other: Both) -> Both:
-        """See `Statistic`."""
-        return Both(self.gram.joined(other.gram), self.sizes.joined(other.sizes))
-
-    @property
-    def tokens(self) -> Float[Array, ""]:
-        """How many were read."""
-        return self.gram.tokens
-
-
 def _kept(x: Inputs, real: Real) -> tuple[Inputs, Float[Array, ""]]:
     """Zeros for padding, whatever stands there, and the number of tokens."""
     return jnp.where(real[:, None], x.astype(jnp.float32), 0.0), jnp.sum(real, dtype=jnp.float32)

@@ -17,23 +17,33 @@ from jaxlm.config.quantization import Format, Kept, Rounded, Static
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize import grid
+from jaxlm.quantize.build import with_cache
 from jaxlm.quantize.calibrate import Place, Say, each_layer, matrix, plain
-from jaxlm.quantize.moments import Both, Gram, squared_error
+from jaxlm.quantize.moments import Gram, Sizes, squared_error
 from jaxlm.quantize.ranges import Range, Spread, reach, step
 from jaxlm.quantize.readers import weights_of, with_weights
+from jaxlm.quantize.rules import ruled
 from jaxlm.quantize.weight import Quantized
 
 Matrix = Float[Array, "inputs outputs"]
 Chosen = tuple[Int[Array, "inputs outputs"], grid.Scales]
 Choose = Callable[[str, Matrix, Format], Chosen]
 """Of a weight's name within its layer."""
-Method = Callable[[Place, str, Gram], Choose]
-"""Of a layer, a tap and the mean of x x^T there, what chooses the codes of a weight that is applied to it."""
+Method = Callable[[Place, str, Gram, Gram], Choose]
+"""Of a layer, a tap, and the mean of x x^T there of the rows that weights are fitted to and of those that are
+checked, what chooses the codes of a weight that is applied to it.
+"""
+
+
+KEEP = "keep it by a rule, or use activations:dynamic"
 
 
 @dataclass(frozen=True)
 class Error:
-    """What a weight has lost: |x (W - rounded W)| / |x W| over all tokens, x as rounded layers before make it."""
+    """What a weight has lost: |x (W - rounded W)| / |x W| over the rows that nothing was fitted to.
+
+    x is what the rounded layers before it make.
+    """
 
     name: str
     """In the model's names; those of stacked layers have one name."""
@@ -52,7 +62,7 @@ def format_of(name: str, quantization: Rounded) -> Format | None:
     return None
 
 
-def to_nearest(place: Place, tap: str, gram: Gram) -> Choose:
+def to_nearest(place: Place, tap: str, fitted: Gram, checked: Gram) -> Choose:
     """The method of no method."""
 
     def choose(name: str, matrix: Matrix, format: Format) -> Chosen:
@@ -76,14 +86,11 @@ def round_layers(
 ) -> tuple[Any, list[Error]]:
     """The model with rounded weights, and what each has lost. `prepare` may change a layer beforehand.
 
-    A weight that nothing taps is rounded to nearest, and named. Raises UsageError as `each_layer` does, for rules
-    that find no weight, and for weights that are no matrices.
+    A weight that nothing taps, or that is in no layer, is rounded to nearest, and named. Raises UsageError as
+    `each_layer` and `rules.ruled` do, and for weights that are no matrices.
     """
     errors: list[Error] = []
-    if not any(format_of(name, quantization) for name in weights_of(model) if name.startswith("blocks.")):
-        raise UsageError(
-            f"no weight is rounded: no rule finds one (targets {', '.join(r.targets for r in quantization.rules)})"
-        )
+    ruled(lambda name, weight, format: weight, model, quantization.rules)
 
     def treat(place: Place) -> Any:
         place = place.holding(prepare(place))
@@ -100,7 +107,29 @@ def round_layers(
             say(f"layer {place.number}: {len(own)} weights, the worst {worst.name} {worst.error:.4f}")
         return place.layer
 
-    return each_layer(model, rows, call, treat, batch=batch, say=say), errors
+    model = each_layer(model, rows, call, treat, batch=batch, say=say)
+    return with_cache(_outside(model, quantization, say), quantization.cache), errors
+
+
+def static(
+    model: Any,
+    rows: Tokens,
+    call: Call,
+    quantization: Rounded,
+    *,
+    range: Range = "absmax",
+    batch: int = 4,
+    say: Say = print,
+) -> tuple[Any, list[Error]]:
+    """The model rounded to nearest with the ranges of its activations, and what each weight has lost.
+
+    Raises UsageError for a quantization that has no static activations, and as `round_layers` does.
+    """
+    if not isinstance(quantization.activations, Static):
+        raise UsageError(
+            "there is nothing to calibrate: activations are not static; use activations:static, or round to nearest"
+        )
+    return round_layers(model, rows, call, quantization, to_nearest, range=range, batch=batch, say=say)
 
 
 def _rounded(
@@ -114,16 +143,16 @@ def _rounded(
 ) -> tuple[Place, list[Error]]:
     """The weights that one activation is multiplied with."""
     activations, weights = quantization.activations, weights_of(place.layer)
-    both = place.measured(tap, Both)
-    choose, new, errors = method(place, tap, both.gram), {}, []
+    fitted, checked = (place.measured(tap, Gram, pieces=pieces) for pieces in (place.fitted, place.checked))
+    choose, new, errors = method(place, tap, fitted, checked), {}, []
     for name in names:
         weight = plain(place, name, weights[name])
         codes, scales = choose(name, matrix(weight), formats[name])
         new[name] = Quantized.from_codes(weight, codes, scales, formats[name], activations)
-        found = _lost(matrix(weight), codes, scales, both.gram.mean, formats[name])
+        found = _lost(matrix(weight), codes, scales, checked.mean, formats[name])
         errors.append(Error(place.full(name), place.number, *map(float, found)))
     if isinstance(activations, Static):
-        size = step(measured_reach(place, tap, both.sizes, activations.bits, range), activations.bits)
+        size = step(measured_reach(place, tap, activations.bits, range), activations.bits)
         new = {name: weight.replace(activation=size) for name, weight in new.items()}
     return place.holding(with_weights(place.layer, new)), errors
 
@@ -138,12 +167,27 @@ def _lost(
     return jnp.sqrt(own / whole), jnp.sqrt(squared_error(gram, grid.rounded(matrix, format) - matrix) / whole)
 
 
-def measured_reach(place: Place, tap: str, sizes: Any, bits: int, range: Range) -> Float[Array, ""]:
-    """Where a static range of one activation ends; see `ranges.Range`."""
+def measured_reach(place: Place, tap: str, bits: int, range: Range) -> Float[Array, ""]:
+    """Where a static range of one activation ends, by all rows; see `ranges.Range`."""
+    sizes = place.measured(tap, Sizes)
     if range == "absmax":
         return reach(sizes, None, range)
     largest, most = jnp.max(sizes.largest), jnp.float32(2 ** (bits - 1) - 1)
     return reach(sizes, place.measured(tap, Spread, jnp.maximum(largest, 1e-30), most), range)
+
+
+def _outside(model: Any, quantization: Rounded, say: Say) -> Any:
+    """What rules find outside of the layers. Raises UsageError where its range would have to be known."""
+
+    def one(name: str, weight: Weight, format: Format) -> Weight:
+        if isinstance(weight, Quantized):
+            return weight
+        if isinstance(quantization.activations, Static):
+            raise UsageError(f"in no layer that rows go through: {KEEP}")
+        say(f"{name}: in no layer that rows go through, rounded to nearest")
+        return Quantized.of(weight, format, quantization.activations)
+
+    return ruled(one, model, quantization.rules)
 
 
 def _untapped(
@@ -154,10 +198,7 @@ def _untapped(
     tapped = {name for names in taps.values() for name in names}
     rest = [name for name in weights if formats[name] is not None and name not in tapped]
     if rest and isinstance(quantization.activations, Static):
-        raise UsageError(
-            f"{place.full(rest[0])}: no activation leads to it that could be measured; keep it by a rule, or use "
-            "activations:dynamic"
-        )
+        raise UsageError(f"{place.full(rest[0])}: no activation leads to it that could be measured; {KEEP}")
     for name in rest:
         place.say(f"{place.full(name)}, layer {place.number}: no activation leads to it, rounded to nearest")
     activations = quantization.activations

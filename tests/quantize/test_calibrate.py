@@ -14,7 +14,7 @@ from jaxlm.config.quantization import Integers, Rounded, Rule, Static
 from jaxlm.layers.names import flatten
 from jaxlm.layers.weights import map_weights
 from jaxlm.quantize.calibrate import each_layer
-from jaxlm.quantize.moments import Both, Gram, Sizes, squared_error
+from jaxlm.quantize.moments import Gram, Sizes, squared_error
 from jaxlm.quantize.ranges import Spread, reach, step
 from jaxlm.quantize.readers import weights_of
 from jaxlm.quantize.rounding import round_layers, to_nearest
@@ -65,26 +65,30 @@ def watched(model, inputs):
     return seen
 
 
-@pytest.mark.parametrize("kind", ["decoder", "wired", "encoder"])
+RECURRENT = [pytest.param(f"rwkv{n}", marks=pytest.mark.nightly) for n in (6, 7)]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "wired", "encoder", "rwkv4", *RECURRENT])
 def test_taps_are_what_weights_are_applied_to(kind):
     model, inputs = random_model(KINDS[kind]), rows()
     wanted, real, found = watched(model, inputs), PADDED > 0, set()
 
     def treat(place):
         for tap, names in place.taps().items():
-            both = place.measured(tap, Both)
+            gram, sizes = place.measured(tap, Gram), place.measured(tap, Sizes)
             for name in names:
                 (x,) = wanted[f"{place.number}.{name}"]
                 x = x.reshape(*PADDED.shape, -1)[real]
-                np.testing.assert_allclose(both.gram.mean, x.T @ x / len(x), rtol=2e-4, atol=1e-5)
-                np.testing.assert_allclose(both.sizes.largest, np.abs(x).max(axis=0), rtol=2e-5, atol=1e-6)
-                np.testing.assert_allclose(both.sizes.mean, np.abs(x).mean(axis=0), rtol=2e-5, atol=1e-6)
-                assert both.tokens == real.sum()
+                np.testing.assert_allclose(gram.mean, x.T @ x / len(x), rtol=2e-4, atol=1e-5)
+                np.testing.assert_allclose(sizes.largest, np.abs(x).max(axis=0), rtol=2e-5, atol=1e-6)
+                np.testing.assert_allclose(sizes.mean, np.abs(x).mean(axis=0), rtol=2e-5, atol=1e-6)
+                assert gram.tokens == sizes.tokens == real.sum()
                 found.add(f"{place.number}.{name}")
         return place.layer
 
     again = each_layer(model, inputs, CALL, treat, batch=3)
-    assert found == wanted.keys()
+    # Of RWKV the pairs of narrow matrices have no taps: what they make is added to a base.
+    assert found == {name for name in wanted if not name.endswith(("narrow", "wide"))}
     before, after = flatten(model), flatten(again)
     assert before.keys() == after.keys()
     assert all((np.asarray(before[name]) == np.asarray(after[name])).all() for name in before)
@@ -110,7 +114,7 @@ def test_the_next_layer_sees_what_a_replaced_one_makes():
     assert abs(np.abs(unchanged).mean(axis=0).sum() / seen[1] - 1) > 0.01
 
 
-@pytest.mark.parametrize("statistic", [Gram, Sizes, Both])
+@pytest.mark.parametrize("statistic", [Gram, Sizes])
 def test_padding_and_batches_change_nothing(statistic):
     rng = np.random.default_rng(0)
     x, real = rng.standard_normal((30, 6)), rng.random(30) < 0.6
@@ -166,7 +170,7 @@ def test_models_that_are_refused():
     with pytest.raises(UsageError, match="Shared"):
         each_layer(random_model(shared), rows(), CALL, lambda place: place.layer)
     nothing = Rounded((Rule("nowhere"),))
-    with pytest.raises(UsageError, match="no weight is rounded"):
+    with pytest.raises(UsageError, match="is found in the name of no weight"):
         round_layers(random_model(KINDS["decoder"]), rows(), CALL, nothing, to_nearest)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm import config
 from jaxlm.adapters.lora import lora
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.quantization import Fp8, Integers, Nf4, Rounded, Rule
@@ -215,9 +216,9 @@ def test_a_whole_model(kind):
 def test_first_weight_of_a_model():
     """The query of the first layer, by hand from the model's own embedding and norm."""
     model, inputs = random_model(KINDS["decoder"]), tokens(random_ids(16, 24))
-    rounded, _ = gptq(model, inputs, CALL, THREE, **QUIET)
+    rounded, _ = gptq(model, inputs, CALL, THREE, damp=0.01, **QUIET)
     first = model.blocks.prefix[0]
-    x = np.asarray(first.attention_norm(model.embedding.kernel[inputs.ids])).reshape(-1, 16)
+    x = np.asarray(first.attention_norm(model.embedding.kernel[inputs.ids[:12]])).reshape(-1, 16)
     matrix = first.attention.query.kernel.reshape(16, -1)
     codes, scales = choose(matrix, jnp.asarray(x.T @ x / len(x)), THREE.rules[0].format, order="activations")
     wanted = grid.values(codes, THREE.rules[0].format, scales)
@@ -227,8 +228,8 @@ def test_first_weight_of_a_model():
 
 
 def test_too_few_tokens_for_the_widest():
-    with pytest.raises(UsageError, match=r"30 tokens .* 32 inputs"):
-        gptq(random_model(KINDS["decoder"]), tokens(random_ids(1, 30)), CALL, THREE, **QUIET)
+    with pytest.raises(UsageError, match=r"24 tokens .* 32 inputs"):
+        gptq(random_model(KINDS["decoder"]), tokens(random_ids(5, 8)), CALL, THREE, **QUIET)
 
 
 def test_what_is_no_matrix():
@@ -238,8 +239,8 @@ def test_what_is_no_matrix():
 
 
 def test_weights_that_nothing_taps_are_named():
-    model, said = random_model(KINDS["rwkv4"]), []
-    gptq(model, tokens(random_ids(16, 24)), CALL, THREE, say=said.append)
-    assert any(
-        "blocks.period.0.key, layer 1: no activation leads to it, rounded to nearest" in line for line in said
-    )
+    block = config.Block(config.Attention(2, 2, 8), config.Plain(16))
+    kind = config.Decoder(vocab=64, embed=16, layers=2, block=block, position=config.TransformerXl())
+    said: list[str] = []
+    gptq(random_model(kind), tokens(random_ids(16, 24)), CALL, THREE, damp=0.01, say=said.append)
+    assert "blocks.period.0.attention.position.key, layer 1: no activation leads to it, rounded to nearest" in said

@@ -25,6 +25,8 @@ Features = Float[Array, "row joined features"]
 """Some of the features of each token: a device's own."""
 Heads = Float[Array, "row joined heads head"]
 
+Taps = dict[str, Array]
+
 HEAD_NORM = 64e-5
 """Epsilon of the norm of a head's features: 1e-5 for features that RWKV-5 divides by 8 beforehand."""
 
@@ -149,11 +151,11 @@ def of_heads(vector: Float[Array, "features"], x: Heads) -> Float[Array, "1 1 he
     return vector.astype(jnp.float32).reshape(1, 1, *x.shape[2:])
 
 
-def squared_relu(up: Weight, down: Weight, x: Joined, call: Call) -> Hidden:
-    """relu(x up)^2 down."""
+def squared_relu(up: Weight, down: Weight, x: Joined, call: Call, part: str = "") -> tuple[Hidden, Taps]:
+    """relu(x up)^2 down, and taps of what both are applied to, named by the part of a layer that they are."""
     hidden = project(up, x, "rpe,em->rpm", call)
     hidden = call.layout.constrain(jnp.square(jax.nn.relu(hidden)), ("row", "pos", "mlp"))
-    return project(down, hidden, "rpm,me->rpe", call)
+    return project(down, hidden, "rpm,me->rpe", call), tapped(call, **{f"{part}up": x, f"{part}down": hidden})
 
 
 def sigmoid_gate(receptance: Weight, x: Joined, call: Call) -> Hidden:
@@ -173,10 +175,12 @@ class ChannelMix:
     down: Weight
     receptance: Weight
 
-    def __call__(self, x: Joined, before: Joined, call: Call) -> Hidden:
-        """sigmoid(receptance) * relu(up)^2 down."""
-        gate = sigmoid_gate(self.receptance, self.receptance_shift(x, before), call)
-        return gate * squared_relu(self.up, self.down, self.key_shift(x, before), call)
+    def __call__(self, x: Joined, before: Joined, call: Call) -> tuple[Hidden, Taps]:
+        """sigmoid(receptance) * relu(up)^2 down, and taps."""
+        shifted = self.receptance_shift(x, before)
+        gate = sigmoid_gate(self.receptance, shifted, call)
+        y, taps = squared_relu(self.up, self.down, self.key_shift(x, before), call, "channel.")
+        return gate * y, taps | tapped(call, **{"channel.receptance": shifted})
 
 
 @struct.dataclass
@@ -203,8 +207,8 @@ class TimeMix(Protocol):
         neighbors: Neighbors,
         state: Float[Array, "row heads key value"],
         call: Call,
-    ) -> tuple[Hidden, Float[Array, "row heads key value"], Heads | None]:
-        """The mix, the new state, and what the layers above are to know of the first one's values."""
+    ) -> tuple[Hidden, Float[Array, "row heads key value"], Heads | None, Taps]:
+        """The mix, the new state, what the layers above are to know of the first one's values, and taps."""
         ...
 
 
@@ -227,12 +231,12 @@ class Layer:
         neighbors = Neighbors.of(tokens.segments, None if cache is None else cache.segment)
         normed = call.layout.enter(self.time_norm(x))
         before = neighbors.before(normed, old.time_input)
-        y, state, values = self.time(normed, before, values, neighbors, old.state, call)
+        y, state, values, taps = self.time(normed, before, values, neighbors, old.state, call)
         x = x + dropout(y, self.dropout, at(key, "time.dropout"), call.layout)
         channel = call.layout.enter(self.channel_norm(x))
-        z = self.channel(channel, neighbors.before(channel, old.channel_input), call)
+        z, more = self.channel(channel, neighbors.before(channel, old.channel_input), call)
         x = x + dropout(z, self.dropout, at(key, "channel.dropout"), call.layout)
-        report = Report(tapped(call, attention=y, mlp=z, residual=x))
+        report = Report(taps | more | tapped(call, attention=y, mlp=z, residual=x))
         out = x if values is None else Stream(x, values)
         if cache is None:
             return out, None, report

@@ -19,7 +19,7 @@ from jaxlm.layers.random import at, dropout
 from jaxlm.layers.taps import Report, tapped
 from jaxlm.layers.wkv import WkvState, wkv4
 from jaxlm.models.rwkv import initial
-from jaxlm.models.rwkv.parts import Hidden, Joined, Neighbors, Shift, sigmoid_gate, squared_relu
+from jaxlm.models.rwkv.parts import Hidden, Joined, Neighbors, Shift, Taps, sigmoid_gate, squared_relu
 from jaxlm.parallel.layout import Axes
 
 
@@ -63,31 +63,35 @@ class Layer:
         state = self.empty_cache(x.shape[0], 0, x.dtype) if cache is None else cache
         neighbors = Neighbors.of(tokens.segments, None if cache is None else cache.segment)
         normed = call.layout.enter(self.time_norm(x))
-        y, wkv = self._time_mix(normed, neighbors, state, call)
+        y, wkv, taps = self._time_mix(normed, neighbors, state, call)
         x = x + dropout(y, self.dropout, at(key, "time.dropout"), call.layout)
         channel = call.layout.enter(self.channel_norm(x))
-        z = self._channel_mix(channel, neighbors.before(channel, state.channel_input), call)
+        z, more = self._channel_mix(channel, neighbors.before(channel, state.channel_input), call)
         x = x + dropout(z, self.dropout, at(key, "channel.dropout"), call.layout)
-        report = Report(tapped(call, attention=y, mlp=z, residual=x))
+        report = Report(taps | more | tapped(call, attention=y, mlp=z, residual=x))
         if cache is None:
             return x, None, report
         time, channel = neighbors.last(normed, state.time_input), neighbors.last(channel, state.channel_input)
         sums = (wkv.numerator, wkv.denominator, wkv.exponent)
         return x, caches.Wkv4(time, channel, *sums, neighbors.last(tokens.segments, state.segment)), report
 
-    def _time_mix(self, x: Joined, neighbors: Neighbors, state: caches.Wkv4, call: Call) -> tuple[Hidden, WkvState]:
-        before = neighbors.before(x, state.time_input)
-        receptance = jax.nn.sigmoid(project(self.receptance, self.receptance_shift(x, before), "rpe,ef->rpf", call))
-        k = project(self.key, self.key_shift(x, before), "rpe,ef->rpf", call)
-        v = project(self.value, self.value_shift(x, before), "rpe,ef->rpf", call)
+    def _time_mix(
+        self, x: Joined, neighbors: Neighbors, state: caches.Wkv4, call: Call
+    ) -> tuple[Hidden, WkvState, Taps]:
+        before, names = neighbors.before(x, state.time_input), ("receptance", "key", "value")
+        inputs = {name: getattr(self, f"{name}_shift")(x, before) for name in names}
+        r, k, v = (project(getattr(self, name), inputs[name], "rpe,ef->rpf", call) for name in names)
         past = WkvState(state.numerator, state.denominator, state.exponent)
         decay, bonus = jnp.exp(self.decay.log_decay.astype(jnp.float32)), self.decay.bonus.astype(jnp.float32)
         mixed, past = wkv4(decay, bonus, k, v, neighbors.starts, neighbors.padding, past, call.recurrence)
-        return project(self.out, receptance * mixed.astype(x.dtype), "rpf,fe->rpe", call), past
+        inputs["out"] = jax.nn.sigmoid(r) * mixed.astype(x.dtype)
+        return project(self.out, inputs["out"], "rpf,fe->rpe", call), past, tapped(call, **inputs)
 
-    def _channel_mix(self, x: Joined, before: Joined, call: Call) -> Hidden:
-        gate = sigmoid_gate(self.channel_receptance, self.channel_receptance_shift(x, before), call)
-        return gate * squared_relu(self.up, self.down, self.channel_key_shift(x, before), call)
+    def _channel_mix(self, x: Joined, before: Joined, call: Call) -> tuple[Hidden, Taps]:
+        shifted = self.channel_receptance_shift(x, before)
+        gate = sigmoid_gate(self.channel_receptance, shifted, call)
+        y, taps = squared_relu(self.up, self.down, self.channel_key_shift(x, before), call)
+        return gate * y, taps | tapped(call, channel_receptance=shifted)
 
     def empty_cache(self, rows: int, length: int, dtype: Any) -> caches.Wkv4:
         """No tokens yet; the state's size does not depend on `length`."""

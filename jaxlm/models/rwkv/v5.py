@@ -14,6 +14,7 @@ from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import initial_norm
 from jaxlm.layers.products import trailing
 from jaxlm.layers.projection import Weight, project
+from jaxlm.layers.taps import tapped
 from jaxlm.layers.wkv import wkv6
 from jaxlm.models.rwkv import initial
 from jaxlm.models.rwkv.parts import (
@@ -27,6 +28,7 @@ from jaxlm.models.rwkv.parts import (
     LowRank,
     Neighbors,
     Shift,
+    Taps,
     split,
 )
 from jaxlm.parallel.layout import Axes
@@ -67,7 +69,7 @@ class Mixing:
         neighbors: Neighbors,
         state: State,
         call: Call,
-    ) -> tuple[Hidden, State]:
+    ) -> tuple[Hidden, State, Taps]:
         """`decay` is the log of what is kept, `inputs` the shifted tokens of each projection."""
         k, v, r, g = (
             project(getattr(self, name), inputs[name], TO_HEADS, call)
@@ -77,7 +79,8 @@ class Mixing:
         decay, bonus = split(decay, self.head_size), bonus.reshape(-1, self.head_size)
         mixed, state = wkv6(r, k, v, decay, bonus, starts, padding, state, form)
         mixed = self.norm(mixed).astype(g.dtype) * jax.nn.silu(g)
-        return project(self.out, mixed, FROM_HEADS, call), state
+        taps = tapped(call, **{f"time.mixing.{name}": x for name, x in (inputs | {"out": mixed}).items()})
+        return project(self.out, mixed, FROM_HEADS, call), state, taps
 
 
 @struct.dataclass
@@ -99,8 +102,8 @@ class EagleTimeMix:
 
     def __call__(
         self, x: Joined, before: Joined, values: None, neighbors: Neighbors, state: State, call: Call
-    ) -> tuple[Hidden, State, None]:
-        """The mix and the new state; `values` are of RWKV-7 only."""
+    ) -> tuple[Hidden, State, None, Taps]:
+        """The mix, the new state and taps; `values` are of RWKV-7 only."""
         inputs = {
             "key": self.key_shift(x, before),
             "value": self.value_shift(x, before),
@@ -109,7 +112,8 @@ class EagleTimeMix:
         }
         decay = -jnp.exp(self.rates.log_decay.astype(jnp.float32))
         decay = jnp.broadcast_to(decay[None, None], (*x.shape[:2], *decay.shape))
-        return *self.mixing(inputs, decay, self.rates.bonus, neighbors, state, call), None
+        y, state, taps = self.mixing(inputs, decay, self.rates.bonus, neighbors, state, call)
+        return y, state, None, taps
 
 
 @struct.dataclass
@@ -166,11 +170,12 @@ class FinchTimeMix:
 
     def __call__(
         self, x: Joined, before: Joined, values: None, neighbors: Neighbors, state: State, call: Call
-    ) -> tuple[Hidden, State, None]:
-        """The mix and the new state; `values` are of RWKV-7 only."""
+    ) -> tuple[Hidden, State, None, Taps]:
+        """The mix, the new state and taps; `values` are of RWKV-7 only."""
         inputs = self.shifts(x, before, call)
         decay = -jnp.exp(self.decay(inputs["decay"], call, jnp.tanh))
-        return *self.mixing(inputs, decay, self.bonus, neighbors, state, call), None
+        y, state, taps = self.mixing(inputs, decay, self.bonus, neighbors, state, call)
+        return y, state, None, taps
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""

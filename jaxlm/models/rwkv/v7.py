@@ -16,6 +16,7 @@ from jaxlm.layers.initial import Initial
 from jaxlm.layers.norms import initial_norm
 from jaxlm.layers.projection import Weight, project
 from jaxlm.layers.stack import Stack
+from jaxlm.layers.taps import tapped
 from jaxlm.layers.wkv import wkv7
 from jaxlm.models.rwkv import initial
 from jaxlm.models.rwkv.parts import (
@@ -27,6 +28,7 @@ from jaxlm.models.rwkv.parts import (
     Lerp,
     LowRank,
     Neighbors,
+    Taps,
     of_heads,
     split,
     squared_relu,
@@ -73,15 +75,14 @@ class TimeMix:
 
     def __call__(
         self, x: Joined, before: Joined, values: Heads | None, neighbors: Neighbors, state: State, call: Call
-    ) -> tuple[Hidden, State, Heads]:
+    ) -> tuple[Hidden, State, Heads, Taps]:
         """`values` are the first layer's, None in itself."""
-        size = self.head_size
-        r = project(self.receptance, self.receptance_shift(x, before), TO_HEADS, call)
-        k = project(self.key, self.key_shift(x, before), TO_HEADS, call).astype(jnp.float32)
-        shifted = self.value_shift(x, before)
-        v = project(self.value, shifted, TO_HEADS, call)
+        size, names = self.head_size, ("receptance", "key", "value")
+        inputs = {name: getattr(self, f"{name}_shift")(x, before) for name in names}
+        r, k, v = (project(getattr(self, name), inputs[name], TO_HEADS, call) for name in names)
+        k = k.astype(jnp.float32)
         if self.residual is not None:
-            share = jax.nn.sigmoid(split(self.residual(shifted, call), size))
+            share = jax.nn.sigmoid(split(self.residual(inputs["value"], call), size))
             v = v + (values - v) * share.astype(v.dtype)
         decay = FASTEST * jax.nn.sigmoid(self.decay(self.decay_shift(x, before), call, jnp.tanh))
         rate = split(jax.nn.sigmoid(self.rate(self.rate_shift(x, before), call)), size)
@@ -93,8 +94,10 @@ class TimeMix:
         mixed, state = wkv7(r, k, v, split(decay, size), removal, rate, starts, padding, state, call.recurrence)
         own = jnp.sum(r.astype(jnp.float32) * k * of_heads(self.bonus, k), axis=-1, keepdims=True)
         mixed = self.norm(mixed) + own * v.astype(jnp.float32)
-        y = project(self.out, mixed.astype(gate.dtype) * gate, FROM_HEADS, call)
-        return y, state, v if values is None else values
+        inputs["out"] = mixed.astype(gate.dtype) * gate
+        taps = tapped(call, **{f"time.{name}": one for name, one in inputs.items()})
+        y = project(self.out, inputs["out"], FROM_HEADS, call)
+        return y, state, v if values is None else values, taps
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of each leaf."""
@@ -114,9 +117,9 @@ class ChannelMix:
     up: Weight
     down: Weight
 
-    def __call__(self, x: Joined, before: Joined, call: Call) -> Hidden:
-        """relu(up)^2 down."""
-        return squared_relu(self.up, self.down, self.shift(x, before), call)
+    def __call__(self, x: Joined, before: Joined, call: Call) -> tuple[Hidden, Taps]:
+        """relu(up)^2 down, and taps."""
+        return squared_relu(self.up, self.down, self.shift(x, before), call, "channel.")
 
 
 def initial_stack7(model: config.Rwkv7, init: Initial) -> Stack:
