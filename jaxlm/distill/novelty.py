@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from jaxlm.distill.sample import Sample
 
@@ -59,29 +62,44 @@ def _common(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
 def novel(threshold: float, group: Callable[[Sample], Hashable], pool: Sequence[str] = ()) -> Callable[..., list]:
     """The filter that keeps samples whose ROUGE-L with each sample kept before them, of the same group, and with
     each text of the pool is below a threshold.
-
-    Every pair is compared: ten thousand samples of a hundred words in one group take minutes.
     """
-    known = [Words.of(text) for text in pool]
+    given = _Kept(threshold)
+    for text in pool:
+        given.add(Words.of(text))
 
     def verdicts(samples: Sequence[Sample]) -> list[str | None]:
-        kept: defaultdict[Hashable, list[Words]] = defaultdict(list)
+        kept: defaultdict[Hashable, _Kept] = defaultdict(lambda: _Kept(threshold))
         found: list[str | None] = []
         for sample in samples:
             words, near = Words.of(sample.text), kept[group(sample)]
-            old = any(_alike(words, other, threshold) for others in (known, near) for other in others)
+            old = given.holds(words) or near.holds(words)
             found.append("alike" if old else None)
             if not old:
-                near.append(words)
+                near.add(words)
         return found
 
     return verdicts
 
 
-def _alike(one: Words, other: Words, threshold: float) -> bool:
-    total = len(one.words) + len(other.words)
-    if not total or 2 * min(len(one.words), len(other.words)) < threshold * total:
-        return False
-    if 2 * len(one.counted & other.counted) < threshold * total:
-        return False
-    return rouge_l(one, other) >= threshold
+class _Kept:
+    """Texts, and by each counted word those that have it: few of them are alike enough to be compared in order."""
+
+    def __init__(self, threshold: float):
+        self.threshold, self.texts = threshold, []
+        self.sizes, self.having = array("q"), defaultdict(lambda: array("q"))
+
+    def add(self, words: Words) -> None:
+        for one in words.counted:
+            self.having[one].append(len(self.texts))
+        self.texts.append(words)
+        self.sizes.append(len(words.words))
+
+    def holds(self, words: Words) -> bool:
+        """Whether one of the texts is as like this one as the threshold, or more."""
+        places = [np.frombuffer(self.having[one], np.int64) for one in words.counted if one in self.having]
+        if not places:
+            return False
+        shared = np.bincount(np.concatenate(places), minlength=len(self.texts))
+        total = np.frombuffer(self.sizes, np.int64) + len(words.words)
+        near = np.flatnonzero(2 * shared / total >= self.threshold)
+        return any(rouge_l(words, self.texts[place]) >= self.threshold for place in near)

@@ -334,6 +334,8 @@ def test_what_may_have_been_paid_counts(tmp_path):
     with stubbed(lambda body, tries: stall) as stub:
         one, _ = answered(stub, tmp_path / "c", PROMPTS[:1], price=PRICE, budget=10**6)
         assert one.budget.spent == 3 * MOST
+        one, _ = answered(stub, tmp_path / "c", [], price=PRICE)
+        assert one.budget.spent == 3 * MOST, "the cache remembers"
     with stubbed(lambda body, tries: (503, ERROR)) as stub:
         one, _ = answered(stub, tmp_path / "d", PROMPTS[:1], price=PRICE, budget=10**6)
         assert one.budget.spent == 0
@@ -347,6 +349,17 @@ def test_what_may_have_been_paid_counts(tmp_path):
     with stubbed(lambda body, tries: reply(body, usage=(500, 5))) as stub:
         one, _ = answered(stub, tmp_path / "f", PROMPTS[:1], price=PRICE, budget=10**6)
         assert one.extra == 500 - (MOST - 16), "a template that writes more than was thought is reckoned with"
+
+
+@pytest.mark.parametrize("price", [PRICE, None])
+def test_what_was_in_flight_when_it_died_counts(tmp_path, price):
+    """Without a price, too: the tokens are known, and have the price of the next time."""
+    cache = Cache(str(tmp_path / "c"))
+    cache.begin(["key"], "m", 0.0, (7, 8), price and price.of(7, 8))
+    cache.close()
+    with stubbed() as stub:
+        one, found = answered(stub, tmp_path / "c", PROMPTS[:1], price=PRICE)
+        assert (one.cache.lost, one.budget.spent, len(found)) == (1, 7 + 2 * 8 + 20, 1)
 
 
 def test_one_process_at_a_time(tmp_path):
