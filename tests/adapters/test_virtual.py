@@ -11,11 +11,14 @@ import pytest
 from jaxlm import config
 from jaxlm.adapters.attach import detached
 from jaxlm.adapters.build import adapted, trained
+from jaxlm.config.adapter_check import adapter_problems
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention.mask import EVERYONE, Mask
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import flatten, map_named, partition
 from jaxlm.objectives.prediction import Prediction
+from jaxlm.sampling import loop
+from jaxlm.sampling.logits import Settings, sample_keys
 from jaxlm.train.step import make_gradient
 from tests.tiny import CALL, GLOBAL, LOCAL, SIZES, close, layout, packed_batch, random_ids, random_model, tokens
 from tests.tiny import KINDS as TINY
@@ -179,6 +182,20 @@ def test_on_eight_devices():
         assert jnp.abs(got - wanted)[real].max() <= 2e-5 * max(1.0, float(jnp.std(wanted)))
 
 
+@pytest.mark.parametrize("adapter", [PREFIX, PROMPT], ids=["prefix", "prompt"])
+def test_generation(adapter):
+    """Greedy tokens are the best ones of whole forward passes, of prompts of different lengths."""
+    model, ids = made("rope", adapter), random_ids(2, 7)
+    segments = np.asarray([[1] * 7, [1] * 4 + [0] * 3])
+    keys = sample_keys(jnp.zeros(2, int), jnp.arange(2))
+    settings = Settings.of(2, temperature=0.0)
+    drawn = loop.generate(model, tokens(ids, segments), settings, keys, tokens=5, stop=None, call=CALL)
+    for row, length in enumerate((7, 4)):
+        text = np.concatenate([ids[row, :length], drawn.ids[row]])[None]
+        best = jnp.argmax(model.logits(model(tokens(text), CALL).hidden, CALL), axis=-1)
+        np.testing.assert_array_equal(best[0, length - 1 : -1], drawn.ids[row])
+
+
 def test_taps_are_of_the_text():
     model, batch = made("rope", PROMPT), packed_batch(KINDS["rope"], rows=2)
     call = dataclasses.replace(CALL, taps=("residual", "mlp.mean_square"))
@@ -215,8 +232,13 @@ def test_refusals(kind, adapter, said):
 
 
 def test_no_room():
+    """A table of positions holds prompt and text; jax would make NaN of more."""
     model = made("learned", PROMPT)
-    with pytest.raises(UsageError, match="rows of 14 tokens behind a prompt of 3: this model has 16 positions"):
-        model(tokens(random_ids(1, 14)), CALL)
+    assert not list(adapter_problems(PROMPT, KINDS["learned"], 13))
+    (problem,) = adapter_problems(PROMPT, KINDS["learned"], 14)
+    assert "rows of 14 tokens that is more than the 16 positions" in problem
+    loop.check_positions(model, 13)
+    with pytest.raises(UsageError, match="need 17 positions"):
+        loop.check_positions(model, 14)
     with pytest.raises(UsageError, match="has virtual tokens already"):
         adapted(made("rope", PREFIX), PREFIX, KEY)
