@@ -101,7 +101,10 @@ def test_over_other_adapters():
     assert jnp.abs(wanted - scores(below, batch))[real].max() > 1e-2
 
 
-@pytest.mark.parametrize("name", ["dora", "vera", "ia3", "bottleneck"])
+AT_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("vera", "ia3", "bottleneck")]
+
+
+@pytest.mark.parametrize("name", ["dora", *AT_NIGHT])
 def test_over_integers(name):
     """Over weights of eight bits: the identity at first, then what the matrices that they stand for compute."""
     adapter, batch = ADAPTERS[name], packed_batch(KIND, rows=2)

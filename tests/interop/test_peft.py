@@ -76,8 +76,7 @@ THEIRS = {
     "t5, lora": ("t5", lora(["q", "v", "wo"])),
     "albert, lora": ("albert", lora(["query", "ffn"])),
 }
-ORDINARY = ("llama, dora", "llama, ranks", "llama, vera", "llama, biases, ia3", "gpt2, lora", "gpt2, dora")
-ORDINARY = (*ORDINARY, "bert, classifier", "gpt2, vera")
+ORDINARY = ("llama, dora", "llama, vera", "llama, biases, ia3", "gpt2, dora", "bert, classifier")
 
 
 def some(names, ordinary):
@@ -187,7 +186,7 @@ OURS = {
     "t5, lora": ("t5", config.Lora(rank=3, alpha=5.0)),
     "phi3, lora": ("phi3", config.Lora(rank=3, alpha=5.0)),
 }
-ORDINARY = ("llama, vera", "llama, rslora", "gpt2, one of three", "gpt2, dora", "bert, lora", "bert, ia3")
+ORDINARY = ("llama, rslora", "gpt2, one of three", "bert, ia3")
 
 
 def moved(model, adapter, seed=0):
