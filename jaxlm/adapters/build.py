@@ -17,10 +17,10 @@ from jaxlm.adapters.ia3 import initial_ia3
 from jaxlm.adapters.lora import initial_lora
 from jaxlm.adapters.over import Shape
 from jaxlm.adapters.vera import initial_vera
-from jaxlm.adapters.virtual import check_virtual, prefixed, prompted
+from jaxlm.adapters.virtual import has_virtual, prefixed, prompted
 from jaxlm.config.adapter import Adapter
+from jaxlm.config.adapter_check import adapter_problems
 from jaxlm.config.errors import UsageError
-from jaxlm.config.paths import option_name
 from jaxlm.layers.names import flatten
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.random import site
@@ -39,7 +39,6 @@ LEAVES = {
     config.PromptTuning: ("vectors",),
 }
 """The last words of the names of what each kind trains; no other leaf of a model ends like these."""
-RECURRENT = config.Rwkv4 | config.Rwkv5 | config.Rwkv6 | config.Rwkv7
 
 
 def adapted(model: Tree, adapter: Adapter, key: Key[Array, ""]) -> Tree:
@@ -109,29 +108,18 @@ def _compiled(adapter: Adapter) -> re.Pattern | None:
 
 def _check(model: Any, adapter: Adapter) -> None:
     """Raises UsageError for numbers that cannot be, and for models that cannot have this adapter."""
-    kind = getattr(model, "config", None)
-    named = option_name(type(kind)) if kind is not None else "this model"
+    for problem in adapter_problems(adapter, model.config):
+        raise UsageError(problem)
     match adapter:
         case config.Lora(rank=rank, targets=pattern) | config.Dora(rank=rank, targets=pattern):
             _check_rank(model, rank, pattern)
-        case config.Vera(rank=rank) if rank < 1:
-            raise UsageError(f"adapter.rank={rank}: it is at least 1")
-        case config.Bottleneck(width=width) if width < 1:
-            raise UsageError(f"adapter.width={width}: it is at least 1")
-        case config.Bottleneck() if isinstance(kind, RECURRENT):
-            raise UsageError(f"adapter is bottleneck: {named} has gates after its branches; use lora")
-        case config.PrefixTuning() | config.PromptTuning():
-            check_virtual(model, adapter, named)
+        case config.PrefixTuning() | config.PromptTuning() if has_virtual(model):
+            raise UsageError("adapter: this model has virtual tokens already; take `detached` of it first")
         case config.BitFit() if not any(map(_is_bias, flatten(model))):
             raise UsageError(
                 "adapter is bit_fit: this model has no biases to train; use lora, or a model with them "
                 '(block.attention.bias="all", block.mlp.bias="all", norm:layer-norm)'
             )
-    rate = getattr(adapter, "dropout", 0.0)
-    if not 0.0 <= rate < 1.0:
-        raise UsageError(f"adapter.dropout={rate}: it is a probability below 1")
-    if rate > 0.0 and isinstance(kind, RECURRENT):
-        raise UsageError(f"adapter.dropout={rate}: the projections of {named} are given no keys to drop by; use 0")
 
 
 def _is_bias(name: str) -> bool:
@@ -140,8 +128,6 @@ def _is_bias(name: str) -> bool:
 
 def _check_rank(model: Any, rank: int, pattern: str) -> None:
     chosen = targets(pattern, model, "adapter.targets")
-    if rank < 1:
-        raise UsageError(f"adapter.rank={rank}: it is at least 1")
     for name, weight in weights_of(model).items():
         if name in chosen and rank > min((shape := Shape(weight)).sides):
             raise UsageError(

@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxlm import config
 from jaxlm.adapters.over import Shape
-from jaxlm.config.block import blocks
-from jaxlm.config.errors import UsageError
 from jaxlm.layers.block import Block
 from jaxlm.layers.names import name_of
 from jaxlm.layers.random import site
@@ -50,34 +47,6 @@ def prompted(model: Decoder, length: int, key: Key[Array, ""]) -> Decoder:
     return model.replace(prompt=Prompt(jnp.take(model.embedding.dense(), ids, axis=0)))
 
 
-def check_virtual(model: Any, adapter: config.PrefixTuning | config.PromptTuning, named: str) -> None:
-    """Raises UsageError for models whose attention cannot take virtual tokens, or has some already."""
-    kind = getattr(model, "config", None)
-    if adapter.length < 1:
-        raise UsageError(f"adapter.length={adapter.length}: it is at least 1")
-    if not isinstance(kind, config.Decoder | config.Encoder | config.EncoderDecoder):
-        raise UsageError(f"adapter: {named} has no attention that keys could be added to; use lora")
-    found = blocks(kind.block, getattr(kind, "layers", 0) or kind.decoder_layers)
-    positions = {type(kind.position), *(type(block.attention.position) for block in found)}
-    if distances := positions & {config.Shaw, config.TransformerXl, config.Disentangled}:
-        raise UsageError(
-            f"adapter: {distances.pop().__name__} has vectors of distances, and virtual tokens none; use lora"
-        )
-    if _virtual(model):
-        raise UsageError("adapter: this model has virtual tokens already; take `detached` of it first")
-    if isinstance(adapter, config.PrefixTuning):
-        return
-    if not isinstance(kind, config.Decoder):
-        raise UsageError(
-            f"adapter is prompt_tuning: in {named} a prompt would see the documents it stands before, and not be "
-            "the same for all of a row; use prefix_tuning"
-        )
-    if kind.ahead:
-        raise UsageError(f"adapter is prompt_tuning: heads of model.ahead={kind.ahead} begin without it; use lora")
-    if any(isinstance(block.mlp, config.Moe) for block in found):
-        raise UsageError("adapter is prompt_tuning: a router would count its tokens; use prefix_tuning")
-
-
 def without_virtual(model: Tree) -> Tree:
     """The model without prefixes and prompts."""
 
@@ -88,6 +57,7 @@ def without_virtual(model: Tree) -> Tree:
     return model.replace(prompt=None) if isinstance(model, Decoder) else model
 
 
-def _virtual(model: Any) -> bool:
+def has_virtual(model: Any) -> bool:
+    """Whether a model has a prefix or a prompt."""
     found = jax.tree.leaves(model, is_leaf=lambda part: isinstance(part, Prefix | Prompt))
     return any(isinstance(part, Prefix | Prompt) for part in found)

@@ -22,6 +22,8 @@ from jaxlm.layers.names import differences, flatten, listed
 from jaxlm.layers.weights import map_weights
 
 Tree = TypeVar("Tree")
+BASE = ".base_layer."
+"""In the name of a tensor of the model itself, which PEFT keeps of an adapted head."""
 Leaves = dict[str, Array]
 
 NEEDED = {
@@ -73,7 +75,7 @@ class File:
             if whole.endswith(f".{suffix}") and name.startswith(PREFIX):
                 module = whole.removesuffix(f".{suffix}")
                 return (module if module in self.modules else self._full(module, self.modules)), suffix
-        if name in SHARED or self._full(whole, self.held) in self.held:
+        if name in SHARED or self._full(whole.replace(BASE, "."), self.held) in self.held:
             return name, None
         raise Failure(f"{self.directory}: {name} is no tensor of a {self.settings.kind} adapter of this model")
 
@@ -95,7 +97,7 @@ class File:
         """Parameters that were trained themselves, such as a classifier. Raises Failure for a layer's."""
         found, leaves = {}, flatten(model)
         for name in sorted(self.tensors.shapes):
-            one = self.held.get(self._full(name.removeprefix(PREFIX), self.held))
+            one = self.held.get(self._full(name.removeprefix(PREFIX).replace(BASE, "."), self.held))
             if one is None:
                 continue
             (leaf, at), *more = one.leaves
@@ -103,7 +105,11 @@ class File:
                 raise Failure(f"{self.directory}: {name} is a layer's: of those only adapters are read")
             own = leaves[leaf].shape
             tensor = self.matrix(name, rearrange.their_shape(one.entry, [own]))
-            found[leaf] = rearrange.from_theirs(one.entry, 0, [own], tensor)
+            mine = rearrange.from_theirs(one.entry, 0, [own], tensor)
+            if BASE not in name:
+                found[leaf] = mine
+            elif not np.array_equal(mine, np.asarray(leaves[leaf]).astype(np.float32)):
+                raise Failure(f"{self.directory}: {name} is not this model's: it is an adapter of another one")
         return found
 
     def with_shared(self, model: Tree, found: Mapping[str, Any]) -> Tree:

@@ -38,6 +38,8 @@ class Context:
     """Tokens of each row already in the cache."""
     joined: Tokens
     """The tokens of all devices that attend together, and in `memory` theirs too."""
+    shared: bool = struct.field(pytree_node=False, default=False)
+    """Whether tokens that all documents see are among them: see `layers.attention.mask.Mask`."""
 
     @classmethod
     def of(
@@ -48,11 +50,12 @@ class Context:
         *,
         memory: Memory | None = None,
         lengths: Array | None = None,
+        shared: bool = False,
     ) -> Context:
         """Of a device's own tokens and memory."""
         if memory is not None:
             memory = call.layout.enter(dataclasses.replace(memory, terms={}))
-        return cls(tokens, position, memory, lengths, call.layout.enter(tokens))
+        return cls(tokens, position, memory, lengths, call.layout.enter(tokens), shared)
 
     def by_row(self) -> PyTree:
         """The arrays that begin with the rows."""
@@ -99,6 +102,7 @@ class Block:
                 causal=self.causal,
                 cache=saved.attention,
                 lengths=context.lengths,
+                shared=context.shared,
                 key=at(key, "attention"),
             )
             taps.update(inner | tapped(call, attention=y))

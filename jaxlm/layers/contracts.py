@@ -31,8 +31,6 @@ class Tokens:
     """The position where the prefix of each token's document ends, the same at all of them: a decoder sees the
     tokens before it from both sides (`layers.attention.mask.Mask`). None: every token sees those up to itself.
     """
-    shared: bool = struct.field(pytree_node=False, default=False)
-    """Whether tokens of the segment `layers.attention.mask.EVERYONE` are among them."""
 
     def by_row(self) -> Tokens:
         """Every array begins with the rows: see `layers.stack.Context`."""

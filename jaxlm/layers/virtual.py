@@ -124,7 +124,6 @@ class Prompt:
             segments=joined(EVERYONE, tokens.segments),
             positions=joined(self.positions(), tokens.positions),
             prefix=joined(0, tokens.prefix),
-            shared=True,
         )
 
     def removed(self, x: Float[Array, "row prompted embed"], report: Report) -> tuple[Array, Report]:

@@ -65,10 +65,11 @@ class Decoder:
         x = dropout(x, self.config.dropout, at(key, "embedding.dropout"), call.layout)
         if prompt is not None:
             x, inputs = self._prompted(x, inputs, call)
+        shared = prompt is not None
         x = call.layout.constrain(x, ("row", "pos", "features"))
         taps = tapped(call, embedding=x[None])
         lengths = None if cache is None else cache.lengths
-        context = Context.of(inputs, self.position, call, memory=memory, lengths=lengths)
+        context = Context.of(inputs, self.position, call, memory=memory, lengths=lengths, shared=shared)
         layers = None if cache is None else cache.layers
         x, layers, report = self.blocks(x, context, call, caches=layers, key=at(key, "blocks"))
         cache = None if cache is None else cache.advance(layers, inputs.segments)
@@ -83,19 +84,9 @@ class Decoder:
         self, x: Float[Array, "row pos embed"], inputs: Tokens, call: Call
     ) -> tuple[Float[Array, "row prompted embed"], Tokens]:
         """The stream and its tokens behind the prompt; one copy in each row."""
-        self._check_room(x.shape[1])
         vectors = self.position.embed(self.prompt.whole(x.dtype, call), self.prompt.positions(), call)
         vectors = vectors if self.embedding_norm is None else self.embedding_norm(vectors)
         return self.prompt.before(x, vectors, inputs, call)
-
-    def _check_room(self, length: int) -> None:
-        """Raises UsageError where a table of positions has too few for the prompt and rows of so many tokens."""
-        table = self.config.position
-        if isinstance(table, config.Learned) and length + self.prompt.length > table.length:
-            raise UsageError(
-                f"rows of {length} tokens behind a prompt of {self.prompt.length}: this model has {table.length} "
-                f"positions; use rows of {table.length - self.prompt.length}, or prefix_tuning, which needs none"
-            )
 
     def further(
         self,
@@ -154,7 +145,6 @@ class Decoder:
 
     def _read_prompt(self, rows: int, length: int, call: Call) -> tuple[LayerCache, ...]:
         """Every layer's cache with the prompt's keys and values in front of the slots of the text."""
-        self._check_room(length)
         first, dtype = self.prompt.length, call.precision.compute
         layers = (layer.empty_cache(rows, length + first, dtype) for layer in self.blocks.layers())
         layers = tuple(one.replace(attention=one.attention.replace(first=first)) for one in layers)
@@ -162,7 +152,8 @@ class Decoder:
         empty = jnp.zeros((rows, 0, self.config.embed), dtype)
         x, tokens = self._prompted(empty, Tokens(nothing, nothing, nothing), call)
         # Its slots are those before the text's first.
-        context = Context.of(tokens, self.position, call, lengths=jnp.full(rows, -first, jnp.int32))
+        lengths = jnp.full(rows, -first, jnp.int32)
+        context = Context.of(tokens, self.position, call, lengths=lengths, shared=True)
         return self.blocks(x, context, dataclasses.replace(call, taps=()), caches=layers)[1]
 
 

@@ -284,7 +284,8 @@ def _padded(x: Struct) -> Struct:
 def check_positions(model: Model, longest: int) -> None:
     """Refuse what a table of positions does not hold; jax would make NaN of it. Raises UsageError."""
     decoder = model.decoder if isinstance(model, EncoderDecoder) else model
-    position = getattr(decoder.config, "position", None)
+    position, prompt = getattr(decoder.config, "position", None), getattr(decoder, "prompt", None)
+    longest += 0 if prompt is None else prompt.length
     if isinstance(position, config.Learned) and longest > position.length:
         raise UsageError(
             f"prompts and the tokens drawn after them need {longest} positions, and the model learned "

@@ -75,7 +75,7 @@ def quantize(
     measure, tokens = measurer(make_objective(experiment), others, call, most)
     before = measure(model)
     say(f"as it is: {before}")
-    rounded, lost = choose(model, _tokens(experiment, rows, call), call, experiment.quantization, say=say)
+    rounded, lost = choose(model, tokens_of(experiment, rows, call), call, experiment.quantization, say=say)
     after = measure(rounded)
     say(f"rounded: {after}")
     weights = sorted((Loss(**dataclasses.asdict(one)) for one in lost), key=lambda one: -one.error)
@@ -97,7 +97,7 @@ def read(path: epath.Path) -> Outcome:
     return Outcome(Quality(**found["before"]), Quality(**found["after"]), weights, found["tokens"])
 
 
-def _tokens(experiment: Experiment, rows: Rows, call: Call) -> Tokens:
+def tokens_of(experiment: Experiment, rows: Rows, call: Call) -> Tokens:
     """The rows of all steps."""
     batches = [feed.global_batch(rows, call.layout, step).inputs for step in range(experiment.train.steps)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)

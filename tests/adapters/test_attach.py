@@ -12,7 +12,7 @@ from jaxlm.adapters.lora import LoRA
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.layers.names import flatten, partition
 from jaxlm.layers.projection import Dense
-from jaxlm.layers.weights import weights_of
+from jaxlm.layers.weights import map_weights, weights_of
 from jaxlm.quantize.build import quantized
 from jaxlm.train import optimizers
 from tests.adapters.test_kinds import ADAPTERS, KEY, KINDS, moved, scores, start
@@ -99,3 +99,25 @@ def test_over_other_adapters():
     real = np.asarray(batch.inputs.segments) > 0
     assert jnp.abs(got - wanted)[real].max() <= 2e-5 * max(1.0, float(jnp.std(wanted)))
     assert jnp.abs(wanted - scores(below, batch))[real].max() > 1e-2
+
+
+AT_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("vera", "ia3", "bottleneck")]
+
+
+@pytest.mark.parametrize("name", ["dora", *AT_NIGHT])
+def test_over_integers(name):
+    """Over weights of eight bits: the identity at first, then what the matrices that they stand for compute."""
+    adapter, batch = ADAPTERS[name], packed_batch(KIND, rows=2)
+    rounded = int8(random_model(KIND))
+    first = adapted(rounded, adapter, KEY)
+    assert same(detached(first), rounded)
+    real = np.asarray(batch.inputs.segments) > 0
+    wanted = scores(rounded, batch)
+    limit = 2e-5 * max(1.0, float(jnp.std(wanted)))
+    assert jnp.abs(scores(first, batch) - wanted)[real].max() <= limit
+    last = moved(first, adapter)
+    dense = map_weights(lambda _, w: Dense(w.dense(), w.bias, w.axes, w.inputs), rounded)
+    over = attached(dense, adapter, partition(last, trained(adapter))[0])
+    got = scores(last, batch)
+    assert jnp.abs(scores(over, batch) - got)[real].max() <= limit
+    assert jnp.abs(wanted - got)[real].max() > 100 * limit

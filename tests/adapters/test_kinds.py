@@ -37,9 +37,9 @@ ADAPTERS = {
 MODELS = ("decoder", "patterned", "encoder", "encoder_decoder", "rwkv4")
 NONE = [("rwkv4", "bottleneck"), ("encoder_decoder", "bit_fit")]
 """Refused by name."""
-ORDINARY = [("encoder", "bit_fit"), ("encoder", "bottleneck"), ("encoder_decoder", "lora"), ("rwkv4", "lora")]
+ORDINARY = [("decoder", name) for name in ADAPTERS if name != "rslora"]
 CASES = [
-    pytest.param(kind, name, marks=() if kind == "decoder" or (kind, name) in ORDINARY else pytest.mark.nightly)
+    pytest.param(kind, name, marks=() if (kind, name) in ORDINARY else pytest.mark.nightly)
     for kind in MODELS
     for name in ADAPTERS
     if (kind, name) not in NONE
@@ -113,7 +113,9 @@ def test_what_is_trained(name):
         }
 
 
-@pytest.mark.parametrize("name", ["dora", "vera", "ia3", pytest.param("bottleneck", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "name", ["dora", "vera", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("ia3", "bottleneck"))]
+)
 def test_gradients_on_devices_that_join_their_tokens(name):
     """In a program a device, whichever sides of a weight are spread, and lengths summed over all of them."""
     adapter, kind = ADAPTERS[name], KINDS["decoder"]

@@ -57,6 +57,7 @@ def run(model):
     return model.logits(model(tokens(random_ids(2, 6)), CALL).hidden, CALL)
 
 
+@pytest.mark.nightly  # that of dropout is like it
 def test_adapters_on_devices_that_join_their_tokens():
     """Gradients of `a` and `b` in a program a device, whichever of their sides is spread."""
     adapter = config.Lora(alpha=1.0)

@@ -63,7 +63,10 @@ def test_trained_in_one_program():
     assert jnp.abs(values[0] - values[1]).min() > 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in ADAPTERS if name not in ("bit_fit", "rslora")])
+AT_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("vera", "ia3", "bottleneck")]
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", *AT_NIGHT])
 def test_each_row_with_its_own(name):
     model = start("decoder", name)
     frozen = partition(model, trained(ADAPTERS[name]))[1]
@@ -89,6 +92,7 @@ def test_numbers_that_no_adapter_has():
         scores(many, BATCH)
 
 
+@pytest.mark.nightly
 def test_decoding_and_meshes():
     """Rows keep their adapters in steps and on eight devices."""
     many = several(start("decoder", "lora"), [tuned("lora", seed) for seed in range(2)])

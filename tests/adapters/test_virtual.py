@@ -11,11 +11,14 @@ import pytest
 from jaxlm import config
 from jaxlm.adapters.attach import detached
 from jaxlm.adapters.build import adapted, trained
+from jaxlm.config.adapter_check import adapter_problems
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.attention.mask import EVERYONE, Mask
 from jaxlm.layers.axes import shardings
 from jaxlm.layers.names import flatten, map_named, partition
 from jaxlm.objectives.prediction import Prediction
+from jaxlm.sampling import loop
+from jaxlm.sampling.logits import Settings, sample_keys
 from jaxlm.train.step import make_gradient
 from tests.tiny import CALL, GLOBAL, LOCAL, SIZES, close, layout, packed_batch, random_ids, random_model, tokens
 from tests.tiny import KINDS as TINY
@@ -61,9 +64,7 @@ def cases(*ordinary):
     ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "adapter"), cases("rope-prefix", "encoder-prefix", "encoder_decoder-prefix", "learned-prompt")
-)
+@pytest.mark.parametrize(("kind", "adapter"), cases("rope-prefix", "encoder-prefix", "learned-prompt"))
 def test_a_packed_row_is_its_documents_alone(kind, adapter):
     model, batch = made(kind, adapter), packed_batch(KINDS[kind], rows=2)
     got = scores(model, batch)
@@ -88,10 +89,11 @@ def test_a_prompt_is_tokens_in_front():
     model = made("alibi", PROMPT)
     model = model.replace(prompt=model.prompt.replace(vectors=base.embedding.kernel[prompt]))
     in_front = tokens(np.concatenate([np.broadcast_to(prompt, (2, P)), ids], axis=1))
-    wanted = base(in_front, CALL).hidden[:, P:]
-    got = model(tokens(ids), CALL).hidden
+    run = jax.jit(lambda model, tokens: model(tokens, CALL).hidden)
+    wanted = run(base, in_front)[:, P:]
+    got = run(model, tokens(ids))
     assert jnp.abs(got - wanted).max() <= 2e-5 * max(1.0, float(jnp.std(wanted)))
-    assert jnp.abs(base(tokens(ids), CALL).hidden - wanted).max() > 1e-2
+    assert jnp.abs(run(base, tokens(ids)) - wanted).max() > 1e-2
 
 
 def test_a_prefix_is_keys_and_values_of_every_layer():
@@ -129,7 +131,10 @@ def test_with_a_cache(kind, adapter):
     np.testing.assert_array_equal(cache.lengths, real.sum(1))
 
 
-@pytest.mark.parametrize("adapter", [PREFIX, PROMPT], ids=["prefix", "prompt"])
+PREFIX_AT_NIGHT = [pytest.param(PREFIX, id="prefix", marks=pytest.mark.nightly), pytest.param(PROMPT, id="prompt")]
+
+
+@pytest.mark.parametrize("adapter", PREFIX_AT_NIGHT)
 def test_backends_and_ways(adapter):
     """XLA and pieces agree, scanned and unrolled layers too; the others refuse by name."""
     model, ids = made("rope", adapter), random_ids(2, 61)
@@ -145,15 +150,16 @@ def test_backends_and_ways(adapter):
             scores(model, batch, dataclasses.replace(CALL, attention=name))
 
 
-def test_gradients_on_devices():
-    """A prefix where devices join their tokens, a prompt where each has whole rows; together they are refused."""
+def gradient(model, adapter, where):
     batch, objective = packed_batch(KINDS["rope"]), Prediction(chunks=2)
+    halves = partition(model, trained(adapter))
+    found = make_gradient(objective, dataclasses.replace(CALL, layout=where))
+    return jax.jit(found)(halves[0], {"model": halves[1]}, batch, objective.weights(batch), KEY)
 
-    def gradient(model, adapter, where):
-        halves = partition(model, trained(adapter))
-        found = make_gradient(objective, dataclasses.replace(CALL, layout=where))
-        return jax.jit(found)(halves[0], {"model": halves[1]}, batch, objective.weights(batch), KEY)
 
+@pytest.mark.nightly
+def test_gradients_on_devices():
+    """A prefix where devices join their tokens, a prompt where each has whole rows."""
     for adapter, mesh in ((PREFIX, {"fsdp": 2, "tensor": 2}), (PROMPT, {"fsdp": 2})):
         model = made("rope", adapter)
         gradients, (value, _) = gradient(model, adapter, layout(**mesh))
@@ -161,6 +167,9 @@ def test_gradients_on_devices():
         np.testing.assert_allclose(value, loss, rtol=2e-6)
         close(gradients, wanted)
         assert set(flatten(gradients)) == {n for n, x in flatten(model).items() if trained(adapter)(n, x)}
+
+
+def test_meshes_that_are_refused():
     with pytest.raises(UsageError, match=r"where\.mesh\.tensor spread rows"):
         gradient(made("rope", PROMPT), PROMPT, layout(fsdp=2, tensor=2))
     with pytest.raises(UsageError, match="no attention backend takes this"):
@@ -177,6 +186,21 @@ def test_on_eight_devices():
         got = scores(placed, batch, dataclasses.replace(CALL, layout=where))
         real = np.asarray(batch.inputs.segments) > 0
         assert jnp.abs(got - wanted)[real].max() <= 2e-5 * max(1.0, float(jnp.std(wanted)))
+
+
+@pytest.mark.parametrize("adapter", PREFIX_AT_NIGHT)
+def test_generation(adapter):
+    """Greedy tokens are the best ones of whole forward passes, of prompts of different lengths."""
+    model, ids = made("rope", adapter), random_ids(2, 7)
+    segments = np.asarray([[1] * 7, [1] * 4 + [0] * 3])
+    keys = sample_keys(jnp.zeros(2, int), jnp.arange(2))
+    settings = Settings.of(2, temperature=0.0)
+    whole = jax.jit(lambda tokens: model.logits(model(tokens, CALL).hidden, CALL))
+    drawn = loop.generate(model, tokens(ids, segments), settings, keys, tokens=5, stop=None, call=CALL)
+    for row, length in enumerate((7, 4)):
+        text = np.concatenate([ids[row, :length], drawn.ids[row]])[None]
+        best = jnp.argmax(whole(tokens(text)), axis=-1)
+        np.testing.assert_array_equal(best[0, length - 1 : -1], drawn.ids[row])
 
 
 def test_taps_are_of_the_text():
@@ -215,8 +239,13 @@ def test_refusals(kind, adapter, said):
 
 
 def test_no_room():
+    """A table of positions holds prompt and text; jax would make NaN of more."""
     model = made("learned", PROMPT)
-    with pytest.raises(UsageError, match="rows of 14 tokens behind a prompt of 3: this model has 16 positions"):
-        model(tokens(random_ids(1, 14)), CALL)
+    assert not list(adapter_problems(PROMPT, KINDS["learned"], 13))
+    (problem,) = adapter_problems(PROMPT, KINDS["learned"], 14)
+    assert "rows of 14 tokens that is more than the 16 positions" in problem
+    loop.check_positions(model, 13)
+    with pytest.raises(UsageError, match="need 17 positions"):
+        loop.check_positions(model, 14)
     with pytest.raises(UsageError, match="has virtual tokens already"):
         adapted(made("rope", PREFIX), PREFIX, KEY)

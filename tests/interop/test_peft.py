@@ -17,7 +17,6 @@ from jaxlm.interop import exchange, peft_export
 from jaxlm.interop import peft as ours
 from jaxlm.layers.names import flatten, map_named, partition
 from jaxlm.parallel.layout import single_device
-from tests.interop.cases import CASES
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -77,8 +76,7 @@ THEIRS = {
     "t5, lora": ("t5", lora(["q", "v", "wo"])),
     "albert, lora": ("albert", lora(["query", "ffn"])),
 }
-ORDINARY = ("llama, dora", "llama, ranks", "llama, vera", "llama, biases, ia3", "gpt2, lora", "gpt2, dora")
-ORDINARY = (*ORDINARY, "bert, classifier", "gpt2, vera")
+ORDINARY = ("llama, dora", "llama, vera", "llama, biases, ia3", "gpt2, dora", "bert, classifier")
 
 
 def some(names, ordinary):
@@ -97,9 +95,31 @@ def random(model, seed=0):
     return model.eval()
 
 
-def tuned(published, case, kind):
+@pytest.fixture(scope="module")
+def halved(published, tmp_path_factory):
+    """`halved(case)`: (directory, the reference) with matrices of half the size.
+
+    Of the larger ones rounding alone makes logits 1.7e-5 different, without any adapter.
+    """
+    made = {}
+
+    def make(case):
+        if case not in made:
+            reference = copy.deepcopy(published(case)[1])
+            with torch.no_grad():
+                for parameter in reference.parameters():
+                    parameter.mul_(0.5 if parameter.ndim > 1 else 1.0)
+            directory = tmp_path_factory.mktemp("halved")
+            reference.save_pretrained(directory)
+            made[case] = directory, reference
+        return made[case]
+
+    return make
+
+
+def tuned(halved, case, kind):
     """(our model, its config, PEFT's model with random adapters, PEFT's logits)."""
-    directory, reference = published(case)
+    directory, reference = halved(case)
     told, model = exchange.load(directory, single_device())
     with_adapter = random(peft.get_peft_model(copy.deepcopy(reference), kind))
     return model, told, with_adapter, wanted_of(with_adapter, told)
@@ -118,16 +138,17 @@ def scores(model, told):
     return references.ours(model, told.vocab)
 
 
-def model_type(case):
-    return {"Llama": "llama", "GPT2": "gpt2", "Bert": "bert"}.get(CASES[case][0], "")
+def model_type(directory):
+    return json.loads((directory / "config.json").read_text())["model_type"]
 
 
 @pytest.mark.parametrize("name", some(THEIRS, ORDINARY))
-def test_theirs_here(published, tmp_path, name):
+def test_theirs_here(halved, tmp_path, name):
     case, kind = THEIRS[name]
-    model, told, theirs, wanted = tuned(published, case, kind())
+    model, told, theirs, wanted = tuned(halved, case, kind())
     theirs.save_pretrained(tmp_path / "adapter")
-    adapter, got = ours.read(tmp_path / "adapter", told, model)
+    family = model_type(halved(case)[0])
+    adapter, got = ours.read(tmp_path / "adapter", told, model, family)
     unit = max(1.0, float(np.std(wanted)))
     assert np.abs(scores(got, told) - wanted).max() <= TOLERANCE * unit
     assert np.abs(scores(model, told) - wanted).max() > 100 * TOLERANCE * unit
@@ -139,8 +160,8 @@ def test_theirs_here(published, tmp_path, name):
     # And back: what is written is what PEFT had.
     if "layers" in name or "ranks" in name:
         return  # written with the same shape in all layers
-    peft_export.write(tmp_path / "back", told, got, adapter, length=128)
-    again = peft.PeftModel.from_pretrained(copy.deepcopy(published(case)[1]), tmp_path / "back").eval()
+    peft_export.write(tmp_path / "back", told, got, adapter, length=128, model_type=family)
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(halved(case)[1]), tmp_path / "back").eval()
     before, after = (peft.get_peft_model_state_dict(one) for one in (theirs, again))
     assert before.keys() == after.keys()
     for key, tensor in before.items():
@@ -161,11 +182,11 @@ OURS = {
     "bert, dora": ("bert", config.Dora(rank=3, alpha=5.0)),
     "bert, vera": ("bert", config.Vera(rank=5)),
     "bert, ia3": ("bert", config.Ia3()),
-    "bert, hidden states": ("bert, hidden states", config.Lora(rank=3)),
+    "bert, hidden states": ("bert, hidden states", config.Lora(rank=3, alpha=5.0)),
     "t5, lora": ("t5", config.Lora(rank=3, alpha=5.0)),
     "phi3, lora": ("phi3", config.Lora(rank=3, alpha=5.0)),
 }
-ORDINARY = ("llama, vera", "llama, rslora", "gpt2, one of three", "gpt2, dora", "bert, lora", "bert, ia3")
+ORDINARY = ("llama, rslora", "gpt2, one of three", "bert, ia3")
 
 
 def moved(model, adapter, seed=0):
@@ -182,12 +203,13 @@ def moved(model, adapter, seed=0):
 
 
 @pytest.mark.parametrize("name", some(OURS, ORDINARY))
-def test_ours_there(published, tmp_path, name):
+def test_ours_there(halved, tmp_path, name):
     case, adapter = OURS[name]
-    directory, reference = published(case)
+    directory, reference = halved(case)
     told, base = exchange.load(directory, single_device())
     model = moved(adapted(base, adapter, jax.random.key(0)), adapter)
-    peft_export.write(tmp_path / "adapter", told, model, adapter, length=128, base="some/model")
+    more = {"length": 128, "model_type": model_type(directory), "base": "some/model"}
+    peft_export.write(tmp_path / "adapter", told, model, adapter, **more)
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(reference), tmp_path / "adapter").eval()
     wanted = wanted_of(theirs, told)
     got = scores(model, told)
@@ -197,7 +219,7 @@ def test_ours_there(published, tmp_path, name):
     assert np.abs(scores(merged(model), told) - wanted).max() <= 2 * TOLERANCE * unit
     kept = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert kept["base_model_name_or_path"] == "some/model"
-    read, again = ours.read(tmp_path / "adapter", told, base)
+    read, again = ours.read(tmp_path / "adapter", told, base, model_type(directory))
     assert type(read) is type(adapter)
     assert np.abs(scores(again, told) - got).max() <= TOLERANCE * unit
 
@@ -208,9 +230,9 @@ def changed(path, **settings):
 
 
 @pytest.fixture(scope="module")
-def written(published, tmp_path_factory):
+def written(halved, tmp_path_factory):
     """(directory, our model, its config) of a LoRA that PEFT wrote."""
-    model, told, theirs, _ = tuned(published, "llama", lora(LLAMA)())
+    model, told, theirs, _ = tuned(halved, "llama", lora(LLAMA)())
     directory = tmp_path_factory.mktemp("adapter")
     theirs.save_pretrained(directory)
     return directory, model, told
@@ -273,8 +295,18 @@ def test_files_that_do_not_fit(written, copied, damage, said):
         ours.read(copied, written[2], written[1])
 
 
-def test_vera_without_its_matrices(published, tmp_path):
-    model, told, theirs, _ = tuned(published, "llama", peft.VeraConfig(r=5, target_modules=["q_proj"]))
+def test_a_head_of_another_model(halved, tmp_path):
+    """PEFT keeps the matrix of an adapted head: then a base that is not the adapter's can be told."""
+    model, told, theirs, _ = tuned(halved, "llama", lora(["lm_head"])())
+    theirs.save_pretrained(tmp_path)
+    ours.read(tmp_path, told, model)
+    other = model.replace(head=model.head.replace(kernel=model.head.kernel + 1))
+    with pytest.raises(Failure, match=r"lm_head.base_layer.weight is not this model's"):
+        ours.read(tmp_path, told, other)
+
+
+def test_vera_without_its_matrices(halved, tmp_path):
+    model, told, theirs, _ = tuned(halved, "llama", peft.VeraConfig(r=5, target_modules=["q_proj"]))
     theirs.peft_config["default"].save_projection = False
     theirs.save_pretrained(tmp_path)
     retensored(tmp_path, lambda t: {n: x for n, x in t.items() if not re.search("vera_[AB]$", n)})
@@ -282,8 +314,8 @@ def test_vera_without_its_matrices(published, tmp_path):
         ours.read(tmp_path, told, model)
 
 
-def test_what_cannot_be_written(published, tmp_path):
-    directory, _ = published("gpt2")
+def test_what_cannot_be_written(halved, tmp_path):
+    directory, _ = halved("gpt2")
     told, base = exchange.load(directory, single_device())
     for adapter, said in [
         (config.Bottleneck(), "bottleneck: PEFT's files are written of lora"),

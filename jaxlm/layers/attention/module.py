@@ -50,6 +50,7 @@ class Attention:
         causal: bool,
         cache: caches.KeyValues | None = None,
         lengths: Array | None = None,
+        shared: bool = False,
         key: RowKeys | None = None,
     ) -> tuple[Hidden, caches.KeyValues | None, dict[str, Array]]:
         """Mix the tokens of each segment; with a cache, the new tokens also see the ones before them.
@@ -71,7 +72,7 @@ class Attention:
             seen = cache.view()
         elif self.prefix is not None:
             seen = self.prefix.before(seen, call)
-        shared = seen.shared or tokens.shared
+        shared = shared or seen.shared
         mask = Mask(
             tokens.positions,
             seen.positions,

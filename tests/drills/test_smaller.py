@@ -1,0 +1,182 @@
+"""Models in fewer bits, with adapters, and learned from larger ones: by the command line, as runs that are used."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.drills.drill import end, kill, saved, wait_for
+
+LORA = ("model:of_initial", "tokenizer:of_initial", "adapter:lora", "--adapter.rank", "2", "--train.steps", "6")
+ROUNDED = ("--method", "gptq", "--bits", "4", "--group", "8", "--train.length", "32", "--held-out", "2")
+
+
+@pytest.fixture(scope="module")
+def rounded(ground, straight):
+    """(Name of a run in 4 bits, what the command printed)."""
+    words = ("quantize", straight(), *ROUNDED, "--run-dir", "rounded")
+    return "rounded", end(ground.start(*words)).expect(0).out
+
+
+def generated(ground, run):
+    words = ("generate", run, "--prompt", "the ", "--tokens", "64", "--temperature", "0")
+    return end(ground.start(*words)).expect(0).out
+
+
+def test_quantize_says_what_is_lost_and_makes_a_run(ground, straight, rounded):
+    run, out = rounded
+    shown = dict(re.findall(r"^(size|perplexity|cross_entropy) +(.*)$", out, re.M))
+    before, after, change = re.match(r"([\d.]+) +([\d.]+) +([-+\d.]+ %)", shown["perplexity"]).groups()
+    assert float(before) != float(after), change
+    assert float(shown["size"].split()[-1]) < 0.6
+    kept = json.loads((ground.path / run / "quantization.json").read_text())
+    errors = [one["error"] for one in kept["weights"]]
+    assert len(errors) == 2 * 7
+    assert errors == sorted(errors, reverse=True)
+    assert kept["weights"][0]["name"] in out
+    again = end(ground.start("quantize", straight(), *ROUNDED, "--run-dir", "rounded")).expect(0).out
+    assert again.strip() == out[out.index("\n\n") :].strip() or again.strip() in out
+    assert generated(ground, run).startswith("the ")
+
+
+def test_from_disk_as_in_memory(ground, rounded):
+    """64 greedy tokens of the run, and of the same model rounded anew in another process."""
+    code = """
+import dataclasses, sys
+import jax
+from jaxlm.config import NoQuantization
+from jaxlm.config.sampling import Options
+from jaxlm.quantize.methods import choose
+from jaxlm.runs.directory import read_experiment
+from jaxlm.sampling.text import stream
+from jaxlm.train import quantized
+from jaxlm.train.load import load_run
+from jaxlm.train.initial import base_of
+from jaxlm.train.run import prepared_data, rows_of
+
+experiment = read_experiment(sys.argv[1])
+_, tokenizer, call = load_run(sys.argv[1])
+rows, _ = rows_of(experiment, prepared_data(experiment, str))
+dense = dataclasses.replace(experiment, quantization=NoQuantization())
+model = base_of(dense, call.layout, call.precision)
+model, _ = choose(model, quantized.tokens_of(experiment, rows, call), call, experiment.quantization, say=str)
+print("the " + "".join(stream(model, tokenizer, "the ", Options(64, 0.0), call, 0)))
+"""
+    made = end(ground.script(code, rounded[0])).expect(0).out
+    assert made.strip() == generated(ground, rounded[0]).strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--group", "7"), "Integers(group=7) does not divide a matrix of 16 inputs: use 4 or 8"),
+        (("--bits", "9"), "there are 2 to 8 bits"),
+        (("--method", "gtpq"), "quantization.method has no choice 'gtpq'"),
+        (("--train.steps", "1", "--train.batch", "1", "--train.length", "16"), "16 tokens beside padding"),
+        (("--quantization.rules.0.targets", "zzz"), "'zzz' is found in the name of no weight"),
+        (("--held-out", "none"), "--held-out none: expected a number of batches"),
+        (("quantization:no_quantization",), "a model is stored rounded"),
+    ],
+)
+@pytest.mark.nightly
+def test_what_cannot_be_rounded(ground, straight, words, message):
+    ended = end(ground.start("quantize", straight(), *words, "--run-dir", "refused")).expect(2)
+    assert message in ended.err
+    assert not (ground.path / "refused").exists()
+
+
+def test_what_is_rounded_is_rounded_once(ground, rounded):
+    ended = end(ground.start("quantize", rounded[0])).expect(2)
+    assert "rounded is quantized already: name the model that it was made from" in ended.err
+
+
+def test_an_adapter_over_rounded_numbers(ground, rounded):
+    """QLoRA: trained, killed, finished, used; the checkpoint holds the adapter alone."""
+    words = ("--init", rounded[0], *LORA, "quantization:of_initial", "--where.every.checkpoint", "2")
+    process = ground.train("adapter", *words)
+    wait_for(process, lambda: saved(ground.path / "adapter"))
+    kill(process)
+    assert "finished" in end(ground.train("adapter", *words)).expect(0).out
+    size = lambda run: sum(f.stat().st_size for f in (ground.path / run / "checkpoints").rglob("*"))  # noqa: E731
+    assert size("adapter") < size("straight-0") / 2
+    assert generated(ground, "adapter").startswith("the ")
+    refused = end(ground.train("dense", "--init", rounded[0], *LORA)).expect(2)
+    assert "use quantization:of_initial, or begin from the model before it was rounded" in refused.err
+    assert not (ground.path / "dense").exists()
+
+
+def test_an_adapter_finds_its_base_or_says_that_it_does_not(ground, straight):
+    ground.finish("moved", "--init", straight(), *LORA)
+    text = generated(ground, "moved")
+    away = ground.path / "away"
+    away.mkdir()
+    for one in ("moved", straight()):
+        shutil.copytree(ground.path / one, away / one)
+    assert generated(ground, "away/moved") == text
+    shutil.move(ground.path / "moved", ground.path / "alone")
+    renamed = ground.path / "gone"
+    shutil.move(ground.path / straight(), renamed)
+    try:
+        failed = end(ground.start("generate", "alone", "--prompt", "a")).expect(2)
+    finally:
+        shutil.move(renamed, ground.path / straight())
+    assert f"alone holds the adapter of {straight()}, which is neither there nor" in failed.err
+
+
+def test_distill_makes_and_compares_a_student(ground, straight):
+    words = ("distill", straight(), "--train.steps", "6", "--held-out", "2", "--run-dir", "student")
+    out = end(ground.start(*words)).expect(0).out
+    teacher, student = re.search(r"^parameters +([\d,]+) +([\d,]+)$", out, re.M).groups()
+    assert int(student.replace(",", "")) < int(teacher.replace(",", ""))
+    assert re.search(r"^perplexity +[\d.]+ +[\d.]+$", out, re.M)
+    kept = json.loads((ground.path / "student/config.json").read_text())["experiment"]
+    assert kept["model"]["layers"] == 1
+    assert kept["cut"]["layers"] == [0]
+    assert kept["teacher"] == kept["initial"]
+    assert generated(ground, "student").startswith("the ")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("objective.policy:on_policy", "--objective.labels", "0", "--objective.policy.tokens", "8"),
+        (
+            *("objective.policy:policy_gradient", "objective.response:reverse_kl", "--objective.labels", "0"),
+            *("--objective.policy.tokens", "8"),
+        ),
+    ],
+    ids=["on_policy", "policy_gradient"],
+)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_student_learns_on_its_own_texts(ground, straight, words, devices):
+    mesh = ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2") if devices == 8 else ()
+    run = f"own-{devices}-{words[0][-6:]}"
+    words = ("distill", straight(), "--train.steps", "4", "--held-out", "2", *words, *mesh, "--run-dir", run)
+    assert "perplexity" in end(ground.start(*words, devices=devices)).expect(0).out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--layers", "0,5"), "layers names layer 5: the teacher has 2, counted from 0"),
+        pytest.param(("--layers", "some"), "expected half, all, or numbers", marks=pytest.mark.nightly),
+        pytest.param(("--cut.width", "4000"), "width is 4000", marks=pytest.mark.nightly),
+    ],
+)
+def test_what_cannot_be_distilled(ground, straight, words, message):
+    assert message in end(ground.start("distill", straight(), *words)).expect(2).err
+
+
+def test_a_teacher_of_other_tokens_is_refused(ground, straight):
+    """The same number of tokens, two of them exchanged."""
+    shutil.copytree(ground.path / straight(), ground.path / "foreign")
+    config = ground.path / "foreign/config.json"
+    tree = json.loads(config.read_text())
+    tree["experiment"]["tokenizer"] = {"class": "Whitespace", "vocab": 264}
+    config.write_text(json.dumps(tree))
+    words = ("objective:distillation", "--teacher", "foreign", "--train.steps", "2")
+    assert "foreign" in end(ground.train("taught", *words)).expect(2).err
+    alone = end(ground.train("taught", "objective:distillation")).expect(2)
+    assert "teacher is empty: Distillation learns from a model; name it, --teacher RUN" in alone.err
