@@ -86,7 +86,10 @@ def test_a_fitted_range_clips_nothing_and_a_narrower_one_does():
     assert 0.8 < np.mean(slope) < 1
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=pytest.mark.nightly) if way in ("nf4", "lsq", "lsq tensor") else way for way in WAYS],
+)
 def test_what_is_trained_is_what_is_stored(way):
     """Bit for bit, weights scanned and alone; outputs are those of the rounded numbers."""
     aware = quantized(random_model(SMALL), WAYS[way])
@@ -129,8 +132,17 @@ def test_training_moves_weights_and_steps_and_decays_no_step():
     np.testing.assert_allclose(logits(export(model)), logits(model), atol=2e-5 * float(np.std(target)) + 2e-5)
 
 
-@pytest.mark.parametrize("way", ["int8", "lsq", "lsq group", "dynamic"])
-@pytest.mark.parametrize("shape", ["down", "query"])
+@pytest.mark.parametrize(
+    ("way", "shape"),
+    [
+        ("int8", "down"),
+        ("lsq group", "query"),
+        *(
+            pytest.param(*case, marks=pytest.mark.nightly)
+            for case in (("lsq", "down"), ("lsq group", "down"), ("dynamic", "down"), ("int8", "query"))
+        ),
+    ],
+)
 def test_on_eight_devices(way, shape):
     """Within `spmd`, where a device may have a part of what shares a scale."""
     mesh = layout(data=2, fsdp=2, tensor=2)
