@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from math import prod
 
 import jax
@@ -185,9 +186,16 @@ MESH = {
 }
 
 
-@pytest.mark.parametrize("activations", [NoActivations(), Dynamic()])
-@pytest.mark.parametrize("shape", MESH)
-@pytest.mark.parametrize("name", ["int4", "group", "double", "tensor"])
+DAILY = {("int4", "out", Dynamic()), ("group", "query", NoActivations()), ("double", "out", NoActivations())}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "activations"),
+    [
+        pytest.param(*case, marks=() if case in DAILY else pytest.mark.nightly)
+        for case in itertools.product(("int4", "group", "double", "tensor"), MESH, (NoActivations(), Dynamic()))
+    ],
+)
 def test_on_eight_devices(name, shape, activations):
     """Stored in parts and used in parts: within `spmd`, where each device has its own, the same product."""
     spec, axes = MESH[shape]
