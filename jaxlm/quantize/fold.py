@@ -65,7 +65,7 @@ def _divided_outputs(weight: Dense, scale: Scale) -> Dense:
     bias = weight.bias
     if bias is not None:
         bias = (bias.astype(jnp.float32) / scale.reshape(bias.shape)).astype(bias.dtype)
-    return like(weight, matrix(weight) / scale).replace(bias=bias)
+    return like(weight, matrix(weight) / scale[None]).replace(bias=bias)
 
 
 def divided(norm: Norm, scale: Scale) -> Norm:

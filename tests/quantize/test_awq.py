@@ -173,6 +173,7 @@ def test_what_keeps_its_scale_is_named_once():
     ]
 
 
+@pytest.mark.nightly
 def test_kept_weights_keep_their_product():
     """A rule keeps the query: it reads the norm that takes the scale, and computes the same."""
     how = Rounded((Rule("query", Kept()), Rule(format=FORMAT)))

@@ -65,10 +65,11 @@ def watched(model, inputs):
     return seen
 
 
-RECURRENT = [pytest.param(f"rwkv{n}", marks=pytest.mark.nightly) for n in (6, 7)]
+NIGHTLY = ("decoder", "wired", "rwkv6", "rwkv7")
+KIND = ["encoder", "rwkv4", *(pytest.param(one, marks=pytest.mark.nightly) for one in NIGHTLY)]
 
 
-@pytest.mark.parametrize("kind", ["decoder", "wired", "encoder", "rwkv4", *RECURRENT])
+@pytest.mark.parametrize("kind", KIND)
 def test_taps_are_what_weights_are_applied_to(kind):
     model, inputs = random_model(KINDS[kind]), rows()
     wanted, real, found = watched(model, inputs), PADDED > 0, set()

@@ -12,7 +12,7 @@ from jaxlm.adapters.lora import lora
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.quantization import Fp8, Integers, Nf4, Rounded, Rule
 from jaxlm.quantize import grid
-from jaxlm.quantize.gptq import choose, damped, gptq, inverse_root
+from jaxlm.quantize.gptq import DAMPS, choose, damped, gptq, inverse_root
 from jaxlm.quantize.moments import squared_error
 from jaxlm.quantize.rounding import round_layers, to_nearest
 from tests.tiny import CALL, KINDS, random_ids, random_model, tokens
@@ -214,17 +214,38 @@ def test_a_whole_model(kind):
 
 
 def test_first_weight_of_a_model():
-    """The query of the first layer, by hand from the model's own embedding and norm."""
+    """The query of the first layer, by hand from the embedding and the norm: fitted to twelve rows of sixteen."""
     model, inputs = random_model(KINDS["decoder"]), tokens(random_ids(16, 24))
-    rounded, _ = gptq(model, inputs, CALL, THREE, damp=0.01, **QUIET)
-    first = model.blocks.prefix[0]
-    x = np.asarray(first.attention_norm(model.embedding.kernel[inputs.ids[:12]])).reshape(-1, 16)
+    rounded, errors = gptq(model, inputs, CALL, THREE, damp=0.01, **QUIET)
+    first, format = model.blocks.prefix[0], THREE.rules[0].format
+    x = np.asarray(first.attention_norm(model.embedding.kernel[inputs.ids]))
+    x, checked = x[:12].reshape(-1, 16), x[12:].reshape(-1, 16)
     matrix = first.attention.query.kernel.reshape(16, -1)
-    codes, scales = choose(matrix, jnp.asarray(x.T @ x / len(x)), THREE.rules[0].format, order="activations")
-    wanted = grid.values(codes, THREE.rules[0].format, scales)
+    codes, scales = choose(matrix, jnp.asarray(x.T @ x / len(x)), format, order="activations")
+    wanted = grid.values(codes, format, scales)
     got = rounded.blocks.prefix[0].attention.query.dense().reshape(16, -1)
     assert (np.abs(got - wanted) > 1e-5).any(axis=0).mean() < 0.1
-    assert (np.abs(got - grid.rounded(matrix, THREE.rules[0].format)) > 1e-5).any(axis=0).mean() > 0.5
+    assert (np.abs(got - grid.rounded(matrix, format)) > 1e-5).any(axis=0).mean() > 0.5
+    for lost, values in ((errors[0].error, got), (errors[0].nearest, grid.rounded(matrix, format))):
+        assert lost == pytest.approx(
+            np.linalg.norm(checked @ (values - matrix)) / np.linalg.norm(checked @ matrix), rel=1e-3
+        )
+    assert errors[0].name == "blocks.prefix.0.attention.query"
+
+
+def test_the_damping_is_chosen_by_other_rows():
+    """Of few tokens for so many inputs: much of it, by what is lost on tokens that nothing is fitted to."""
+    rng = np.random.default_rng(0)
+    matrix, (x, other) = problem(5)[0], (rng.standard_normal((n, 64)) for n in (70, 4000))
+    gram, checked = (jnp.asarray(one.T @ one / len(one), jnp.float32) for one in (x, other))
+    lost = [
+        error(matrix, checked, grid.values(codes, SMALL, scales))
+        for codes, scales in (choose(matrix, gram, SMALL, damp=damp, order="activations") for damp in DAMPS)
+    ]
+    assert lost[0] > lost[1] > lost[2]
+    assert lost[0] > error(matrix, checked, grid.rounded(matrix, SMALL)), (
+        "the paper's damping loses more than nearest"
+    )
 
 
 def test_too_few_tokens_for_the_widest():

@@ -69,7 +69,10 @@ def old_norms(new, old):
     return new.replace(blocks=new.blocks.replace(**parts))
 
 
-@pytest.mark.parametrize("kind", FUNCTIONS)
+NIGHTLY = [pytest.param(one, marks=pytest.mark.nightly) for one in ("modern", "wired")]
+
+
+@pytest.mark.parametrize("kind", ["biased", "gemma", *NIGHTLY])
 def test_the_same_function(kind):
     """Golden: behind norms with biases, of 1 + scale, around branches, one norm for two branches."""
     model = random_model(FUNCTIONS[kind])
@@ -126,7 +129,7 @@ SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("activations", [Dynamic(8), Static(8)], ids=str)
+@pytest.mark.parametrize("activations", [pytest.param(Dynamic(8), marks=pytest.mark.nightly), Static(8)], ids=str)
 def test_outliers_and_what_smoothing_makes_of_them(activations, seed):
     found = errors(seed, eight(activations))
     print(found)
@@ -143,7 +146,8 @@ def test_a_static_range_is_worse_than_one_a_token():
         assert weights[name] < dynamic[name] < static[name]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(3))
 def test_smoothing_then_gptq(seed):
     model, rows = plant_outliers(random_model(PLAIN, seed), 2, 20.0, seed), tokens(random_ids(8, 24, seed))
     how = Rounded((Rule(format=Integers(4, symmetric=False, group=16)),))
