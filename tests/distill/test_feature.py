@@ -123,7 +123,7 @@ BLOCK = config.Block(HEADS, config.Gated(32))
 CAPPED = dataclasses.replace(HEADS, window=4, softcap=3.0, bias="all")
 STUDENT = config.Decoder(**SIZES, layers=2, block=BLOCK, dropout=0.1)
 TEACHER = config.Decoder(vocab=72, embed=24, layers=4, block=dataclasses.replace(BLOCK, attention=CAPPED))
-TAPS = ("scores", "values", "queries", "keys", "attention.out", "embedding", "residual")
+TAPS = ("scores", "values", "queries", "keys", "attention.query", "attention.out", "embedding", "residual")
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,15 @@ def test_scores_are_those_of_the_attention(kind):
     real = np.asarray(batch.inputs.segments > 0)
     np.testing.assert_allclose(mixed[:, real], taps["attention.out"][:, real], atol=2e-6)
     np.testing.assert_allclose(output.hidden, model(batch.inputs, CALL).hidden, atol=2e-5)
-    if kind.block.attention.softcap is None and isinstance(kind.position, config.Learned):
-        keys = jnp.repeat(taps["keys"], 2, axis=3)
-        products = jnp.einsum("lrqhd,lrkhd->lrhqk", taps["queries"], keys) * 8**-0.5
-        there = taps["scores"] > MASKED / 2
-        np.testing.assert_allclose(jnp.where(there, products - taps["scores"], 0.0), 0.0, atol=1e-5)
+    attention = model.blocks.period[0].attention
+    for name in ("query", "key", "value"):
+        weight = getattr(attention, name)
+        made = jnp.einsum("lrpe,lehd->lrphd", taps["attention.query"], weight.kernel)
+        made += 0.0 if weight.bias is None else weight.bias[:, None, None]
+        plural = {"query": "queries", "key": "keys", "value": "values"}[name]
+        np.testing.assert_allclose(taps[plural], made, atol=1e-5, err_msg="before positions turn them")
+    if isinstance(kind, config.Decoder):
+        np.testing.assert_array_equal(taps["embedding"][0], model.embedding.kernel[batch.inputs.ids])
 
 
 def test_other_backends_have_no_scores():
