@@ -89,7 +89,7 @@ def kl_of(torch, teacher, student):
 
 
 def test_minilms_maps_and_relations():
-    """Equations 3 to 5: means over heads and tokens of KL(teacher || student), softmax over the tokens that are."""
+    """Means over heads and tokens of KL(teacher || student), softmax over the tokens that are."""
     x, y = normal(3, 4, 7, 7), normal(3, 4, 7, 7)
     torch, a, b = torch_and(x, y)
     each = np.asarray(feature.map_divergence(masked(x), masked(y)))

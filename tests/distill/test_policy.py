@@ -11,6 +11,7 @@ import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.objective import whole_rows
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.distill.build import build
 from jaxlm.distill.policy import importance, judged, mixture, returns, rollout
@@ -211,6 +212,8 @@ def test_what_does_not_fit_is_refused_by_name():
         with pytest.raises(UsageError, match=message):
             rollout(policy, model, TEACHER, BATCH, jax.random.key(0), CALL, stop=STOP)
     wrong = config.Distillation(config.FillInTheMiddle(), policy=config.PolicyGradient(mix=1.0))
+    assert whole_rows(config.Distillation(policy=GREEDY)), "rows are written anew"
+    assert not whole_rows(config.Distillation())
     found = "\n".join(objective_problems(wrong, KIND))
     for part in ("labels is 0.5: PolicyGradient", "mix is 1.0", "objective.base is FillInTheMiddle"):
         assert part in found
