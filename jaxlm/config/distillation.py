@@ -213,8 +213,8 @@ class AttentionScores:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What a token attends to: KL(teacher || student) head by head (Wang et al. 2020, arXiv:2002.10957, equation
-    3), or the square of the distance of both maps, averaged over heads and divided by their lengths (attention
+    """What a token attends to: KL(teacher || student) head by head (Wang et al. 2020, arXiv:2002.10957, section
+    3.1), or the square of the distance of both maps, averaged over heads and divided by their lengths (attention
     transfer, Zagoruyko and Komodakis 2016, arXiv:1612.03928, equation 2, of each query's map), where heads may
     differ in number. A mean over heads and tokens, a sum over layers.
     """
@@ -227,8 +227,8 @@ class AttentionMaps:
 @dataclass(frozen=True)
 class Relations:
     """KL(teacher || student) of softmax(x x^T / sqrt(features)), x the queries, keys or values of all tokens of a
-    document (Wang et al. 2020, arXiv:2002.10957, equation 5; 2021, arXiv:2012.15828, section 3.1), before positions
-    turn them. A mean over relation heads and tokens, a sum over layers.
+    document (Wang et al. 2020, arXiv:2002.10957, section 3.2; 2021, arXiv:2012.15828, section 3.1), before
+    positions turn them. A mean over relation heads and tokens, a sum over layers.
     """
 
     of: Literal["queries", "keys", "values"] = "values"

@@ -279,6 +279,8 @@ def whole_rows(objective: Objective) -> bool:
     """Whether an objective needs the tokens of each row whole and in order: it writes rows anew, marks parts that
     belong together, or looks for where texts begin and end.
     """
+    if isinstance(objective, Distillation) and not isinstance(objective.policy, OffPolicy):
+        return True
     rows = SpanCorruption | Ul2 | PrefixLm | Infilling | FillInTheMiddle | MultiToken
     return isinstance(on_labels(objective), rows | NextSentence | Classification | Contrastive)
 

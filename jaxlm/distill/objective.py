@@ -137,7 +137,7 @@ class Distillation:
         return sums, {f"tap.{name}": ours.taps[name] for name in call.taps if name in ours.taps}
 
     def _tokens(self, model: Model, teacher: Model, ours: Output, theirs: Output, batch: Batch, call: Call) -> Sums:
-        scores, hers = model.scorer(call), teacher.scorer(call)
+        scores, hers = model.scorer(call), teacher.scorer(call) if self._responds else None
         vocab = min(model.config.vocab, teacher.config.vocab)
 
         def terms(

@@ -69,7 +69,8 @@ def rollout(
             batch = written(both, batch, key, call, tokens, prompt, temperature=1.0, stop=stop, pad=pad)
             theirs, ours = (judged(one, batch, call) for one in (teacher, model))
             rewards = theirs - ours
-            found = {"importance": importance(rewards, mix), "returns": returns(rewards, batch.weights, kind)}
+            own = jnp.where(batch.weights > 0, importance(rewards, mix), 1.0)
+            found = {"importance": own, "returns": returns(rewards, batch.weights, kind)}
             return batch.replace(extra={**batch.extra, **found})
 
 

@@ -108,7 +108,7 @@ AT_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("vera", "
 def test_over_integers(name):
     """Over weights of eight bits: the identity at first, then what the matrices that they stand for compute."""
     adapter, batch = ADAPTERS[name], packed_batch(KIND, rows=2)
-    rounded = int8(random_model(KIND))
+    rounded = quantized(random_model(KIND), config.Rounded())
     first = adapted(rounded, adapter, KEY)
     assert same(detached(first), rounded)
     real = np.asarray(batch.inputs.segments) > 0

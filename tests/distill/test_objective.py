@@ -61,7 +61,7 @@ def by_hand(batch, temperature, labels, weight, where):
 @pytest.mark.parametrize("at", ["targets", "tokens"])
 def test_the_loss_by_hand(at):
     where = np.asarray(BATCH.weights if at == "targets" else BATCH.inputs.segments > 0, np.float64)
-    got, sums = loss(make(at=at), STUDENT, BATCH)
+    got, sums = jax.jit(lambda batch: loss(make(at=at), STUDENT, batch))(BATCH)
     np.testing.assert_allclose(got, by_hand(BATCH, 3.0, 0.25, 0.75, where), rtol=2e-6)
     other = np.asarray(BATCH.inputs.segments > 0 if at == "targets" else BATCH.weights, np.float64)
     assert abs(got / by_hand(BATCH, 3.0, 0.25, 0.75, other) - 1) > 1e-3
@@ -85,10 +85,14 @@ def test_chunked_is_whole(labels):
 def test_no_gradient_reaches_the_teacher_and_it_drops_nothing():
     """The student has no dropout here; the control gives it the teacher's place."""
     key, still = jax.random.key(3), random_model(dataclasses.replace(KIND, dropout=0.0), std=0.1)
-    gradient = jax.grad(lambda t: loss(make(), still, BATCH, key, teacher=t)[0])(TEACHER)
+    gradient = jax.jit(jax.grad(lambda t: loss(make(), still, BATCH, key, teacher=t)[0]))(TEACHER)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
-    kept = [float(loss(make(), still, BATCH, k)[1]["divergence"]) for k in (None, key)]
-    dropped = [float(loss(make(), STUDENT, BATCH, k)[1]["divergence"]) for k in (None, key)]
+
+    @jax.jit
+    def run(model):
+        return [loss(make(), model, BATCH, k)[1]["divergence"] for k in (None, key)]
+
+    kept, dropped = run(still), run(STUDENT)
     np.testing.assert_allclose(kept[1], kept[0], rtol=1e-6)
     assert abs(dropped[1] / dropped[0] - 1) > 1e-3
 
@@ -111,13 +115,16 @@ def stepped(micro_batches=1, spread=False, at="tokens"):
     return jax.device_get((jax.tree.map(lambda a, b: a - b, state.model, jax.device_get(new.model)), metrics))
 
 
+@pytest.mark.nightly
 def test_micro_batches_are_the_batch():
+    """As in `test_feature.py`, with features too."""
     whole, split = stepped(), stepped(2)
     close(split[0], whole[0], 2e-6)
     for name in ("loss", "cross_entropy", "divergence"):
         np.testing.assert_allclose(split[1][name], whole[1][name], rtol=2e-6, err_msg=name)
 
 
+@pytest.mark.nightly
 def test_eight_devices_step_as_one():
     """Tables of two sizes, spread over two devices each."""
     whole, spread = stepped(), stepped(2, spread=True)
@@ -152,12 +159,12 @@ def unpacked(batch: Batch) -> Batch:
     return Batch(inputs, targets, weights, jnp.arange(len(rows)), documents)
 
 
-@pytest.mark.parametrize("at", ["targets", "tokens"])
-def test_padding_and_packing_change_nothing(at):
-    objective = make(at=at)
-    value, sums = loss(objective, STUDENT, BATCH)
+def test_padding_and_packing_change_nothing():
+    """The divergence at tokens, and labels at targets."""
+    run = jax.jit(lambda batch: loss(make(at="tokens"), STUDENT, batch))
+    value, sums = run(BATCH)
     for other in (padded(BATCH, 16), unpacked(BATCH)):
-        got, others = loss(objective, STUDENT, other)
+        got, others = run(other)
         np.testing.assert_allclose(got, value, rtol=2e-6)
         for name in sums:
             np.testing.assert_allclose(others[name], sums[name], rtol=2e-6)
@@ -203,10 +210,11 @@ def test_both_see_the_same_hidden_tokens():
     objective = build(config.Distillation(config.MaskedLm(rate=0.4), at="tokens"), ENCODER, special)
     model, batch = random_model(ENCODER), packed_batch(ENCODER)
     prepared = objective.prepare(batch, jax.random.key(0))
-    _, sums = loss(objective, model, prepared, teacher=model)
+    run = jax.jit(lambda teacher: loss(objective, model, prepared, teacher=teacher)[1])
+    sums = run(model)
     np.testing.assert_allclose(sums["divergence"], 0.0, atol=1e-4)
     assert "masked_lm" in sums
-    assert float(loss(objective, model, prepared, teacher=random_model(ENCODER, 1))[1]["divergence"]) > 10
+    assert run(random_model(ENCODER, 1))["divergence"] > 10
     shown, hidden = (model.logits(model(one.inputs, CALL).hidden, CALL) for one in (batch, prepared))
     assert np.abs(shown - hidden).max() > 0.1
 

@@ -11,6 +11,7 @@ import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
+from jaxlm.config.objective import whole_rows
 from jaxlm.config.objective_check import objective_problems
 from jaxlm.distill.build import build
 from jaxlm.distill.policy import importance, judged, mixture, returns, rollout
@@ -35,8 +36,13 @@ def drawn(policy, batch=BATCH, seed=0):
     return jax.device_get(compiled(policy)(batch, jax.random.key(seed)))
 
 
+@jax.jit
+def scores(model, inputs):
+    return model.logits(model(inputs, CALL).hidden, CALL)
+
+
 def logs(model, batch):
-    return np.asarray(log_probabilities(model.logits(model(batch.inputs, CALL).hidden, CALL)))
+    return np.asarray(log_probabilities(scores(model, batch.inputs)))
 
 
 def test_a_row_is_a_beginning_and_what_the_student_makes_of_it():
@@ -105,22 +111,23 @@ def test_a_mixture_draws_from_both():
     """Log-probabilities of mix p + (1 - mix) q over the shared tokens, token by token as all at once."""
     both, batch = mixture(STUDENT, TEACHER, 0.3), BATCH
     p, q = (np.exp(np.asarray(log_probabilities(jnp.asarray(x)))) for x in _shared(batch))
-    got = np.exp(np.asarray(both.logits(both(batch.inputs, CALL).hidden, CALL)))
+    got = np.exp(np.asarray(scores(both, batch.inputs)))
     real = np.asarray(batch.inputs.segments) > 0
     np.testing.assert_allclose(got[real], (0.3 * p + 0.7 * q)[real], atol=1e-6)
     assert np.abs(got - p)[real].max() > 0.01
+    step = jax.jit(lambda inputs, cache: both(inputs, CALL, cache=cache))
     cache = both.empty_cache(8, 16, CALL)
     found = []
     for place in range(3):
         one = jax.tree.map(lambda x, place=place: x[:, place : place + 1], batch.inputs)
-        output = both(one, CALL, cache=cache)
+        output = step(one, cache)
         cache = output.cache
         found.append(np.exp(np.asarray(both.logits(output.hidden, CALL)))[:, 0])
     np.testing.assert_allclose(np.stack(found, 1), got[:, :3], atol=1e-6)
 
 
 def _shared(batch):
-    theirs, ours = (model.logits(model(batch.inputs, CALL).hidden, CALL) for model in (TEACHER, STUDENT))
+    theirs, ours = (scores(model, batch.inputs) for model in (TEACHER, STUDENT))
     return theirs[..., :64], ours
 
 
@@ -177,7 +184,8 @@ def test_the_objective_of_drawn_texts():
     assert not list(objective_problems(kind, KIND))
     objective = build(kind, KIND)
     batch = objective.prepare(jax.tree.map(jnp.asarray, drawn(kind.policy)), jax.random.key(0))
-    sums, _ = objective.totals(STUDENT, batch, None, CALL, {"teacher": TEACHER})
+    run = jax.jit(lambda batch: objective.totals(STUDENT, batch, None, CALL, {"teacher": TEACHER})[0])
+    sums = run(batch)
     p, q = (np.asarray(log_probabilities(jnp.asarray(x)), np.float64) for x in _shared(batch))
     index = np.asarray(batch.targets)[..., None]
     log_q = np.take_along_axis(q, index, -1)[..., 0]
@@ -188,10 +196,10 @@ def test_the_objective_of_drawn_texts():
     np.testing.assert_allclose(sums["returns"], -(weights * ahead * log_q).sum(), rtol=1e-4)
     np.testing.assert_allclose(judged(STUDENT, batch, CALL), log_q, atol=1e-5)
     data = objective.prepare(BATCH, jax.random.key(0))
-    plain, _ = objective.totals(STUDENT, data, None, CALL, {"teacher": TEACHER})
+    plain = run(data)
     assert plain["returns"] == 0
     off = dataclasses.replace(objective, policy=config.OffPolicy())
-    same, _ = off.totals(STUDENT, BATCH, None, CALL, {"teacher": TEACHER})
+    same = jax.jit(lambda batch: off.totals(STUDENT, batch, None, CALL, {"teacher": TEACHER})[0])(BATCH)
     np.testing.assert_allclose(plain["divergence"], same["divergence"], rtol=1e-6)
 
 
@@ -204,6 +212,8 @@ def test_what_does_not_fit_is_refused_by_name():
         with pytest.raises(UsageError, match=message):
             rollout(policy, model, TEACHER, BATCH, jax.random.key(0), CALL, stop=STOP)
     wrong = config.Distillation(config.FillInTheMiddle(), policy=config.PolicyGradient(mix=1.0))
+    assert whole_rows(config.Distillation(policy=GREEDY)), "rows are written anew"
+    assert not whole_rows(config.Distillation())
     found = "\n".join(objective_problems(wrong, KIND))
     for part in ("labels is 0.5: PolicyGradient", "mix is 1.0", "objective.base is FillInTheMiddle"):
         assert part in found

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxlm.quantize.int8 import int8
 
 from jaxlm import config
 from jaxlm.config import flops
@@ -16,18 +15,25 @@ from jaxlm.distill.surgery import student
 from jaxlm.layers.names import flatten, map_named
 from jaxlm.layers.stack import Stack
 from jaxlm.models import build
-from tests.tiny import CALL, GLOBAL, HEADS, KINDS, LOCAL, NAMES, SIZES, packed_batch, random_model
+from jaxlm.quantize.build import quantized
+from tests.tiny import CALL, GLOBAL, HEADS, KINDS, LOCAL, SIZES, packed_batch, random_model
 
 WIDE = config.Decoder(**SIZES, layers=4, block=GLOBAL, head=config.Untied())
 SHARED = config.Encoder(**SIZES, layers=4, block=config.Shared((config.Block(HEADS, config.Plain(32)),)))
 
 
+@jax.jit
 def logits(model, batch):
     memory = None if batch.source is None else model.encode(batch.source, CALL)
     return model.logits(model(batch.inputs, CALL, memory=memory).hidden, CALL)
 
 
-@pytest.mark.parametrize("name", NAMES)
+OFTEN = ("decoder", "encoder_decoder", "rwkv7")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.nightly) for name in KINDS]
+)
 def test_nothing_is_cut(name):
     model = random_model(KINDS[name])
     same, kind = student(model, Cut())
@@ -36,16 +42,12 @@ def test_nothing_is_cut(name):
     jax.tree.map(np.testing.assert_array_equal, same, model)
 
 
+LAYERS = [("decoder", (0, 1, 3, 2)), ("rwkv7", (0, 2)), ("decoder", (1, 2)), ("wired", (0, 4)), ("encoder", (1,))]
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
-    [
-        ("decoder", (1, 2)),
-        ("decoder", (0, 1, 3, 2)),
-        ("wired", (0, 4)),
-        ("encoder", (1,)),
-        ("rwkv7", (0, 2)),
-        ("rwkv4", (1,)),
-    ],
+    [pytest.param(*one, marks=() if place < 2 else pytest.mark.nightly) for place, one in enumerate(LAYERS)],
 )
 def test_layers_are_those_of_the_teacher(name, layers):
     """The teacher with only these layers, unrolled, is the student; with others it is not."""
@@ -160,4 +162,4 @@ def test_what_cannot_be_cut_is_refused_by_name():
         with pytest.raises(UsageError, match=message):
             cut(kind, what)
     with pytest.raises(Failure, match="these weights do not fit this model"):
-        student(int8(random_model(WIDE)), Cut(layers=(0,)))
+        student(quantized(random_model(WIDE), config.Rounded()), Cut(layers=(0,)))
