@@ -247,6 +247,7 @@ def test_an_answer_without_text_may_be_one(tmp_path):
         (thought, "length", "length", {"reasoning_content": "hm"}),
         ({"content": None, "refusal": "no"}, "stop", "refusal", {"refusal": "no"}),
         ({"content": "x"}, "eos_token", "eos_token", {}),
+        ({"content": "cut sho"}, "length", "length", {}),
     ]
     for number, (message, reason, wanted, more) in enumerate(cases):
         with stubbed(lambda body, tries, m=message, r=reason: choices(body, message=m, finish_reason=r)) as stub:
