@@ -276,6 +276,21 @@ def test_choices_come_by_their_index(tmp_path):
         assert texts(answered(stub, tmp_path / "c", PROMPTS[:1], 3, 3)[1]) == [f"question 0 #{i}" for i in range(3)]
 
 
+def test_a_stop_lets_what_is_in_flight_arrive(tmp_path):
+    """And is none where nothing is left."""
+    with stubbed(lambda body, tries: one.stop.set() or reply(body)) as stub:
+        for count, left in ((1, 0), (3, 2)):
+            one = teacher(stub, tmp_path / str(count), limits=Limits(concurrency=1))
+            if left:
+                with pytest.raises(Stopped, match="interrupted") as stopped:
+                    list(one.complete(PROMPTS[:count]))
+                assert stopped.value.left == left
+            else:
+                assert len(list(one.complete(PROMPTS[:count]))) == 1
+            one.cache.close()
+        assert len(stub.bodies) == 2
+
+
 PRICE = Price(Decimal(1_000_000), Decimal(2_000_000))
 """A dollar for a token that is read, two for one that is written."""
 MOST = len("userquestion 0") + 16 + 64 + 2 * 8
