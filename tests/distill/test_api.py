@@ -247,6 +247,7 @@ def test_an_answer_without_text_may_be_one(tmp_path):
         (thought, "length", "length", {"reasoning_content": "hm"}),
         ({"content": None, "refusal": "no"}, "stop", "refusal", {"refusal": "no"}),
         ({"content": "x"}, "eos_token", "eos_token", {}),
+        ({"content": "cut sho"}, "length", "length", {}),
     ]
     for number, (message, reason, wanted, more) in enumerate(cases):
         with stubbed(lambda body, tries, m=message, r=reason: choices(body, message=m, finish_reason=r)) as stub:
@@ -273,6 +274,21 @@ def test_choices_come_by_their_index(tmp_path):
 
     with stubbed(shuffled) as stub:
         assert texts(answered(stub, tmp_path / "c", PROMPTS[:1], 3, 3)[1]) == [f"question 0 #{i}" for i in range(3)]
+
+
+def test_a_stop_lets_what_is_in_flight_arrive(tmp_path):
+    """And is none where nothing is left."""
+    with stubbed(lambda body, tries: one.stop.set() or reply(body)) as stub:
+        for count, left in ((1, 0), (3, 2)):
+            one = teacher(stub, tmp_path / str(count), limits=Limits(concurrency=1))
+            if left:
+                with pytest.raises(Stopped, match="interrupted") as stopped:
+                    list(one.complete(PROMPTS[:count]))
+                assert stopped.value.left == left
+            else:
+                assert len(list(one.complete(PROMPTS[:count]))) == 1
+            one.cache.close()
+        assert len(stub.bodies) == 2
 
 
 PRICE = Price(Decimal(1_000_000), Decimal(2_000_000))

@@ -52,7 +52,21 @@ def test_a_text_ends_each_row_by_itself():
     _, cut = drawn(model, texts=("\0never", stop))
     assert [one.text for one in cut] == [one.text.split(stop)[0] for one in whole]
     assert (cut[1].stopped, cut[1].tokens, cut[1].ids) == (True, 6, whole[1].ids[:6])
+    _, both = drawn(model, texts=(whole[1].text[4:6], whole[1].text[3:6]))
+    assert both[1].text == whole[1].text[:3], "the one that begins first"
     assert sum(one.stopped for one in cut) < 4, "otherwise all ended alike"
+
+
+def test_the_token_that_ends_an_answer_is_no_part_of_it():
+    model = model_of(ASCII.vocab)
+    for seed in range(60):
+        _, found = drawn(model, dataclasses.replace(OPTIONS, seed=seed, temperature=3.0))
+        if ended := [one for one in found if one.stopped]:
+            break
+    assert ended[0].tokens == len(ended[0].ids) + 1 <= 11
+    assert ASCII.eos not in ended[0].ids
+    going = next(one for one in found if not one.stopped)
+    assert going.tokens == len(going.ids) == 11
 
 
 def test_tokens_that_are_no_prompt():
