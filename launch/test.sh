@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-extras=report,test
+extras=report,serve,test
 if [ "${1:-}" = --parity ]; then extras=$extras,parity,eval; shift; fi
 if [ "${1:-}" = --compiler ]; then extras=$extras,tpu; shift; fi
 start=$SECONDS

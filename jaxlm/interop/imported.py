@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxlm.adapters.build import trained
 from jaxlm.config import (
+    PRECISIONS,
     Experiment,
     Gpt2Files,
     Learned,
@@ -20,17 +23,20 @@ from jaxlm.config import (
     WordPieceFile,
 )
 from jaxlm.config.codec import what_hash
+from jaxlm.config.data import kept
 from jaxlm.config.errors import Failure, UsageError
-from jaxlm.interop import exchange
+from jaxlm.interop import exchange, peft
 from jaxlm.interop.gguf import File
 from jaxlm.layers.names import partition
 from jaxlm.parallel.layout import Layout
 from jaxlm.parallel.mesh import make_mesh
-from jaxlm.runs.directory import finish, is_finished, open_run, record
+from jaxlm.runs.directory import finish, is_finished, open_run, read_experiment, record
+from jaxlm.runs.initial import pinned
 from jaxlm.tokenizers import Tokenizer, gguf
-from jaxlm.tokenizers.build import given, keep
+from jaxlm.tokenizers.build import given, keep, reopen
 from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer
 from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.initial import find_base, whole_model
 from jaxlm.train.state import State
 
 FILES = {
@@ -77,6 +83,38 @@ def bring(path: Path, run_dir: str | None = None) -> str:
     trained, frozen = partition(model, lambda name, leaf: True)
     with Checkpoints(f"{run.path}/checkpoints", config=what_hash(experiment)) as checkpoints:
         checkpoints.save(0, State(jnp.zeros((), jnp.int32), trained, {"model": frozen}, ()), {})
+    record(run, imported=str(path.resolve()), files=_files(path))
+    finish(run)
+    return str(run.path)
+
+
+def bring_adapter(path: Path, base: str, run_dir: str | None = None) -> str:
+    """An adapter of PEFT's files over a run, as a finished run of no steps; returns its directory.
+
+    Raises UsageError for a directory that holds something else, Failure as `peft.read`.
+    """
+    theirs = read_experiment(base)
+    layout, precision = Layout(make_mesh(Mesh(), jax.local_devices()[:1])), PRECISIONS[theirs.precision]
+    kind, model = peft.read(path, theirs.model, whole_model(base, find_base(base, theirs), layout, precision))
+    experiment = pinned(
+        Experiment(
+            name=re.sub(r"[^a-z0-9]+", "-", path.name.lower()).strip("-") or "adapter",
+            model=theirs.model,
+            tokenizer=kept(theirs.tokenizer, Path(base) / "tokenizer"),
+            adapter=kind,
+            quantization=theirs.quantization,
+            train=dataclasses.replace(theirs.train, steps=1, batch=1),
+            precision=theirs.precision,
+            initial=base,
+        )
+    )
+    if is_finished(experiment, run_dir):
+        return _unchanged(str(open_run(experiment, run_dir).path), path)
+    run = open_run(experiment, run_dir)
+    keep(reopen(theirs.tokenizer, Path(base) / "tokenizer"), Path(run.path) / "tokenizer")
+    own, _ = partition(model, trained(kind))
+    with Checkpoints(f"{run.path}/checkpoints", config=what_hash(experiment)) as checkpoints:
+        checkpoints.save(0, State(jnp.zeros((), jnp.int32), own, {}, ()), {})
     record(run, imported=str(path.resolve()), files=_files(path))
     finish(run)
     return str(run.path)
