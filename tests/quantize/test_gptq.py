@@ -213,24 +213,27 @@ def test_a_whole_model(kind):
     assert lost(model, rounded, inputs) < 0.9 * lost(model, nearest, inputs)
 
 
+ONE = config.Decoder(vocab=64, embed=16, layers=1, block=config.Block(config.Attention(2, 2, 8), config.Plain(16)))
+
+
 def test_first_weight_of_a_model():
     """The query of the first layer, by hand from the embedding and the norm: fitted to twelve rows of sixteen."""
-    model, inputs = random_model(KINDS["decoder"]), tokens(random_ids(16, 24))
+    model, inputs = random_model(ONE), tokens(random_ids(16, 24))
     rounded, errors = gptq(model, inputs, CALL, THREE, damp=0.01, **QUIET)
-    first, format = model.blocks.prefix[0], THREE.rules[0].format
+    first, format = jax.tree.map(lambda leaf: leaf[0], model.blocks.period[0]), THREE.rules[0].format
     x = np.asarray(first.attention_norm(model.embedding.kernel[inputs.ids]))
     x, checked = x[:12].reshape(-1, 16), x[12:].reshape(-1, 16)
     matrix = first.attention.query.kernel.reshape(16, -1)
     codes, scales = choose(matrix, jnp.asarray(x.T @ x / len(x)), format, order="activations")
     wanted = grid.values(codes, format, scales)
-    got = rounded.blocks.prefix[0].attention.query.dense().reshape(16, -1)
+    got = rounded.blocks.period[0].attention.query.dense().reshape(16, -1)
     assert (np.abs(got - wanted) > 1e-5).any(axis=0).mean() < 0.1
     assert (np.abs(got - grid.rounded(matrix, format)) > 1e-5).any(axis=0).mean() > 0.5
     for lost, values in ((errors[0].error, got), (errors[0].nearest, grid.rounded(matrix, format))):
         assert lost == pytest.approx(
             np.linalg.norm(checked @ (values - matrix)) / np.linalg.norm(checked @ matrix), rel=1e-3
         )
-    assert errors[0].name == "blocks.prefix.0.attention.query"
+    assert errors[0].name == "blocks.period.0.attention.query"
 
 
 def test_the_damping_is_chosen_by_other_rows():
@@ -260,8 +263,6 @@ def test_what_is_no_matrix():
 
 
 def test_weights_that_nothing_taps_are_named():
-    block = config.Block(config.Attention(2, 2, 8), config.Plain(16))
-    kind = config.Decoder(vocab=64, embed=16, layers=2, block=block, position=config.TransformerXl())
-    said: list[str] = []
+    kind, said = dataclasses.replace(ONE, layers=2, position=config.TransformerXl()), []
     gptq(random_model(kind), tokens(random_ids(16, 24)), CALL, THREE, damp=0.01, say=said.append)
     assert "blocks.period.0.attention.position.key, layer 1: no activation leads to it, rounded to nearest" in said
