@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     name = "jaxlm"
     try:
         if not words or words[0] in ("-h", "--help", "help"):
-            print(_help())
+            lines = "\n".join(f"  {name:13} {text}" for name, text in COMMANDS.items())
+            print(f"usage: jaxlm COMMAND ...\n\n{lines}\n\njaxlm COMMAND --help tells more")
             return 0 if words else 2
         if words[0] in ("-V", "--version"):
             print(f"jaxlm {jaxlm.__version__}")
@@ -69,13 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return 141
 
 
-def _help() -> str:
-    lines = "\n".join(f"  {name:13} {text}" for name, text in COMMANDS.items())
-    return f"usage: jaxlm COMMAND ...\n\n{lines}\n\njaxlm COMMAND --help tells more"
-
-
 def _unknown(word: str) -> str:
-    close = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
     if word.endswith(".py"):
         return f"no command {word}; to train it: jaxlm run {word}"
+    close = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
     return f"no command {word!r}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}")

@@ -1,9 +1,9 @@
 """usage: jaxlm distill TEACHER [--layers WHICH] [--held-out N] [--run-dir DIR] [OVERRIDES]
        jaxlm distill api PROMPTS ... --teacher URL --model NAME --out FILE.jsonl [OPTION ...]
 
-Trains a smaller model on a larger one's text and distributions, and prints both sizes and perplexities; run again,
-it resumes. The student is what is kept of the teacher. Through an API, whose distributions are not seen, it asks
-the teacher for texts to train on: jaxlm distill api --help.
+Trains a smaller model on a larger one's text and distributions, and prints both sizes and perplexities; run
+again, it resumes. The student is what is kept of the teacher. Through an API, whose distributions are not
+seen, it asks the teacher for texts to train on: jaxlm distill api --help.
 
   TEACHER          a run, a directory of Hugging Face's, or a .gguf file
   --layers WHICH   "half" (default): every other one; "all"; or numbers counted from 0, as in 0,2,5

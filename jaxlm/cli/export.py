@@ -3,8 +3,8 @@
 Writes a run's newest checkpoint as Hugging Face keeps models: config.json, safetensors, and the tokenizer
 as tokenizer.json and tokenizer_config.json, with which AutoTokenizer gives the run's tokens and the BOS that
 it was trained with; a SentencePiece model also as tokenizer.model. The model must be one that a known family
-has; what each of them lacks is said. An adapter is merged into the model that it was trained over, and rounded
-numbers are written as what they stand for.
+has; what each of them lacks is said. An adapter is merged into the model that it was trained over, and
+rounded numbers are written as what they stand for.
 
   RUN          a run directory, or its name in runs/
   DIR          a new directory
