@@ -29,7 +29,7 @@ def test_quantize_says_what_is_lost_and_makes_a_run(ground, straight, rounded):
     shown = dict(re.findall(r"^(size|perplexity|cross_entropy) +(.*)$", out, re.M))
     before, after, change = re.match(r"([\d.]+) +([\d.]+) +([-+\d.]+ %)", shown["perplexity"]).groups()
     assert float(before) != float(after), change
-    assert float(shown["size"].split()[-1]) < 0.6
+    assert float(shown["size"].split()[-1]) < 0.7
     kept = json.loads((ground.path / run / "quantization.json").read_text())
     errors = [one["error"] for one in kept["weights"]]
     assert len(errors) == 2 * 7
@@ -98,8 +98,10 @@ def test_an_adapter_over_rounded_numbers(ground, rounded):
     wait_for(process, lambda: saved(ground.path / "adapter"))
     kill(process)
     assert "finished" in end(ground.train("adapter", *words)).expect(0).out
-    size = lambda run: sum(f.stat().st_size for f in (ground.path / run / "checkpoints").rglob("*"))  # noqa: E731
-    assert size("adapter") < size("straight-0") / 2
+    newest = ground.path / "adapter/checkpoints" / str(max(saved(ground.path / "adapter")))
+    held = [name for name in json.loads((newest / "meta/metadata").read_text())["arrays"] if name[:6] == "model."]
+    assert held
+    assert all(name.endswith((".a", ".b")) for name in held)
     assert generated(ground, "adapter").startswith("the ")
     refused = end(ground.train("dense", "--init", rounded[0], *LORA)).expect(2)
     assert "use quantization:of_initial, or begin from the model before it was rounded" in refused.err
