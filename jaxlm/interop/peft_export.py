@@ -52,16 +52,14 @@ def write(
     if not isinstance(adapter, kinds.Lora | kinds.Dora | kinds.Vera | kinds.Ia3):
         raise UsageError(f"{option_name(type(adapter))}: PEFT's files are written of lora, dora, vera and ia3")
     safetensors.refuse_existing(directory)
-    modules, held = linear(family, config)
-    weights = {name: weight for name, weight in weights_of(model).items() if isinstance(weight, Over)}
-    chosen = {name: one for name, one in modules.items() if any(weight in weights for weight, _ in one.weights)}
-    reached = {weight for one in chosen.values() for weight, _ in one.weights}
-    if lost := sorted(weights.keys() - reached):
-        raise UsageError(f"{lost[0]} is no linear module of {settings['model_type']}: PEFT's files have no room")
-    if deeper := [name for name, weight in weights.items() if isinstance(weight.base, Over)]:
-        raise UsageError(f"{deeper[0]} has an adapter over another one: merge the lower one first")
+    # A model without a head is its own whole: names begin within it.
     bare = re.fullmatch(r"\w+(?<!LMHead)Model", settings["architectures"][0]) is not None
     drop = family.OMITTED if bare else ""
+    modules, held = linear(family, config)
+    modules = {name.removeprefix(drop): one for name, one in modules.items()}
+    weights = {name: weight for name, weight in weights_of(model).items() if isinstance(weight, Over)}
+    chosen = {name: one for name, one in modules.items() if any(weight in weights for weight, _ in one.weights)}
+    _check(weights, chosen, settings["model_type"])
     match adapter:
         case kinds.Vera():
             tensors, told = _vera(chosen, weights, adapter)
@@ -84,7 +82,18 @@ def write(
             yield name if name in SHARED else PREFIX + name.removeprefix(drop), np.ascontiguousarray(tensor)
 
     safetensors.write(directory, named(), {CONFIG: (json.dumps(told, indent=2) + "\n").encode()}, FILE)
-    return tuple(name.removeprefix(drop) for name in chosen)
+    return tuple(chosen)
+
+
+def _check(weights: Mapping[str, Any], chosen: Mapping[str, Module], model_type: str) -> None:
+    """Raises UsageError for weights that no module holds, adapters over others, and where there are none."""
+    reached = {weight for one in chosen.values() for weight, _ in one.weights}
+    if lost := sorted(weights.keys() - reached):
+        raise UsageError(f"{lost[0]} is no linear module of {model_type}: PEFT's files have no room")
+    if deeper := [name for name, weight in weights.items() if isinstance(weight.base, Over)]:
+        raise UsageError(f"{deeper[0]} has an adapter over another one: merge the lower one first")
+    if not chosen:
+        raise UsageError("this model has no adapters to write: see `jaxlm.adapters.build.adapted`")
 
 
 def _at(weight: Any, word: str, at: tuple[int, ...]) -> Array:
@@ -102,7 +111,7 @@ def _lora(chosen: Mapping[str, Module], weights: Mapping[str, Any], adapter: Any
         if isinstance(adapter, kinds.Dora):
             lengths = [_magnitude(weights, one) for one in module.weights]
             tensors[f"{name}.lora_magnitude_vector"] = module.theirs(1, lengths)
-    usual = max(set(sizes.values()), key=list(sizes.values()).count)
+    usual = max(sorted(set(sizes.values())), key=list(sizes.values()).count)
     other = {name: size for name, size in sizes.items() if size != usual}
     told = {"peft_type": "LORA", "r": usual[0], "lora_alpha": usual[1], "lora_dropout": adapter.dropout}
     told |= {"use_rslora": root, "use_dora": isinstance(adapter, kinds.Dora), "bias": "none"}

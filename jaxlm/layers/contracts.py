@@ -25,6 +25,7 @@ class Tokens:
     segments: Int[Array, "row pos"]
     positions: Int[Array, "row pos"]
     adapters: Int[Array, "row"] | None = None
+    """Which of several adapters each row uses, -1 for none: see `jaxlm.adapters.several`."""
     types: Int[Array, "row pos"] | None = None
     """Rows of an encoder's table of token types, such as the sentence of a pair; None is all 0."""
     prefix: Int[Array, "row pos"] | None = None

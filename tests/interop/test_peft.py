@@ -169,7 +169,7 @@ def test_theirs_here(halved, tmp_path, name):
 
 
 OURS = {
-    "llama, lora": ("llama", config.Lora(rank=3, alpha=5.0)),
+    "llama, lora": ("llama", config.Lora(rank=3, alpha=2.0)),
     "llama, rslora": ("llama", config.Lora(rank=3, alpha=5.0, scaling="root", targets=r"\.(value|out|down)$")),
     "llama, dora": ("llama", config.Dora(rank=3, alpha=5.0)),
     "llama, vera": ("llama", config.Vera(rank=5)),
@@ -183,6 +183,10 @@ OURS = {
     "bert, vera": ("bert", config.Vera(rank=5)),
     "bert, ia3": ("bert", config.Ia3()),
     "bert, hidden states": ("bert, hidden states", config.Lora(rank=3, alpha=5.0)),
+    "bert, hidden states, two words": (
+        "bert, hidden states",
+        config.Lora(rank=3, alpha=5.0, targets=r"^blocks\.period\.0\.attention\.out$"),
+    ),
     "t5, lora": ("t5", config.Lora(rank=3, alpha=5.0)),
     "phi3, lora": ("phi3", config.Lora(rank=3, alpha=5.0)),
 }
@@ -328,6 +332,8 @@ def test_what_cannot_be_written(halved, tmp_path):
         with pytest.raises(UsageError, match=said):
             peft_export.write(tmp_path / "out", told, model, adapter, length=128)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="no adapters to write"):
+        peft_export.write(tmp_path / "out", told, base, config.Lora(), length=128)
     (tmp_path / "file").write_text("")
     adapter = config.Lora(rank=3)
     with pytest.raises(UsageError, match="is there already"):
