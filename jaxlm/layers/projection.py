@@ -126,8 +126,13 @@ def project(
 
 
 def look_up(weight: Weight, ids: Int[Array, "..."], call: Call) -> Float[Array, "... embed"]:
-    """Rows of a [vocab, embed] weight, in the compute format."""
+    """Rows of a [vocab, embed] weight, in the compute format.
+
+    A weight that has `rows(ids)` is not made dense for them, where it lies whole on one device.
+    """
     layout, (vocab, *_) = call.layout, weight.axes
+    if hasattr(weight, "rows") and not layout.gathers and layout.parts(vocab) == 1:
+        return weight.rows(ids).astype(call.precision.compute)
     table = layout.gather(weight.dense().astype(call.precision.compute), weight.axes)
     if layout.parts(vocab) == 1:
         return jnp.take(table, ids, axis=0)

@@ -19,8 +19,9 @@ from jaxlm.layers.projection import Weight
 from jaxlm.layers.weights import map_weights
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, lsq, products
+from jaxlm.quantize.arrange import as_matrix, is_grouped, is_table, of_matrix, placed, stored_axes
 from jaxlm.quantize.rules import ruled
-from jaxlm.quantize.weight import Quantized, is_grouped, refuse_parts, stored_axes
+from jaxlm.quantize.weight import Quantized, refuse_parts
 
 Tree = TypeVar("Tree")
 
@@ -64,14 +65,11 @@ class FakeQuant:
         stacked = kernel.ndim - len(weight.axes)
 
         def initial(kernel: Array) -> Array:
-            return lsq.initial_scale(kernel.reshape(prod(kernel.shape[: weight.inputs]), -1), format)
+            return lsq.initial_scale(as_matrix(kernel, weight.axes, weight.inputs), format)
 
         for _ in range(stacked):
             initial = jax.vmap(initial)
-        scale = initial(kernel)
-        groups = scale.shape[-2:-1] if is_grouped(format) else ()
-        outputs = kernel.shape[stacked + weight.inputs :] if stored_axes(weight.axes, 1, format)["scale"] else ()
-        scale = scale.reshape(*kernel.shape[:stacked], *groups, *outputs)
+        scale = placed(initial(kernel), kernel.shape, weight.axes, weight.inputs, format)
         return cls(weight, scale, format, quantization.activations)
 
     @property
@@ -122,8 +120,8 @@ class FakeQuant:
             raise UsageError("rows cannot choose among adapters of a weight that is rounded with them")
         contracted, outputs = sides(spec, self.axes)
         if isinstance(self.activations, Dynamic):
-            if is_transposed(spec):
-                raise UsageError("activations are rounded for products with a matrix, not with its transpose")
+            if is_transposed(spec) != is_table(self.axes):
+                raise UsageError("activations are rounded for products with a weight, not with its transpose")
             rows = x.reshape(prod(x.shape[: x.ndim - len(contracted)]), -1)
             step = products.token_steps(rows, self.activations.bits, contracted, call)
             x = products.straight_through(rows, step, self.activations.bits).reshape(x.shape)
@@ -140,7 +138,7 @@ class FakeQuant:
         kernel = self.base.dense().astype(jnp.float32)
 
         def one(kernel: Array, scale: Array) -> tuple[Array, grid.Scales]:
-            matrix = kernel.reshape(prod(kernel.shape[: self.inputs]), -1)
+            matrix = as_matrix(kernel, self.axes, self.inputs)
             scales = grid.Scales(lsq.positive(self._by_group(scale, matrix)))
             return grid.codes(matrix, self.format, scales), scales
 
@@ -159,20 +157,19 @@ class FakeQuant:
 
     def _rounded(self, kernel: Float[Array, "..."], scale: Array | None, call: Call | None) -> Float[Array, "..."]:
         """The rounded matrix; with `call`, of a device's own part."""
-        matrix = kernel.astype(jnp.float32).reshape(prod(kernel.shape[: self.inputs]), -1)
+        matrix = as_matrix(kernel.astype(jnp.float32), self.axes, self.inputs)
         if scale is None:
             low, high = grid.ranges(matrix, self.format)
             for axis in self._spread():
                 low = jnp.min(low[None] if call is None else call.layout.collect(low[None], axis, 0), axis=0)
                 high = jnp.max(high[None] if call is None else call.layout.collect(high[None], axis, 0), axis=0)
-            return lsq.straight_through(matrix, self.format, grid.reaching(low, high, self.format)).reshape(
-                kernel.shape
-            )
+            rounded = lsq.straight_through(matrix, self.format, grid.reaching(low, high, self.format))
+            return of_matrix(rounded, kernel.shape, self.axes)
         steps = self._by_group(scale, matrix)
         sharing = matrix.size // steps.size
         for axis in self._spread():
             sharing *= 1 if call is None else call.layout.parts(axis)
-        return lsq.learned(matrix, self.format, steps, sharing).reshape(kernel.shape)
+        return of_matrix(lsq.learned(matrix, self.format, steps, sharing), kernel.shape, self.axes)
 
     def _spread(self) -> Axes:
         """Axes of the numbers that share a scale, of which devices may have parts."""

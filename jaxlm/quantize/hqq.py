@@ -14,7 +14,6 @@ Residuals are counted in steps of the grid here, so that the result does not dep
 from __future__ import annotations
 
 import dataclasses
-from math import prod
 from typing import TypeVar
 
 import jax
@@ -25,6 +24,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.quantization import Activations, Format, Integers, NoActivations, Rounded, levels
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize import grid
+from jaxlm.quantize.arrange import as_matrix
 from jaxlm.quantize.build import with_cache
 from jaxlm.quantize.rules import ruled
 from jaxlm.quantize.weight import Quantized
@@ -56,7 +56,7 @@ def of(weight: Weight, format: Format, activations: Activations = NoActivations(
     stacked = kernel.ndim - len(weight.axes)
 
     def one(kernel: Array) -> tuple[Array, grid.Scales]:
-        return rounded(kernel.reshape(prod(kernel.shape[: weight.inputs]), -1), format)
+        return rounded(as_matrix(kernel, weight.axes, weight.inputs), format)
 
     for _ in range(stacked):
         one = jax.vmap(one)

@@ -17,11 +17,19 @@ from jaxlm.layers.products import contract, is_transposed, sides, trailing
 from jaxlm.layers.projection import Weight
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, products
+from jaxlm.quantize.arrange import (
+    WHOLE,
+    as_matrix,
+    into_out,
+    is_grouped,
+    is_table,
+    placed,
+    shift,
+    stored_axes,
+    width,
+)
 from jaxlm.quantize.formats import FLOATS, NORMAL_QUANTILES
 from jaxlm.quantize.packing import Packed, pack
-
-WHOLE = "features"
-"""The logical axis of dimensions that no device has a part of."""
 
 
 @struct.dataclass
@@ -41,7 +49,8 @@ class Quantized:
     """(codes - zero) * scale, as `quantize.grid` says; trained by nobody: no gradient reaches what is stored.
 
     Codes lie as [*outputs, *inputs], and in groups as [group, *outputs, input of the group]: a product sums over
-    their last dimension (`quantize.products`). Neighbors along the last dimension of the outputs share a byte.
+    their last dimension (`quantize.products`). Neighbors along the last dimension of the outputs share a byte, in
+    a table of tokens along its vectors, so that a token's row is cut out (`quantize.arrange`).
     Scales and zeros have the shape of what has one: [group, *outputs], [*outputs] or [].
     """
 
@@ -68,7 +77,7 @@ class Quantized:
         stacked = kernel.ndim - len(weight.axes)
 
         def rounded(kernel: Array) -> tuple[Array, grid.Scales]:
-            matrix = kernel.reshape(prod(kernel.shape[: weight.inputs]), -1)
+            matrix = as_matrix(kernel, weight.axes, weight.inputs)
             scales = grid.fit(matrix, format)
             return grid.codes(matrix, format, scales), scales
 
@@ -90,41 +99,31 @@ class Quantized:
         `codes` and `scales` are as `quantize.grid` has them, dimensions that are stacked in front. Raises
         UsageError for Nf4's doubly rounded scales that are not from `grid.fit`.
         """
-        shape = jax.eval_shape(weight.dense).shape
-        stacked = len(shape) - len(weight.axes)
-        front, into, out = (
-            shape[:stacked],
-            shape[stacked : stacked + weight.inputs],
-            shape[stacked + weight.inputs :],
-        )
-        axes = stored_axes(weight.axes, weight.inputs, format)
-
-        def placed(leaf: Array) -> Array:
-            """[*stacked, groups, outputs] in the shape of what has one."""
-            groups = leaf.shape[-2:-1] if is_grouped(format) else ()
-            return leaf.reshape(*front, *groups, *(out if axes["scale"] else ()))
-
-        signed = jnp.swapaxes(codes - _shift(format), -1, -2)
+        shape, axes, inputs = jax.eval_shape(weight.dense).shape, weight.axes, weight.inputs
+        stacked = len(shape) - len(axes)
+        front, (into, out) = shape[:stacked], into_out(shape[stacked:], axes, inputs)
+        signed = jnp.swapaxes(codes - shift(format), -1, -2)
         if is_grouped(format):
             signed = jnp.moveaxis(signed.reshape(*front, *out, scales.scale.shape[-2], -1), -2, stacked)
         else:
             signed = signed.reshape(*front, *out, *into)
+        together = -1 if is_table(axes) else -2 if is_grouped(format) else -1 - len(into)
         scale, zero, blocks = scales.scale.astype(jnp.float32), scales.zero, None
         if zero is not None:
-            zero = jnp.round((zero - _shift(format)) * grid.ZEROS).astype(jnp.int16)
+            zero = jnp.round((zero - shift(format)) * grid.ZEROS).astype(jnp.int16)
         if isinstance(format, Nf4) and format.double:
             if scales.double is None:
                 raise UsageError("Nf4(double=True): scales that were not fitted have no form in 8 bits")
             scale, blocks = scales.double.codes.astype(jnp.int8), Blocks(scales.double.scale, scales.double.center)
         return cls(
-            codes=pack(signed, _bits(format), axes["codes"], -2 if is_grouped(format) else -1 - weight.inputs),
-            scale=placed(scale),
-            zero=None if zero is None else placed(zero),
+            codes=pack(signed, width(format), stored_axes(axes, inputs, format)["codes"], together),
+            scale=placed(scale, shape, axes, inputs, format),
+            zero=None if zero is None else placed(zero, shape, axes, inputs, format),
             blocks=blocks,
             activation=jnp.full(front, jnp.nan) if isinstance(activations, Static) else None,
             bias=weight.bias,
-            axes=weight.axes,
-            inputs=weight.inputs,
+            axes=axes,
+            inputs=inputs,
             inner=into[1:],
             format=format,
             activations=activations,
@@ -138,13 +137,27 @@ class Quantized:
     def dense(self) -> Float[Array, "..."]:
         """The rounded matrix in float32: what `grid.values` makes of the same codes.
 
-        Raises UsageError within `Layout.spmd`: parts of what is stored are not parts of the matrix.
+        Raises UsageError within `Layout.spmd`, where parts of what is stored are not parts of the matrix.
         """
-        refuse_parts()
+        if not is_table(self.axes) or is_grouped(self.format):
+            refuse_parts()
         one = Quantized._dense
         for _ in range(self.codes.codes().ndim - len(self.codes.axes)):
             one = jax.vmap(one)
         return one(self)
+
+    def rows(self, ids: Int[Array, "..."]) -> Float[Array, "... embed"]:
+        """Rows of `dense()`, no others made."""
+        if not is_table(self.axes):
+            return jnp.take(self.dense(), ids, axis=0)
+        flat, whole = ids.reshape(-1), self.replace(scale=self._scale(), blocks=None)
+
+        def some(leaf: Array) -> Array:
+            return jnp.take(leaf, flat, axis=1 if is_grouped(self.format) else 0) if leaf.ndim else leaf
+
+        zero = None if self.zero is None else some(self.zero)
+        few = whole.replace(codes=jax.tree.map(some, self.codes), scale=some(whole.scale), zero=zero)
+        return few._dense().reshape(*ids.shape, -1)
 
     def dot(
         self,
@@ -157,24 +170,21 @@ class Quantized:
     ) -> Float[Array, "..."]:
         """The product with the rounded matrix, of what comes in rounded too where `activations` say so.
 
-        Raises UsageError for the product with the transpose, as of a tied embedding, of rounded activations.
+        Raises UsageError for rounded activations across scales: the transpose of what is no table of tokens.
         """
         contracted, outputs = sides(spec, self.axes)
         used = self._gathered(call)
-        if is_transposed(spec):
-            if not isinstance(self.activations, NoActivations):
-                raise UsageError(
-                    "activations are rounded for products with a matrix, not with its transpose: leave a tied "
-                    "embedding out of the rules, or use activations:no-activations"
-                )
+        if is_transposed(spec) == is_table(self.axes):
+            y = used._product(x, spec, contracted, call)
+        elif isinstance(self.activations, NoActivations):
             y = contract(x, used._dense().astype(x.dtype), spec)
         else:
-            y = used._product(x, spec, contracted, call)
+            raise UsageError("activations are rounded for products with a weight, not with its transpose")
         return call.layout.reduce(y, contracted, y.ndim - len(outputs) - 1)
 
     def _product(self, x: Array, spec: str, contracted: Axes, call: Call) -> Array:
         """On a device's own shards, not summed over others'."""
-        batch = x.shape[: x.ndim - self.inputs]
+        batch = x.shape[: x.ndim - len(contracted)]
         rows = x.reshape(prod(batch), -1)
         step = self._step(rows, contracted, call)
         few = rows.shape[0] * products.PIECES[x.dtype.itemsize] <= products.MOST_ROWS
@@ -188,7 +198,8 @@ class Quantized:
         if self.zero is not None or is_grouped(self.format):
             return contract(x, self._dense().astype(x.dtype), spec)
         # A scale for all inputs of an output is the product's, not the matrix's.
-        y = contract(x, self._numbers().astype(x.dtype), _outward(spec, self.inputs)).astype(jnp.float32)
+        outward = spec if is_table(self.axes) else _outward(spec, self.inputs)
+        y = contract(x, self._numbers().astype(x.dtype), outward).astype(jnp.float32)
         return (y * trailing(self.scale, y)).astype(x.dtype)
 
     def _step(self, rows: Array, contracted: Axes, call: Call) -> Array | None:
@@ -224,7 +235,9 @@ class Quantized:
 
     def _outputs(self) -> tuple[int, ...]:
         shape = self.codes.codes().shape
-        return shape[1:-1] if is_grouped(self.format) else shape[: len(shape) - self.inputs]
+        if is_grouped(self.format):
+            return shape[1:-1]
+        return shape[: len(into_out(self.axes, self.axes, self.inputs)[1])]
 
     def _matrices(self) -> tuple[Array, Array, Array | None]:
         """Codes [group, output, input of the group], scale and zero [group, output] or of size 1; of integers."""
@@ -241,22 +254,28 @@ class Quantized:
         codes, zero = self.codes.codes(), self.zero
         match self.format:
             case Nf4():
-                return jnp.asarray(NORMAL_QUANTILES)[codes.astype(jnp.int32) + _shift(self.format)]
+                return jnp.asarray(NORMAL_QUANTILES)[codes.astype(jnp.int32) + shift(self.format)]
             case Fp8(kind=kind):
-                bits = (codes.astype(jnp.int32) + _shift(self.format)).astype(jnp.uint8)
+                bits = (codes.astype(jnp.int32) + shift(self.format)).astype(jnp.uint8)
                 return jax.lax.bitcast_convert_type(bits, FLOATS[kind]).astype(jnp.float32)
         numbers = codes.astype(jnp.float32)
         return numbers if zero is None else numbers - _behind(_zero(zero), numbers)
 
+    def _scale(self) -> Float[Array, "..."]:
+        """In float32, whole."""
+        if self.blocks is None:
+            return self.scale
+        return grid.undoubled(self.scale, grid.spread(self.blocks.scale, self.scale.shape), self.blocks.center)
+
     def _dense(self) -> Float[Array, "*inputs *outputs"]:
         """Not of a stack."""
-        scale = self.scale
-        if self.blocks is not None:
-            scale = grid.undoubled(scale, grid.spread(self.blocks.scale, scale.shape), self.blocks.center)
         numbers = self._numbers()
-        numbers = numbers * _behind(scale, numbers)
+        numbers = numbers * _behind(self._scale(), numbers)
         if is_grouped(self.format):
-            return jnp.moveaxis(numbers, -1, 1).reshape(-1, *self.inner, *self._outputs())
+            numbers = jnp.moveaxis(numbers, -1, 1).reshape(-1, *self.inner, *self._outputs())
+            return numbers.T if is_table(self.axes) else numbers
+        if is_table(self.axes):
+            return numbers
         outputs = tuple(range(numbers.ndim - self.inputs))
         return jnp.moveaxis(numbers, outputs, tuple(range(-len(outputs), 0)))
 
@@ -285,41 +304,3 @@ def _outward(spec: str, inputs: int) -> str:
     operands, result = spec.replace(" ", "").split("->")
     left, right = operands.split(",")
     return f"{left},{right[inputs:]}{right[:inputs]}->{result}"
-
-
-def is_grouped(format: Format) -> bool:
-    """Whether inputs have several scales."""
-    match format:
-        case Integers(group=group) | Nf4(group=group):
-            return group > 0
-        case Fp8():
-            return False
-
-
-def _bits(format: Format) -> int:
-    match format:
-        case Integers(bits=bits):
-            return bits
-        case Nf4():
-            return 4
-        case Fp8():
-            return 8
-
-
-def _shift(format: Format) -> int:
-    """What is taken from codes that begin at 0 to store them with a sign."""
-    return 0 if isinstance(format, Integers) and format.symmetric else 2 ** (_bits(format) - 1)
-
-
-def stored_axes(axes: Axes, inputs: int, format: Format) -> dict[str, Axes]:
-    """Of groups, devices have some where they have some of the inputs.
-
-    No device has a part of a token's features: groups of them are whole, and each is stored in parts.
-    """
-    into, out = axes[:inputs], axes[inputs:]
-    each = {"activation": (), "bias": out}
-    if is_grouped(format):
-        group, size = (WHOLE, into[0]) if into[0] == "embed" else (into[0], WHOLE)
-        return {"codes": (group, *out, size), "scale": (group, *out), "zero": (group, *out), **each}
-    scale = () if isinstance(format, Integers) and format.group == -1 else out
-    return {"codes": (*out, *into), "scale": scale, "zero": scale, **each}

@@ -58,7 +58,15 @@ def test_the_first_rule_that_fits_holds():
     assert found["embedding"] == Integers()
 
 
-@pytest.mark.parametrize("format", [Integers(4, group=8), Integers(3, symmetric=False), Nf4(8), Fp8()])
+@pytest.mark.parametrize(
+    "format",
+    [
+        Integers(4, group=8),
+        Nf4(8),
+        pytest.param(Integers(3, symmetric=False), marks=pytest.mark.nightly),
+        pytest.param(Fp8(), marks=pytest.mark.nightly),
+    ],
+)
 def test_abstract_models_and_meshes(format):
     """A run's model is made from its config alone, and has a place on a mesh."""
     quantization = Rounded((Rule(format=format), Rule("^embedding$", Integers())), Dynamic())

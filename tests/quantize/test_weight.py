@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from math import prod
 
 import jax
@@ -13,7 +14,7 @@ from jaxlm.config import Dynamic, Fp8, Integers, Nf4, NoActivations, Static
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.axes import shardings, specs
 from jaxlm.layers.names import flatten
-from jaxlm.layers.projection import Dense, project
+from jaxlm.layers.projection import Dense, look_up, project
 from jaxlm.quantize import grid
 from jaxlm.quantize.weight import Quantized
 from tests.quantize.oracles import rounded
@@ -165,6 +166,23 @@ def test_the_transpose(rows):
         project(of(weight("down"), Integers(), Dynamic()), jnp.asarray(x), "rpe,ve->rpv", CALL)
 
 
+@pytest.mark.parametrize("name", ["int8", "group", "tensor", "double"])
+def test_a_table_of_tokens_is_rounded_by_rows(name):
+    """Each token's vector by itself; looked up, and multiplied by its transpose as a tied head is."""
+    format = FORMATS[name]
+    table = Dense(jnp.asarray(draw(24, 16) * np.exp(2 * draw(24, 1, seed=1))), None, ("vocab", "embed"))
+    small, ids = of(table, format), jnp.array([[3, 0], [23, 3]])
+    exact = np.asarray(dense(small))
+    np.testing.assert_array_equal(exact, by_hand(np.asarray(table.kernel).T, format, 1).T)
+    np.testing.assert_array_equal(jax.jit(lambda w, ids: w.rows(ids))(small, ids), exact[np.asarray(ids)])
+    np.testing.assert_array_equal(look_up(small, ids, CALL), exact[np.asarray(ids)])
+    for rows in (1, 60):
+        x = draw(rows, 16, seed=2)
+        wanted = x @ exact.T.astype(np.float64)
+        got = multiply(small, jnp.asarray(x), "te,ve->tv")
+        assert np.abs(got - wanted).max() <= 2e-6 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize("activations", [NoActivations(), Dynamic()])
 def test_the_gradient_is_the_dense_ones(activations):
     """With respect to what comes in, as adapters below need it; of what is stored there is none."""
@@ -185,9 +203,16 @@ MESH = {
 }
 
 
-@pytest.mark.parametrize("activations", [NoActivations(), Dynamic()])
-@pytest.mark.parametrize("shape", MESH)
-@pytest.mark.parametrize("name", ["int4", "group", "double", "tensor"])
+DAILY = {("int4", "out", Dynamic()), ("group", "query", NoActivations()), ("double", "out", NoActivations())}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "activations"),
+    [
+        pytest.param(*case, marks=() if case in DAILY else pytest.mark.nightly)
+        for case in itertools.product(("int4", "group", "double", "tensor"), MESH, (NoActivations(), Dynamic()))
+    ],
+)
 def test_on_eight_devices(name, shape, activations):
     """Stored in parts and used in parts: within `spmd`, where each device has its own, the same product."""
     spec, axes = MESH[shape]
