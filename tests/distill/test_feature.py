@@ -262,6 +262,7 @@ def test_padding_and_packing_change_nothing():
         assert objective.weights(batch) == objective.weights(BATCH)
 
 
+@pytest.mark.nightly
 def test_one_model_is_near_itself():
     """Every distance between a model and itself is zero, and no gradient leads away."""
     theirs = models()[1]

@@ -95,6 +95,7 @@ def test_a_share_of_batches():
     assert off is BATCH
 
 
+@pytest.mark.nightly
 def test_no_gradient_goes_through_drawing():
     def value(model):
         batch = rollout(GRADIENT, model, TEACHER, BATCH, jax.random.key(0), CALL, stop=STOP)
