@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.config.objective import Classification, Contrastive, MultiToken, NextSentence, ReplacedTokens
+from jaxlm.config.objective import Classification, Contrastive, Distillation, MultiToken, NextSentence, ReplacedTokens
 from jaxlm.runs.report.content import POINTS, Content, Points, Record, series, speed
 from jaxlm.runs.report.drawing import HELD, MISSING, MUTED, RULE, TRAIN, style, svg, tick
 from jaxlm.runs.report.text import plural, text
@@ -108,7 +108,7 @@ def _of_what(content: Content) -> str:
     match content.experiment.objective:
         case Classification() | Contrastive():
             return "nats per text"
-        case NextSentence() | ReplacedTokens() | MultiToken():
+        case NextSentence() | ReplacedTokens() | MultiToken() | Distillation():
             return "nats"
     return "nats per token"
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlm.config.data import Conversations
 from jaxlm.config.errors import UsageError
 from jaxlm.config.flops import flops_of, parameters
-from jaxlm.config.objective import Classification
+from jaxlm.config.objective import Classification, on_labels
 from jaxlm.runs.report.content import Content, speed
 from jaxlm.runs.report.text import count, duration, number, percent, plural, power, short, text
 
@@ -57,7 +57,7 @@ def _state(content: Content) -> str:
 def verdict(content: Content) -> str:
     """Bits per byte beside what knows no language; where there is none, the newest loss."""
     bits = content.last("bits_per_byte")
-    labels = isinstance(content.experiment.objective, Classification)
+    labels = isinstance(on_labels(content.experiment.objective), Classification)
     head = _labels(content) if labels else _headline(content, bits)
     bars = "" if labels else _bars(content, bits)
     return f'<section class="verdict" aria-label="Verdict">{head}{bars}</section>{_facts(content)}'
