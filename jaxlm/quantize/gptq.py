@@ -197,9 +197,8 @@ def _block_rounded(
 
     zeros = jnp.zeros((block, outputs), jnp.float32)
     _, codes, lost = jax.lax.fori_loop(0, block, one, (inner, zeros.astype(jnp.int32), zeros))
-    # Rows of the root are zero before their own input; what is within the block is done.
-    later = jnp.where(jnp.arange(root.shape[1]) >= start + block, rows, 0.0)
-    update = jnp.matmul(later.T, lost, precision=jax.lax.Precision.HIGHEST)
+    # Zero for inputs before the block; those in it have their codes, and nothing reads them again.
+    update = jnp.matmul(rows.T, lost, precision=jax.lax.Precision.HIGHEST)
     return state.replace(
         matrix=state.matrix - update, codes=jax.lax.dynamic_update_slice_in_dim(state.codes, codes, start, 0)
     )

@@ -163,6 +163,7 @@ def test_methods_in_order(bits, seed):
     assert max(ends["awq"], ends["gptq"], ends["awq, gptq"]) < 0.95 * ends["nearest"]
 
 
+@pytest.mark.nightly
 def test_what_keeps_its_scale_is_named_once():
     said = []
     grouped = config.Block(config.Attention(4, 2, 8), config.Plain(48, "gelu"))

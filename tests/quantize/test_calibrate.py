@@ -65,8 +65,8 @@ def watched(model, inputs):
     return seen
 
 
-NIGHTLY = ("decoder", "wired", "rwkv6", "rwkv7")
-KIND = ["encoder", "rwkv4", *(pytest.param(one, marks=pytest.mark.nightly) for one in NIGHTLY)]
+NIGHTLY = ("decoder", "wired", "rwkv4", "rwkv6", "rwkv7")
+KIND = ["encoder", *(pytest.param(one, marks=pytest.mark.nightly) for one in NIGHTLY)]
 
 
 @pytest.mark.parametrize("kind", KIND)
