@@ -99,8 +99,10 @@ class Hqq:
 class Gptq:
     """What a code loses the numbers after it make up for (Frantar et al. 2022, arXiv:2210.17323)."""
 
-    damp: float = 0.01
-    """Added to the diagonal of the Hessian, in parts of its mean."""
+    damp: float | None = None
+    """Added to the diagonal of the Hessian, in parts of its mean; None is what of 0.01, 0.1 and 1 loses least on the
+    last quarter of the rows, to which nothing is fitted.
+    """
     order: Literal["given", "activations"] = "activations"
     """Inputs as they come, or those of the largest activations first."""
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.config.objective import Classification, Contrastive, Distillation, MultiToken, NextSentence, ReplacedTokens
+from jaxlm.config.objective import (
+    Classification,
+    Contrastive,
+    Distillation,
+    MultiToken,
+    NextSentence,
+    ReplacedTokens,
+)
 from jaxlm.runs.report.content import POINTS, Content, Points, Record, series, speed
 from jaxlm.runs.report.drawing import HELD, MISSING, MUTED, RULE, TRAIN, style, svg, tick
 from jaxlm.runs.report.text import plural, text
