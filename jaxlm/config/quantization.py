@@ -100,8 +100,8 @@ class Gptq:
     """What a code loses the numbers after it make up for (Frantar et al. 2022, arXiv:2210.17323)."""
 
     damp: float | None = None
-    """Added to the diagonal of the Hessian, in parts of its mean; None is what of 0.01, 0.1 and 1 loses least on the
-    last quarter of the rows, to which nothing is fitted.
+    """Added to the diagonal of the Hessian, in parts of its mean; None is which of 0.01, 0.1 and 1 loses least on
+    the last quarter of the rows, to which nothing is fitted.
     """
     order: Literal["given", "activations"] = "activations"
     """Inputs as they come, or those of the largest activations first."""
