@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from jaxlm.config.adapter import NoAdapter
+from jaxlm.config.adapter_check import adapter_problems
 from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
@@ -141,6 +142,7 @@ def _agreement(experiment: Experiment) -> Iterator[str]:
     if isinstance(model, Decoder):
         yield from parametrization_problems(model, experiment.optimizer)
     yield from objective_problems(experiment.objective, model)
+    yield from adapter_problems(experiment.adapter, model, train.length)
     yield from _trained(experiment)
     yield from data_problems(experiment.objective, experiment.data, experiment.packing)
     if isinstance(model, Recurrent) and not isinstance(model, Rwkv4):
