@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxlm.config.adapter import BLOCKS
 from jaxlm.config.errors import UsageError
 from jaxlm.config.numbers import divisors
-
-BLOCKS = r"(^|\.)(blocks|encoder)\."
-"""Searched in a weight's dotted name: every projection of the blocks; no embedding, head, norm or router."""
 
 
 @dataclass(frozen=True)
