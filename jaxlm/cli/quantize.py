@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING
 
 from jaxlm.cli import environment, experiment, models
 from jaxlm.cli.text import size, table
-from jaxlm.config import Gptq, NoAdapter, NoQuantization, Rounded, Samples, Stream, Where
+from jaxlm.config import Aware, Gptq, NoAdapter, Rounded, Samples, Stream, Where
 from jaxlm.config.check import check
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import option_name
+from jaxlm.config.quantization import Quantization
 
 if TYPE_CHECKING:
     from jaxlm.train.quantized import Outcome
@@ -72,16 +73,17 @@ def request(run: str, given: dict[str, str], words: list[str]) -> Experiment:
     from jaxlm.runs.initial import pinned
 
     theirs = read_experiment(run)
-    if not isinstance(theirs.quantization, NoQuantization):
+    if isinstance(theirs.quantization, Rounded):
         made = f", {theirs.initial.partition('@')[0]}" if theirs.initial else ""
         raise UsageError(f"{run} is quantized already: name the model that it was made from{made}")
+    begun = _start(theirs.quantization)
     start = dataclasses.replace(
         theirs,
         name=f"{theirs.name}-rounded",
         tokenizer=kept(theirs.tokenizer, Path(run) / "tokenizer"),
         packing=Stream(),
         adapter=NoAdapter(),
-        quantization=Rounded(method=Gptq()),
+        quantization=begun,
         train=dataclasses.replace(theirs.train, steps=4, batch=8, length=min(theirs.train.length, 256), ema=None),
         initial=run,
         teacher="",
@@ -92,8 +94,17 @@ def request(run: str, given: dict[str, str], words: list[str]) -> Experiment:
     asked = apply(start, [*short, *words], OPTIONS)
     if not isinstance(asked.quantization, Rounded):
         raise UsageError(f"quantization is {option_name(type(asked.quantization))}: a model is stored rounded")
+    if isinstance(theirs.quantization, Aware) and dataclasses.replace(asked.quantization, cache="model") != begun:
+        raise UsageError(f"{run} was trained through a rounding of its own, and is stored by that: change no other")
     check(dataclasses.replace(asked, quantization=theirs.quantization))
     return pinned(asked)
+
+
+def _start(theirs: Quantization) -> Rounded:
+    """What has been trained through a rounding is stored by the same; else GPTQ chooses codes of 8 bits."""
+    if isinstance(theirs, Aware):
+        return Rounded(theirs.rules, theirs.activations)
+    return Rounded(method=Gptq())
 
 
 def _written(name: str, value: str) -> list[str]:

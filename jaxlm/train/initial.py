@@ -21,11 +21,12 @@ from jaxtyping import Array, Int, PyTree
 from jaxlm.adapters.attach import merged
 from jaxlm.adapters.build import adapted, trained
 from jaxlm.cluster import together
-from jaxlm.config import Experiment, NoAdapter, NoQuantization, Precision
+from jaxlm.config import Experiment, NoAdapter, NoQuantization, Precision, PrefixTuning, PromptTuning
 from jaxlm.config.codec import named
 from jaxlm.config.distillation import projects
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.model import NoClassifier
+from jaxlm.config.paths import option_name
 from jaxlm.config.surgery import Cut
 from jaxlm.distill import surgery
 from jaxlm.distill.student import Student, student
@@ -104,12 +105,12 @@ def placed(model: PyTree, layout: Layout) -> PyTree:
 
 
 def find_base(run_dir: str, experiment: Experiment) -> Experiment:
-    """The experiment of a run with the run that it began from where it lies now: as named, or beside this one.
+    """The experiment of a run with what its adapter is over where that lies now: as named, or beside this run.
 
-    Raises UsageError where it is at neither place.
+    Other runs need nothing but themselves. Raises UsageError where it is at neither place.
     """
     base, digest = named(experiment.initial)
-    if not base or "://" in base or Path(base).exists():
+    if isinstance(experiment.adapter, NoAdapter) or not base or "://" in base or Path(base).exists():
         return experiment
     beside = epath.Path(run_dir).parent / epath.Path(base).name
     if not beside.exists():
@@ -161,6 +162,11 @@ def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: 
     ours = dataclasses.replace(experiment.model, classifier=NoClassifier()) if anew else experiment.model
     whole = theirs.model if experiment.cut != Cut() else ours
     model = whole_model(run, dataclasses.replace(theirs, model=whole), layout, precision, digest)
+    if isinstance(theirs.adapter, PrefixTuning | PromptTuning):
+        raise UsageError(
+            f"initial {run} has {option_name(type(theirs.adapter))}, which is no part of any weight: begin from "
+            f"{named(theirs.initial)[0] or 'a model'} without it"
+        )
     if not isinstance(theirs.adapter, NoAdapter):
         model = merged(model)
     if experiment.cut != Cut():

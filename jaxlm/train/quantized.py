@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxlm.config import PRECISIONS, Experiment, NoQuantization
-from jaxlm.config.codec import what_hash
+from jaxlm.config import PRECISIONS, Aware, Experiment
+from jaxlm.config.codec import named, what_hash
 from jaxlm.data.rows import Rows
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.parallel.layout import single_device
+from jaxlm.quantize.aware import stored
+from jaxlm.quantize.build import with_cache
 from jaxlm.quantize.methods import choose
-from jaxlm.runs.directory import finish, is_finished, open_run, record, run_path
+from jaxlm.runs.directory import finish, is_finished, open_run, read_experiment, record, run_path
 from jaxlm.runs.files import write_atomically
 from jaxlm.tokenizers.build import keep
 from jaxlm.train import feed
@@ -71,11 +73,15 @@ def quantize(
     prepared = prepared_data(experiment, say)
     check_data(experiment, (prepared.train, prepared.held_out))
     rows, others = rows_of(experiment, prepared)
-    model = base_of(dataclasses.replace(experiment, quantization=NoQuantization()), layout, precision)
+    theirs = read_experiment(named(experiment.initial)[0]).quantization
+    model = base_of(dataclasses.replace(experiment, quantization=theirs), layout, precision)
     measure, tokens = measurer(make_objective(experiment), others, call, most)
     before = measure(model)
     say(f"as it is: {before}")
-    rounded, lost = choose(model, tokens_of(experiment, rows, call), call, experiment.quantization, say=say)
+    if isinstance(theirs, Aware):
+        rounded, lost = with_cache(stored(model), experiment.quantization.cache), []
+    else:
+        rounded, lost = choose(model, tokens_of(experiment, rows, call), call, experiment.quantization, say=say)
     after = measure(rounded)
     say(f"rounded: {after}")
     weights = sorted((Loss(**dataclasses.asdict(one)) for one in lost), key=lambda one: -one.error)

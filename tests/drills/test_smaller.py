@@ -108,6 +108,20 @@ def test_an_adapter_over_rounded_numbers(ground, rounded):
     assert not (ground.path / "dense").exists()
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("scales", ["straight_through", "lsq"])
+def test_what_was_trained_through_a_rounding_is_stored_by_it(ground, scales):
+    words = ("quantization:aware", f"quantization.scales:{scales}", "--quantization.rules.0.format.bits", "4")
+    ground.finish(f"aware-{scales}", *words, "--train.steps", "6")
+    stored = ("quantize", f"aware-{scales}", "--held-out", "2", "--run-dir", f"stored-{scales}")
+    out = end(ground.start(*stored)).expect(0).out
+    before, after = re.search(r"^perplexity +([\d.]+) +([\d.]+)", out, re.M).groups()
+    assert float(after) == pytest.approx(float(before), rel=1e-4)
+    assert generated(ground, f"stored-{scales}") == generated(ground, f"aware-{scales}")
+    refused = end(ground.start(*stored[:2], "--bits", "3")).expect(2)
+    assert "was trained through a rounding of its own" in refused.err
+
+
 def test_an_adapter_finds_its_base_or_says_that_it_does_not(ground, straight):
     ground.finish("moved", "--init", straight(), *LORA)
     text = generated(ground, "moved")

@@ -147,10 +147,55 @@ def test_another_base_is_refused(adapter, run, base, tmp_path):
         whole_model(path, moved, single_device(), FLOAT32)
 
 
+def test_another_run_needs_nothing_but_itself(base, tmp_path):
+    """What a run of all parameters began from may be gone."""
+    own = tree(initial=str(tmp_path / "gone"))
+    assert find_base(base[0], own) == own
+
+
+def test_a_prefix_is_no_part_of_a_weight(base, tmp_path):
+    prefixed = pinned(tree(adapter=config.PrefixTuning(4), initial=base[0]))
+    path = save(prefixed, tmp_path / "prefixed", initial_state(setup_of(prefixed)))
+    assert whole_model(path, find_base(path, prefixed), single_device(), FLOAT32).blocks.period[0].attention.prefix
+    with pytest.raises(UsageError, match="prefixed has prefix_tuning, which is no part of any weight"):
+        initial_state(setup_of(tree(initial=path)))
+
+
+def test_an_adapter_that_goes_on_as_a_whole_model_is_merged(adapter, run, tmp_path):
+    path = save(adapter, tmp_path / "adapted", run[1], 4)
+    state = initial_state(setup_of(tree(initial=path)))
+    merged = flatten(state.model)
+    assert not any(name.endswith(".a") for name in merged)
+    expected = run[1].whole().blocks.period[0].mlp.up.dense()
+    np.testing.assert_array_equal(merged["blocks.period.0.mlp.up.kernel"], expected)
+
+
+def test_a_student_is_what_is_kept_of_its_teacher(base):
+    cut = config.surgery.Cut(layers=(1,), width=8)
+    model = config.surgery.cut(tree().model, cut)
+    state = initial_state(setup_of(pinned(tree(model=model, cut=cut, initial=base[0]))))
+    kept = flatten(state.model)
+    key = "blocks.period.0.attention.key.kernel"
+    np.testing.assert_array_equal(kept[key], base[1][key][1:])
+    assert kept["blocks.period.0.mlp.up.kernel"].shape == (1, 16, 8)
+
+
+def test_what_is_trained_beside_a_student_is_thrown_away(base, tmp_path):
+    student = dataclasses.replace(tree().model, embed=8, layers=1)
+    features = (config.HiddenStates(layers=config.Last(), projection="linear"),)
+    taught = pinned(tree(model=student, teacher=base[0], objective=config.Distillation(features=features)))
+    state, losses, _ = trained(setup_of(taught), 3)
+    assert losses[-1] < losses[0]
+    assert [name for name in flatten(state.model) if name.startswith("projections")] == ["projections.0.kernel"]
+    path = save(taught, tmp_path / "student", state, 3)
+    model = whole_model(path, taught, single_device(), FLOAT32)
+    assert fingerprint(model) == fingerprint(state.model.model)
+
+
 @pytest.fixture(scope="module")
 def taught(base):
     student = dataclasses.replace(tree().model, embed=8, layers=1)
-    return pinned(tree(model=student, teacher=base[0]))
+    return pinned(tree(model=student, teacher=base[0], objective=config.Distillation()))
 
 
 @pytest.mark.parametrize("mesh", [(config.Mesh(), 1), (config.Mesh(fsdp=2, tensor=2), 8)], ids=["1", "8"])
