@@ -51,7 +51,7 @@ def scores(judgments: Iterable[Sample]) -> dict[str, float | None]:
     return {one.prompt.name: score(one.text) for one in judgments}
 
 
-def good_enough(found: Mapping[str, float | None], least: float):
+def good_enough(found: Mapping[str, float | None], least: float | int):
     """The check that a judge gave at least so much."""
 
     def check(sample: Sample) -> str | None:

@@ -65,7 +65,7 @@ def test_the_base_of_a_merge():
     model = moved(adapted(quantized(base, config.Rounded()), adapter, KEY), adapter)
     wanted = scores(model, batch)
     real = np.asarray(batch.inputs.segments) > 0
-    with pytest.raises(UsageError, match=r'(?s)Int8.*base="rounded".*base="full"'):
+    with pytest.raises(UsageError, match=r'(?s)Quantized.*base="rounded".*base="full"'):
         merged(model)
     limit = 2e-5 * max(1.0, float(jnp.std(wanted)))
     rounded = merged(model, "rounded")

@@ -13,9 +13,11 @@ from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.objective import whole_rows
 from jaxlm.config.objective_check import objective_problems
+from jaxlm.config.special import Special
 from jaxlm.distill.build import build
 from jaxlm.distill.policy import importance, judged, mixture, returns, rollout
 from jaxlm.layers.logprob import log_probabilities
+from jaxlm.objectives.objective import Writes
 from tests.tiny import CALL, GLOBAL, LOCAL, SIZES, packed_batch, random_model
 
 KIND = config.Decoder(**SIZES, layers=1, block=GLOBAL)
@@ -183,7 +185,8 @@ def test_the_objective_of_drawn_texts():
     """Both terms by hand, and of texts of the data the divergence alone."""
     kind = config.Distillation(response=config.ReverseKl(), labels=0.0, weight=1.0, policy=GRADIENT)
     assert not list(objective_problems(kind, KIND))
-    objective = build(kind, KIND)
+    objective = build(kind, KIND, lambda: Special(SIZES["vocab"], 0, 2, STOP))
+    assert objective.stop == STOP
     batch = objective.prepare(jax.tree.map(jnp.asarray, drawn(kind.policy)), jax.random.key(0))
     run = jax.jit(lambda batch: objective.totals(STUDENT, batch, None, CALL, {"teacher": TEACHER})[0])
     sums = run(batch)
@@ -221,3 +224,16 @@ def test_what_does_not_fit_is_refused_by_name():
     wrong = dataclasses.replace(wrong, policy=config.PolicyGradient(), labels=0.0)
     (found,) = objective_problems(dataclasses.replace(wrong, base=config.Autoregressive()), KIND)
     assert found == "objective.response is SoftLabels: PolicyGradient needs reverse_kl"
+
+
+def test_the_objective_draws_what_the_policy_does():
+    """In the step, before anything is prepared; without a policy the rows are those that are given."""
+    kind = config.Distillation(response=config.ReverseKl(), labels=0.0, weight=1.0, policy=GRADIENT)
+    objective = build(kind, KIND, lambda: Special(SIZES["vocab"], 0, 2, STOP))
+    assert isinstance(objective, Writes)
+    key = jax.random.key(1)
+    made = jax.jit(lambda batch: objective.rollout(STUDENT, batch, key, CALL, {"teacher": TEACHER}))(BATCH)
+    wanted = compiled(GRADIENT)(BATCH, key)
+    jax.tree.map(np.testing.assert_array_equal, made, wanted)
+    off = dataclasses.replace(objective, policy=config.OffPolicy())
+    assert off.rollout(STUDENT, BATCH, key, CALL, {}) is BATCH

@@ -117,7 +117,7 @@ def sender(url: str, secret: str, timeout: float) -> Send:
     return send
 
 
-def _read(reply: http.client.HTTPResponse, deadline: float, timeout: float) -> bytes:
+def _read(reply: http.client.HTTPResponse | urllib.error.HTTPError, deadline: float, timeout: float) -> bytes:
     """The whole body. Raises TimeoutError, also for one that trickles, and what the connection raises."""
     pieces, size = [], 0
     while piece := reply.read1(PIECE):
