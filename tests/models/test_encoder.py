@@ -274,7 +274,7 @@ def test_scores_are_products_of_three_kinds():
     model, rng = random_model(kind), np.random.default_rng(0)
     layer, x = model.blocks.layers()[0].attention, rng.standard_normal((1, 20, 16)).astype(np.float32)
     row = tokens(np.ones((1, 20), int))
-    got, _ = layer(jnp.asarray(x), row, model.position, CALL, causal=False)
+    got, _, _ = layer(jnp.asarray(x), row, model.position, CALL, causal=False)
     layer, x, model = jax.tree.map(np.asarray, (layer, x, model))
     q, k, v = (np.einsum("pe,ehd->phd", x[0], w.kernel) + w.bias for w in (layer.query, layer.key, layer.value))
     table = np.asarray(model.position.table.kernel)
