@@ -26,7 +26,7 @@ from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.study import programs
 from jaxlm.study.lanes import Lanes
 from jaxlm.study.variation import SEED, varied
-from jaxlm.train import feed, held_out
+from jaxlm.train import feed, held_out, initial
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.run import conclude, describe, rows_of

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.drills.drill import end, kill, saved, wait_for
+from tests.drills.drill import end, saved
 
 LORA = ("model:of_initial", "tokenizer:of_initial", "adapter:lora", "--adapter.rank", "2", "--train.steps", "6")
 ROUNDED = ("--method", "gptq", "--bits", "4", "--group", "8", "--train.length", "32", "--held-out", "2")
@@ -92,12 +92,8 @@ def test_what_is_rounded_is_rounded_once(ground, rounded):
 
 
 def test_an_adapter_over_rounded_numbers(ground, rounded):
-    """QLoRA: trained, killed, finished, used; the checkpoint holds the adapter alone."""
-    words = ("--init", rounded[0], *LORA, "quantization:of_initial", "--where.every.checkpoint", "2")
-    process = ground.train("adapter", *words)
-    wait_for(process, lambda: saved(ground.path / "adapter"))
-    kill(process)
-    assert "finished" in end(ground.train("adapter", *words)).expect(0).out
+    """QLoRA: trained and used; the checkpoint holds the adapter alone."""
+    ground.finish("adapter", "--init", rounded[0], *LORA, "quantization:of_initial")
     newest = ground.path / "adapter/checkpoints" / str(max(saved(ground.path / "adapter")))
     held = [name for name in json.loads((newest / "meta/metadata").read_text())["arrays"] if name[:6] == "model."]
     assert held

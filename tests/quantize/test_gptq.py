@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import config
-from jaxlm.adapters.lora import lora
+from jaxlm.adapters.build import adapted
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.quantization import Fp8, Integers, Nf4, Rounded, Rule
 from jaxlm.quantize import grid
@@ -257,7 +257,7 @@ def test_too_few_tokens_for_the_widest():
 
 
 def test_what_is_no_matrix():
-    model = lora(random_model(KINDS["decoder"]), jax.random.key(0), rank=2)
+    model = adapted(random_model(KINDS["decoder"]), config.Lora(rank=2), jax.random.key(0))
     with pytest.raises(UsageError, match=r"is LoRA: .* merge adapters first"):
         gptq(model, tokens(random_ids(16, 24)), CALL, THREE, **QUIET)
 
