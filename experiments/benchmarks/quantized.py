@@ -50,6 +50,7 @@ FORMS = {
     "int8": every(config.Integers(8)),
     "int8-all": every(config.Integers(8), TABLE),
     "int8-dynamic": every(config.Integers(8), activations=config.Dynamic()),
+    "int8-all-dynamic": every(config.Integers(8), TABLE, activations=config.Dynamic()),
     "int8-cache": every(config.Integers(8), cache="int8"),
     "int8-group64": every(config.Integers(8, group=64)),
     "int4": every(config.Integers(4)),
@@ -108,7 +109,7 @@ def main() -> None:
         for name in names:
             ratios = [a / b for a, b in zip(times["float32"], times[name], strict=True)]
             print(
-                f"batch {batch}  {name:13} {1e3 * statistics.median(times[name]):7.1f} ms a token   "
+                f"batch {batch}  {name:16} {1e3 * statistics.median(times[name]):7.1f} ms a token   "
                 f"{statistics.median(ratios):5.2f} x float32 ({min(ratios):.2f} to {max(ratios):.2f})   "
                 f"{size(models[name]) / whole:.3f} of its bytes",
                 flush=True,
