@@ -4,7 +4,7 @@
 
 Every row is a run (`runs/...-rounded-HASH`): what has been done is read again. Perplexity is of held-out text of
 the run's data, Python's documentation and sources for a model that was trained elsewhere; errors are
-|x dW| / |x W|, the mean over all weights, of the calibration's rows (for GPTQ of those that nothing was fitted to).
+|x dW| / |x W|, the mean over all weights, of the last quarter of the calibration's rows.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.layers.names import flatten
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.random import site
-from jaxlm.layers.weights import map_weights, targets, weights_of
+from jaxlm.layers.weights import map_weights, matcher, targets, weights_of
 
 Tree = TypeVar("Tree")
 
@@ -90,20 +89,13 @@ def trained(adapter: Adapter) -> Callable[[str, Any], bool]:
     """
     if isinstance(adapter, config.NoAdapter):
         return lambda name, leaf: jnp.issubdtype(leaf.dtype, jnp.floating)
-    also, last = _compiled(adapter), LEAVES[type(adapter)]
+    also, last = adapter.also and matcher(adapter.also, "adapter.also"), LEAVES[type(adapter)]
 
     def own(name: str, leaf: Any) -> bool:
         *path, word = name.split(".")
         return bool(word in last and "base" not in path) or bool(also and also.search(name))
 
     return own
-
-
-def _compiled(adapter: Adapter) -> re.Pattern | None:
-    try:
-        return re.compile(adapter.also) if adapter.also else None
-    except re.error as error:
-        raise UsageError(f"adapter.also={adapter.also!r} is no regular expression: {error}") from None
 
 
 def _check(model: Any, adapter: Adapter) -> None:

@@ -14,6 +14,7 @@ from jaxlm.adapters.over import Over, Shape, check, low_rank
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.projection import Weight, product
 from jaxlm.layers.random import at, dropout_of_inputs
+from jaxlm.layers.weights import over_stacked
 from jaxlm.parallel.layout import Axes
 
 
@@ -69,8 +70,7 @@ def outer(a: Float[Array, "..."], b: Float[Array, "..."], inputs: int) -> Float[
     def multiply(a: Array, b: Array) -> Array:
         return jnp.tensordot(a, b, axes=1)
 
-    for _ in range(a.ndim - inputs - 1):
-        multiply = jax.vmap(multiply)
+    multiply = over_stacked(multiply, a.ndim - inputs - 1)
     return multiply(a.astype(jnp.float32), b.astype(jnp.float32))
 
 

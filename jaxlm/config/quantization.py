@@ -73,6 +73,8 @@ class Static:
     """What a product takes is rounded by one scale, which a calibration has found; beyond it is clipped."""
 
     bits: int = 8
+    range: Literal["absmax", "percentile", "mse"] = "absmax"
+    """Where it clips: at the largest, at what 99.99 % are below, or where least is lost."""
 
 
 Activations = NoActivations | Dynamic | Static
@@ -148,8 +150,6 @@ class Rounded:
     smoothing: NoSmoothing | Smooth = NoSmoothing()
     method: Method = Nearest()
     """How codes are chosen."""
-    range: Literal["absmax", "percentile", "mse"] = "absmax"
-    """Where static activations are clipped: at the largest, at what 99.99 % are below, or where least is lost."""
 
 
 @dataclass(frozen=True)

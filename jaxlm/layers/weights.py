@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
+
 from jaxlm.config.errors import UsageError
 from jaxlm.config.suggest import nearest
 from jaxlm.layers.projection import Weight
@@ -33,6 +35,13 @@ def map_weights(function: Callable[[str, Weight], Weight], model: Tree, name: st
     return dataclasses.replace(model, **new)
 
 
+def over_stacked(function: Callable, dims: int) -> Callable:
+    """A function of one layer's arrays, as that of arrays with so many more dimensions in front."""
+    for _ in range(dims):
+        function = jax.vmap(function)
+    return function
+
+
 def in_blocks(name: str) -> bool:
     """The default choice of weights: every projection of the blocks."""
     return "blocks." in name or "encoder." in name
@@ -50,6 +59,14 @@ def weights_of(model: Any) -> dict[str, Weight]:
     return found
 
 
+def matcher(pattern: str, field: str) -> re.Pattern:
+    """A regular expression of a config's `field`. Raises UsageError for one that is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{field}={pattern!r} is no regular expression: {error}") from None
+
+
 def targets(pattern: str, model: Any, field: str) -> set[str]:
     """The names of the model's weights in which a regular expression is found; none for an empty pattern.
 
@@ -57,11 +74,8 @@ def targets(pattern: str, model: Any, field: str) -> set[str]:
     """
     if not pattern:
         return set()
-    names = list(weights_of(model))
-    try:
-        found = {name for name in names if re.search(pattern, name)}
-    except re.error as error:
-        raise UsageError(f"{field}={pattern!r} is no regular expression: {error}") from None
+    names, search = list(weights_of(model)), matcher(pattern, field).search
+    found = {name for name in names if search(name)}
     if not found:
         near = "".join(f"\n  {name}" for name in nearest(pattern, names, 5))
         raise UsageError(f"{field}={pattern!r} is found in no weight's name of this model; nearest:{near}")

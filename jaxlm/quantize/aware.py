@@ -16,7 +16,7 @@ from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, is_transposed, sides
 from jaxlm.layers.projection import Weight
-from jaxlm.layers.weights import map_weights
+from jaxlm.layers.weights import map_weights, over_stacked
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, lsq, products
 from jaxlm.quantize.arrange import as_matrix, is_grouped, is_table, of_matrix, placed, stored_axes
@@ -67,9 +67,8 @@ class FakeQuant:
         def initial(kernel: Array) -> Array:
             return lsq.initial_scale(as_matrix(kernel, weight.axes, weight.inputs), format)
 
-        for _ in range(stacked):
-            initial = jax.vmap(initial)
-        scale = placed(initial(kernel), kernel.shape, weight.axes, weight.inputs, format)
+        found = over_stacked(initial, stacked)(kernel)
+        scale = placed(found, kernel.shape, weight.axes, weight.inputs, format)
         return cls(weight, scale, format, quantization.activations)
 
     @property
@@ -99,9 +98,7 @@ class FakeQuant:
         def one(kernel: Array, scale: Array | None) -> Array:
             return self._rounded(kernel, scale, None)
 
-        for _ in range(kernel.ndim - len(self.axes)):
-            one = jax.vmap(one)
-        return one(kernel, self.scale)
+        return over_stacked(one, kernel.ndim - len(self.axes))(kernel, self.scale)
 
     def dot(
         self,
@@ -142,9 +139,8 @@ class FakeQuant:
             scales = grid.Scales(lsq.positive(self._by_group(scale, matrix)))
             return grid.codes(matrix, self.format, scales), scales
 
-        for _ in range(kernel.ndim - len(self.axes)):
-            one = jax.vmap(one)
-        return Quantized.from_codes(self.base, *one(kernel, self.scale), self.format, self.activations)
+        found = over_stacked(one, kernel.ndim - len(self.axes))(kernel, self.scale)
+        return Quantized.from_codes(self.base, *found, self.format, self.activations)
 
     def _whole(self, call: Call) -> tuple[Weight, Array | None]:
         """The base and the steps, whole but for what devices hold parts of in use."""

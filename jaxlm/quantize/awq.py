@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, PyTree
 from jaxlm.config.quantization import Format, Fp8, Integers, Rounded, groups
 from jaxlm.layers.block import Block
 from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.weights import weights_of
 from jaxlm.quantize import grid
 from jaxlm.quantize.calibrate import Place, Say, each_layer, like, matrix, plain, real, reported
 from jaxlm.quantize.fold import blocks_of, folded
 from jaxlm.quantize.moments import Gram, Sizes, squared_error
-from jaxlm.quantize.ranges import Range
-from jaxlm.quantize.readers import Reader, readers, weights_of, with_weights
-from jaxlm.quantize.rounding import Choose, Chosen, Error, format_of, round_layers
+from jaxlm.quantize.readers import Reader, readers, with_weights
+from jaxlm.quantize.rounding import Choose, Chosen, Error, round_layers
+from jaxlm.quantize.rules import format_of
 
 Matrix = Float[Array, "inputs outputs"]
 EXPONENTS = 20
@@ -43,7 +44,6 @@ def awq(
     quantization: Rounded,
     *,
     searched: int = 4,
-    range: Range = "absmax",
     batch: int = 4,
     say: Say = print,
 ) -> tuple[Any, list[Error]]:
@@ -64,7 +64,7 @@ def awq(
         return choose
 
     prepare = _Scaling(quantization, searched, say)
-    return round_layers(model, rows, call, quantization, method, prepare=prepare, range=range, batch=batch, say=say)
+    return round_layers(model, rows, call, quantization, method, prepare=prepare, batch=batch, say=say)
 
 
 def awq_scaled(
@@ -94,7 +94,7 @@ class _Scaling:
 
     def __call__(self, place: Place) -> Block:
         for reader in readers(place.layer):
-            formats = tuple(format_of(place.full(name), self.quantization) for name in reader.weights)
+            formats = tuple(format_of(place.full(name), self.quantization.rules) for name in reader.weights)
             if not any(formats):
                 continue
             if reader.source is None:

@@ -18,8 +18,9 @@ from jaxlm.layers import norms
 from jaxlm.layers.block import Block
 from jaxlm.layers.norms import Norm
 from jaxlm.layers.projection import Dense
+from jaxlm.layers.weights import weights_of
 from jaxlm.quantize.calibrate import Place, like, matrix, plain
-from jaxlm.quantize.readers import Reader, readers, weights_of, with_weights
+from jaxlm.quantize.readers import Reader, readers, with_weights
 
 Scale = Float[Array, "inputs"]
 

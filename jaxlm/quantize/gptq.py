@@ -30,13 +30,13 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.quantization import Format, Integers, Rounded, groups
 from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.weights import weights_of
 from jaxlm.quantize import grid
 from jaxlm.quantize.calibrate import Place, Say, fitted_tokens
 from jaxlm.quantize.grid import Scales
 from jaxlm.quantize.moments import Gram, squared_error
-from jaxlm.quantize.ranges import Range
-from jaxlm.quantize.readers import weights_of
-from jaxlm.quantize.rounding import Choose, Chosen, Error, format_of, round_layers
+from jaxlm.quantize.rounding import Choose, Chosen, Error, round_layers
+from jaxlm.quantize.rules import format_of
 
 Matrix = Float[Array, "inputs outputs"]
 Square = Float[Array, "inputs inputs"]
@@ -221,7 +221,6 @@ def gptq(
     *,
     damp: float | None = None,
     order: Order = "activations",
-    range: Range = "absmax",
     batch: int = 4,
     say: Say = print,
 ) -> tuple[Any, list[Error]]:
@@ -251,13 +250,13 @@ def gptq(
 
         return choose
 
-    return round_layers(model, rows, call, quantization, method, range=range, batch=batch, say=say)
+    return round_layers(model, rows, call, quantization, method, batch=batch, say=say)
 
 
 def _check_tokens(model: Any, tokens: int, quantization: Rounded) -> None:
     widest = (0, "")
     for name, weight in weights_of(model).items():
-        if format_of(name, quantization) is not None:
+        if format_of(name, quantization.rules) is not None:
             shape = jax.eval_shape(weight.dense).shape
             stacked = len(shape) - len(weight.axes)
             widest = max(widest, (prod(shape[stacked : stacked + weight.inputs]), name))

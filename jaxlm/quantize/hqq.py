@@ -21,13 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Activations, Format, Integers, NoActivations, Rounded, levels
-from jaxlm.layers.projection import Weight
+from jaxlm.config.quantization import Format, Integers, levels
 from jaxlm.quantize import grid
-from jaxlm.quantize.arrange import as_matrix
-from jaxlm.quantize.build import with_cache
-from jaxlm.quantize.rules import ruled
-from jaxlm.quantize.weight import Quantized
 
 Tree = TypeVar("Tree")
 
@@ -36,31 +31,6 @@ NORM = 0.7
 BETA = 10.0
 KAPPA = 1.01
 ITERATIONS = 20
-
-
-def hqq(model: Tree, quantization: Rounded) -> Tree:
-    """The model in few bits as `build.quantized` makes it, with the zeros of this method.
-
-    Raises UsageError for formats without zeros, and as `quantized` does.
-    """
-
-    def one(_: str, weight: Weight, format: Format) -> Weight:
-        return of(weight, format, quantization.activations)
-
-    return with_cache(ruled(one, model, quantization.rules), quantization.cache)
-
-
-def of(weight: Weight, format: Format, activations: Activations = NoActivations()) -> Quantized:
-    """A weight rounded by this method."""
-    kernel = weight.dense().astype(jnp.float32)
-    stacked = kernel.ndim - len(weight.axes)
-
-    def one(kernel: Array) -> tuple[Array, grid.Scales]:
-        return rounded(as_matrix(kernel, weight.axes, weight.inputs), format)
-
-    for _ in range(stacked):
-        one = jax.vmap(one)
-    return Quantized.from_codes(weight, *one(kernel), format, activations)
 
 
 def rounded(

@@ -1,4 +1,4 @@
-"""From a config to a rounded model: smoothing, then codes by the method that it names, then what no layer holds."""
+"""From a config to a rounded model: smoothing, then codes by the method that it names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from jaxlm import config
 from jaxlm.config.quantization import Rounded
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.quantize import awq, gptq, hqq, smooth
-from jaxlm.quantize.build import quantized
 from jaxlm.quantize.calibrate import Place, Say
 from jaxlm.quantize.moments import Gram
 from jaxlm.quantize.rounding import Choose, Error, round_layers, to_nearest
@@ -19,25 +18,24 @@ def choose(
 ) -> tuple[Any, list[Error]]:
     """The rounded model, and what each weight of a layer has lost on these rows.
 
-    Its structure is that of `build.quantized`: embedding and head, which are in no layer, are rounded to nearest.
-    Raises UsageError and Failure as the methods do.
+    Its structure is that of `build.quantized`; what is in no layer, such as a table of tokens, is rounded to
+    nearest. Raises UsageError and Failure as the methods do.
     """
-    more: dict[str, Any] = {"range": quantization.range, "batch": batch, "say": say}
+    more: dict[str, Any] = {"batch": batch, "say": say}
     match quantization.smoothing:
         case config.Smooth(alpha):
             model = smooth.smooth(model, rows, call, alpha=alpha, batch=batch, say=say)
     match quantization.method:
         case config.Nearest():
-            model, errors = round_layers(model, rows, call, quantization, to_nearest, **more)
+            return round_layers(model, rows, call, quantization, to_nearest, **more)
         case config.Hqq():
-            model, errors = round_layers(model, rows, call, quantization, _half_quadratic, **more)
+            return round_layers(model, rows, call, quantization, _half_quadratic, **more)
         case config.Gptq(damp, order):
-            model, errors = gptq.gptq(model, rows, call, quantization, damp=damp, order=order, **more)
+            return gptq.gptq(model, rows, call, quantization, damp=damp, order=order, **more)
         case config.Awq():
-            model, errors = awq.awq(model, rows, call, quantization, **more)
-    return quantized(model, quantization), errors
+            return awq.awq(model, rows, call, quantization, **more)
 
 
-def _half_quadratic(place: Place, tap: str, gram: Gram) -> Choose:
+def _half_quadratic(place: Place, tap: str, fitted: Gram, checked: Gram) -> Choose:
     """It asks for no activations."""
-    return hqq.rounded
+    return lambda name, matrix, format: hqq.rounded(matrix, format)

@@ -11,7 +11,7 @@ from jaxlm.layers.block import Block
 from jaxlm.layers.mlp import Gated
 from jaxlm.layers.moe.module import Moe
 from jaxlm.layers.projection import Weight
-from jaxlm.layers.weights import map_weights
+from jaxlm.layers.weights import map_weights, weights_of
 
 SHARED = {
     "attention.key": "attention.query",
@@ -44,17 +44,10 @@ class Reader:
     branch: str = ""
 
 
-def weights_of(layer: Any) -> dict[str, Weight]:
+def in_order(layer: Any) -> dict[str, Weight]:
     """Every weight of a layer by its dotted name, in the order in which a block computes them."""
-    found: dict[str, Weight] = {}
-
-    def keep(name: str, weight: Weight) -> Weight:
-        found[name] = weight
-        return weight
-
-    map_weights(keep, layer)
     place = {name: number for number, name in enumerate(ORDER)}
-    return dict(sorted(found.items(), key=lambda item: place.get(item[0].split(".")[0], 0)))
+    return dict(sorted(weights_of(layer).items(), key=lambda item: place.get(item[0].split(".")[0], 0)))
 
 
 def with_weights(layer: Any, new: dict[str, Weight]) -> Any:
@@ -65,7 +58,7 @@ def with_weights(layer: Any, new: dict[str, Weight]) -> Any:
 def by_tap(layer: Any) -> dict[str, tuple[str, ...]]:
     """The tap of each activation that weights are applied to, and their names, in the order of computation."""
     found: dict[str, list[str]] = {}
-    for name in weights_of(layer):
+    for name in in_order(layer):
         found.setdefault(SHARED.get(name, name), []).append(name)
     return {tap: tuple(names) for tap, names in found.items()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Format, Kept, Rounded, Static
+from jaxlm.config.quantization import Format, Rounded, Static
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize import grid
 from jaxlm.quantize.build import with_cache
 from jaxlm.quantize.calibrate import Place, Say, each_layer, matrix, plain
 from jaxlm.quantize.moments import Gram, Sizes, squared_error
-from jaxlm.quantize.ranges import Range, Spread, reach, step
-from jaxlm.quantize.readers import weights_of, with_weights
-from jaxlm.quantize.rules import ruled
+from jaxlm.quantize.ranges import Spread, reach, step
+from jaxlm.quantize.readers import in_order, with_weights
+from jaxlm.quantize.rules import format_of, ruled
 from jaxlm.quantize.weight import Quantized
 
 Matrix = Float[Array, "inputs outputs"]
@@ -54,14 +53,6 @@ class Error:
     """The same of the weight rounded to nearest."""
 
 
-def format_of(name: str, quantization: Rounded) -> Format | None:
-    """That of the first rule that finds the name; None where it is kept, or no rule finds it."""
-    for rule in quantization.rules:
-        if re.search(rule.targets, name):
-            return None if isinstance(rule.format, Kept) else rule.format
-    return None
-
-
 def to_nearest(place: Place, tap: str, fitted: Gram, checked: Gram) -> Choose:
     """The method of no method."""
 
@@ -80,7 +71,6 @@ def round_layers(
     method: Method,
     *,
     prepare: Callable[[Place], Any] = lambda place: place.layer,
-    range: Range = "absmax",
     batch: int = 4,
     say: Say = print,
 ) -> tuple[Any, list[Error]]:
@@ -94,11 +84,11 @@ def round_layers(
 
     def treat(place: Place) -> Any:
         place = place.holding(prepare(place))
-        formats = {name: format_of(place.full(name), quantization) for name in weights_of(place.layer)}
+        formats = {name: format_of(place.full(name), quantization.rules) for name in in_order(place.layer)}
         taps = place.taps()
         for tap, names in taps.items():
             if chosen := [name for name in names if formats[name] is not None]:
-                place, found = _rounded(place, tap, chosen, formats, quantization, method, range)
+                place, found = _rounded(place, tap, chosen, formats, quantization, method)
                 errors.extend(found)
         place = _untapped(place, taps, formats, quantization)
         own = [one for one in errors if one.layer == place.number]
@@ -111,27 +101,6 @@ def round_layers(
     return with_cache(_outside(model, quantization, say), quantization.cache), errors
 
 
-def static(
-    model: Any,
-    rows: Tokens,
-    call: Call,
-    quantization: Rounded,
-    *,
-    range: Range = "absmax",
-    batch: int = 4,
-    say: Say = print,
-) -> tuple[Any, list[Error]]:
-    """The model rounded to nearest with the ranges of its activations, and what each weight has lost.
-
-    Raises UsageError for a quantization that has no static activations, and as `round_layers` does.
-    """
-    if not isinstance(quantization.activations, Static):
-        raise UsageError(
-            "there is nothing to calibrate: activations are not static; use activations:static, or round to nearest"
-        )
-    return round_layers(model, rows, call, quantization, to_nearest, range=range, batch=batch, say=say)
-
-
 def _rounded(
     place: Place,
     tap: str,
@@ -139,10 +108,9 @@ def _rounded(
     formats: dict[str, Format | None],
     quantization: Rounded,
     method: Method,
-    range: Range,
 ) -> tuple[Place, list[Error]]:
     """The weights that one activation is multiplied with."""
-    activations, weights = quantization.activations, weights_of(place.layer)
+    activations, weights = quantization.activations, in_order(place.layer)
     fitted, checked = (place.measured(tap, Gram, pieces=pieces) for pieces in (place.fitted, place.checked))
     choose, new, errors = method(place, tap, fitted, checked), {}, []
     for name in names:
@@ -152,7 +120,7 @@ def _rounded(
         found = _lost(matrix(weight), codes, scales, checked.mean, formats[name])
         errors.append(Error(place.full(name), place.number, *map(float, found)))
     if isinstance(activations, Static):
-        size = step(measured_reach(place, tap, activations.bits, range), activations.bits)
+        size = step(measured_reach(place, tap, activations), activations.bits)
         new = {name: weight.replace(activation=size) for name, weight in new.items()}
     return place.holding(with_weights(place.layer, new)), errors
 
@@ -167,13 +135,14 @@ def _lost(
     return jnp.sqrt(own / whole), jnp.sqrt(squared_error(gram, grid.rounded(matrix, format) - matrix) / whole)
 
 
-def measured_reach(place: Place, tap: str, bits: int, range: Range) -> Float[Array, ""]:
-    """Where a static range of one activation ends, by all rows; see `ranges.Range`."""
+def measured_reach(place: Place, tap: str, activations: Static) -> Float[Array, ""]:
+    """Where the range of one activation ends, by all rows."""
     sizes = place.measured(tap, Sizes)
-    if range == "absmax":
-        return reach(sizes, None, range)
-    largest, most = jnp.max(sizes.largest), jnp.float32(2 ** (bits - 1) - 1)
-    return reach(sizes, place.measured(tap, Spread, jnp.maximum(largest, 1e-30), most), range)
+    if activations.range == "absmax":
+        return reach(sizes, None, activations.range)
+    largest, most = jnp.max(sizes.largest), jnp.float32(2 ** (activations.bits - 1) - 1)
+    spread = place.measured(tap, Spread, jnp.maximum(largest, 1e-30), most)
+    return reach(sizes, spread, activations.range)
 
 
 def _outside(model: Any, quantization: Rounded, say: Say) -> Any:
@@ -194,7 +163,7 @@ def _untapped(
     place: Place, taps: dict[str, tuple[str, ...]], formats: dict[str, Format | None], quantization: Rounded
 ) -> Place:
     """Weights whose inputs nothing shows. Raises UsageError where their range would have to be known."""
-    weights: dict[str, Weight] = weights_of(place.layer)
+    weights: dict[str, Weight] = in_order(place.layer)
     tapped = {name for names in taps.values() for name in names}
     rest = [name for name in weights if formats[name] is not None and name not in tapped]
     if rest and isinstance(quantization.activations, Static):

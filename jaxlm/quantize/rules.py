@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.quantization import Format, Kept, Rule
 from jaxlm.layers.projection import Weight
-from jaxlm.layers.weights import map_weights
+from jaxlm.layers.weights import map_weights, matcher
 
 Tree = TypeVar("Tree")
+
+
+def place_of(name: str, rules: tuple[Rule, ...]) -> int | None:
+    """The first rule that finds a name; None where none does. Raises UsageError for no regular expression."""
+    found = (matcher(rule.targets, f"quantization.rules.{place}.targets") for place, rule in enumerate(rules))
+    return next((place for place, one in enumerate(found) if one.search(name)), None)
+
+
+def format_of(name: str, rules: tuple[Rule, ...]) -> Format | None:
+    """That of the first rule that finds the name; None where it is kept, or no rule finds it."""
+    place = place_of(name, rules)
+    return None if place is None or isinstance(rules[place].format, Kept) else rules[place].format
 
 
 def ruled(function: Callable[[str, Weight, Format], Weight], model: Tree, rules: tuple[Rule, ...]) -> Tree:
@@ -21,18 +32,14 @@ def ruled(function: Callable[[str, Weight, Format], Weight], model: Tree, rules:
     and for what `function` raises, with the weight's name.
     """
     names: list[str] = []
-    used = set()
+    used: set[int | None] = set()
 
     def one(name: str, weight: Weight) -> Weight:
         names.append(name)
-        place = next((place for place, rule in enumerate(rules) if re.search(rule.targets, name)), None)
-        if place is None:
-            return weight
-        used.add(place)
-        if isinstance(format := rules[place].format, Kept):
-            return weight
+        used.add(place_of(name, rules))
+        format = format_of(name, rules)
         try:
-            return function(name, weight, format)
+            return weight if format is None else function(name, weight, format)
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
 

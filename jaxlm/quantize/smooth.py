@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.block import Block
 from jaxlm.layers.contracts import Call, Tokens
+from jaxlm.layers.weights import weights_of
 from jaxlm.quantize.calibrate import Place, Say, Stream, each_layer, matrix, restacked
 from jaxlm.quantize.fold import blocks_of, folded, normed_readers
 from jaxlm.quantize.moments import Sizes
-from jaxlm.quantize.readers import weights_of
 
 ALPHA = 0.5
 LEAST = 1e-5

@@ -15,6 +15,7 @@ from jaxlm.config.quantization import Activations, Dynamic, Format, Fp8, Integer
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, is_transposed, sides, trailing
 from jaxlm.layers.projection import Weight
+from jaxlm.layers.weights import over_stacked
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, products
 from jaxlm.quantize.arrange import (
@@ -81,9 +82,7 @@ class Quantized:
             scales = grid.fit(matrix, format)
             return grid.codes(matrix, format, scales), scales
 
-        for _ in range(stacked):
-            rounded = jax.vmap(rounded)
-        return cls.from_codes(weight, *rounded(kernel), format, activations)
+        return cls.from_codes(weight, *over_stacked(rounded, stacked)(kernel), format, activations)
 
     @classmethod
     def from_codes(
@@ -141,10 +140,7 @@ class Quantized:
         """
         if not is_table(self.axes) or is_grouped(self.format):
             refuse_parts()
-        one = Quantized._dense
-        for _ in range(self.codes.codes().ndim - len(self.codes.axes)):
-            one = jax.vmap(one)
-        return one(self)
+        return over_stacked(Quantized._dense, self.codes.codes().ndim - len(self.codes.axes))(self)
 
     def rows(self, ids: Int[Array, "..."]) -> Float[Array, "... embed"]:
         """Rows of `dense()`, no others made."""

@@ -20,6 +20,7 @@ from jaxlm.parallel.layout import single_device
 from jaxlm.quantize.aware import stored
 from jaxlm.quantize.build import with_cache
 from jaxlm.quantize.methods import choose
+from jaxlm.quantize.rounding import Error
 from jaxlm.runs.directory import finish, is_finished, open_run, read_experiment, record, run_path
 from jaxlm.runs.files import write_atomically
 from jaxlm.tokenizers.build import keep
@@ -35,23 +36,12 @@ RECORD = "quantization.json"
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What a weight of a layer has lost: |x (W - rounded W)| / |x W| over the calibration's tokens."""
-
-    name: str
-    layer: int
-    error: float
-    nearest: float
-    """The same of the weight rounded to the nearest."""
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A model before and after it was rounded; `weights` in order of what they lost."""
 
     before: Quality
     after: Quality
-    weights: tuple[Loss, ...]
+    weights: tuple[Error, ...]
     tokens: int
     """Held-out tokens that the losses are means of."""
 
@@ -84,8 +74,7 @@ def quantize(
         rounded, lost = choose(model, tokens_of(experiment, rows, call), call, experiment.quantization, say=say)
     after = measure(rounded)
     say(f"rounded: {after}")
-    weights = sorted((Loss(**dataclasses.asdict(one)) for one in lost), key=lambda one: -one.error)
-    outcome = Outcome(before, after, tuple(weights), tokens)
+    outcome = Outcome(before, after, tuple(sorted(lost, key=lambda one: -one.error)), tokens)
     run = open_run(experiment, run_dir)
     keep(prepared.tokenizer, Path(run.path) / "tokenizer")
     with Checkpoints(f"{run.path}/checkpoints", config=what_hash(experiment)) as checkpoints:
@@ -99,7 +88,7 @@ def quantize(
 def read(path: epath.Path) -> Outcome:
     """What a finished run came to."""
     found = json.loads((path / RECORD).read_text())
-    weights = tuple(Loss(**one) for one in found["weights"])
+    weights = tuple(Error(**one) for one in found["weights"])
     return Outcome(Quality(**found["before"]), Quality(**found["after"]), weights, found["tokens"])
 
 
