@@ -11,28 +11,12 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config.errors import UsageError
 from jaxlm.layers.products import is_transposed
 from jaxlm.layers.projection import Weight
+from jaxlm.layers.weights import OfBase
 from jaxlm.parallel.layout import Axes
 
 
-class Over:
-    """A weight over another one, its `base`, whose axes and bias it has."""
-
-    base: Weight
-
-    @property
-    def axes(self) -> Axes:
-        """The base's."""
-        return self.base.axes
-
-    @property
-    def inputs(self) -> int:
-        """The base's."""
-        return self.base.inputs
-
-    @property
-    def bias(self) -> Float[Array, "..."] | None:
-        """The base's."""
-        return self.base.bias
+class Over(OfBase):
+    """An adapter of a weight."""
 
 
 class Shape:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.adapters.attach import innermost, merged
-from jaxlm.config import NoAdapter
+from jaxlm.config import Bottleneck, NoAdapter, PrefixTuning, PromptTuning
 from jaxlm.config.codec import named
 from jaxlm.config.errors import UsageError
 from jaxlm.config.model import EncoderDecoder, generating
+from jaxlm.config.paths import option_name
 from jaxlm.families.known import published
 from jaxlm.interop import exchange, peft_export, safetensors
 from jaxlm.layers.projection import Dense, Weight
@@ -31,6 +32,11 @@ def export(run: str, directory: Path) -> str:
     experiment = read_experiment(run)
     length, kind, generator = experiment.train.length, experiment.model, generating(experiment.model)
     kind = kind if generator is None else kind.alone
+    if isinstance(experiment.adapter, PrefixTuning | PromptTuning | Bottleneck):
+        raise UsageError(
+            f"{run} has {option_name(type(experiment.adapter))}, which is no part of any weight and has no place "
+            "in the files of others: use the run itself"
+        )
     family = published(kind, length)[1]["model_type"]
     if generator is not None:
         published(generator, length, family)

@@ -8,12 +8,35 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+from jaxtyping import Array, Float
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.suggest import nearest
 from jaxlm.layers.projection import Weight
+from jaxlm.parallel.layout import Axes
 
 Tree = TypeVar("Tree")
+
+
+class OfBase:
+    """A weight made of another one, its `base`, whose axes and bias it has."""
+
+    base: Weight
+
+    @property
+    def axes(self) -> Axes:
+        """The base's."""
+        return self.base.axes
+
+    @property
+    def inputs(self) -> int:
+        """The base's."""
+        return self.base.inputs
+
+    @property
+    def bias(self) -> Float[Array, "..."] | None:
+        """The base's."""
+        return self.base.bias
 
 
 def is_weight(node: object) -> bool:

@@ -16,7 +16,7 @@ from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, is_transposed, sides
 from jaxlm.layers.projection import Weight
-from jaxlm.layers.weights import map_weights, over_stacked
+from jaxlm.layers.weights import OfBase, map_weights, over_stacked
 from jaxlm.parallel.layout import Axes
 from jaxlm.quantize import grid, lsq, products
 from jaxlm.quantize.arrange import as_matrix, is_grouped, is_table, of_matrix, placed, stored_axes
@@ -44,7 +44,7 @@ def stored(model: Tree) -> Tree:
 
 
 @struct.dataclass
-class FakeQuant:
+class FakeQuant(OfBase):
     """A weight, rounded when it is used: adapters within it are added before."""
 
     base: Weight
@@ -70,21 +70,6 @@ class FakeQuant:
         found = over_stacked(initial, stacked)(kernel)
         scale = placed(found, kernel.shape, weight.axes, weight.inputs, format)
         return cls(weight, scale, format, quantization.activations)
-
-    @property
-    def axes(self) -> Axes:
-        """The base's."""
-        return self.base.axes
-
-    @property
-    def inputs(self) -> int:
-        """The base's."""
-        return self.base.inputs
-
-    @property
-    def bias(self) -> Float[Array, "..."] | None:
-        """The base's."""
-        return self.base.bias
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of its own leaf."""

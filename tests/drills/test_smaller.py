@@ -136,6 +136,23 @@ def test_an_adapter_finds_its_base_or_says_that_it_does_not(ground, straight):
     assert f"alone holds the adapter of {straight()}, which is neither there nor" in failed.err
 
 
+def test_adapters_go_out_and_come_in(ground, straight):
+    """Merged, alone as PEFT keeps them, and back over their base: the same text. What is no matrix stays."""
+    ground.finish("tuned", "--init", straight(), *LORA)
+    assert "safetensors" in end(ground.start("export", "tuned", "merged-out")).expect(0).out
+    assert "adapter_config.json" in end(ground.start("export", "tuned", "peft-out", "--adapter")).expect(0).out
+    end(ground.start("import", "peft-out", "tuned-again", "--base", straight())).expect(0)
+    assert generated(ground, "tuned-again") == generated(ground, "tuned")
+    alone = end(ground.start("import", "peft-out", "other")).expect(2)
+    assert "peft-out is an adapter: name what it was trained on, --base MODEL_OR_RUN" in alone.err
+    none = end(ground.start("export", straight(), "none-out", "--adapter")).expect(2)
+    assert f"{straight()} has no adapter: all of its parameters were trained" in none.err
+    words = (*LORA[:2], "adapter:prefix_tuning", "--adapter.length", "2", "--train.steps", "2")
+    ground.finish("prefixed", "--init", straight(), *words)
+    kept = end(ground.start("export", "prefixed", "prefix-out")).expect(2)
+    assert "prefixed has prefix_tuning, which is no part of any weight" in kept.err
+
+
 def test_distill_makes_and_compares_a_student(ground, straight):
     words = ("distill", straight(), "--train.steps", "6", "--held-out", "2", "--run-dir", "student")
     out = end(ground.start(*words)).expect(0).out
