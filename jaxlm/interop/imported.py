@@ -36,7 +36,7 @@ from jaxlm.tokenizers import Tokenizer, gguf
 from jaxlm.tokenizers.build import given, keep, reopen
 from jaxlm.tokenizers.sentencepiece import SentencePieceTokenizer
 from jaxlm.train.checkpoints import Checkpoints
-from jaxlm.train.initial import find_base, whole_model
+from jaxlm.train.models import find_base, whole_model
 from jaxlm.train.state import State
 
 FILES = {

@@ -14,7 +14,7 @@ from jaxlm.parallel.mesh import make_mesh
 from jaxlm.runs.directory import read_experiment
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.tokenizers.build import reopen
-from jaxlm.train.initial import find_base, whole_model
+from jaxlm.train.models import find_base, whole_model
 
 
 def load_run(run_dir: str) -> tuple[Any, Tokenizer, Call]:

@@ -26,7 +26,7 @@ from jaxlm.runs.files import write_atomically
 from jaxlm.tokenizers.build import keep
 from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
-from jaxlm.train.initial import base_of, drawn
+from jaxlm.train.models import base_of, drawn
 from jaxlm.train.quality import Quality, measurer
 from jaxlm.train.run import prepared_data, rows_of
 from jaxlm.train.setup import check_data, make_objective

@@ -13,7 +13,7 @@ from jaxlm.layers.contracts import Call
 from jaxlm.parallel.layout import single_device
 from jaxlm.runs.directory import read_experiment, run_path
 from jaxlm.tokenizers.special import special
-from jaxlm.train.initial import find_base, whole_model
+from jaxlm.train.models import find_base, whole_model
 from jaxlm.train.quality import Quality, measurer
 from jaxlm.train.run import prepared_data, rows_of
 

@@ -52,7 +52,7 @@ from jaxlm.runs.directory import read_experiment
 from jaxlm.sampling.text import stream
 from jaxlm.train import quantized
 from jaxlm.train.load import load_run
-from jaxlm.train.initial import base_of
+from jaxlm.train.models import base_of
 from jaxlm.train.run import prepared_data, rows_of
 
 experiment = read_experiment(sys.argv[1])

@@ -20,7 +20,8 @@ from jaxlm.runs.initial import pinned
 from jaxlm.train import feed
 from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.fingerprint import fingerprint
-from jaxlm.train.initial import find_base, initial_state, restored, whole_model
+from jaxlm.train.initial import initial_state, restored
+from jaxlm.train.models import find_base, whole_model
 from jaxlm.train.setup import make_setup
 from tests.train.test_meshes import compiled, distances, documents
 from tests.train.tiny import experiment
