@@ -18,6 +18,12 @@ def test_shipped_experiment_passes():
     ("argv", "message"),
     [
         ("--train.batch 0", "train.batch is 0: expected at least 1"),
+        ("quantization:rounded", "quantization is Rounded: numbers stored in few bits are not trained; add an"),
+        ("quantization:aware adapter:lora", "quantization is Aware: the sum of a weight and its Lora would be"),
+        ("adapter:lora --adapter.dropout 1.0", "adapter.dropout"),
+        ("--cut.layers 0", "cut keeps a part of an initial model, and there is none: name it, --init"),
+        ("objective:distillation", "teacher is empty: Distillation learns from a model; name it, --teacher RUN"),
+        ("--teacher RUN", "teacher is RUN: Autoregressive asks for none; use objective:distillation"),
         ("--model.dropout 1.5", "model.dropout is 1.5: expected a share"),
         ("--optimizer.schedule.peak -1", "optimizer.schedule.peak is -1.0: expected no negative"),
         ("--where.micro_batches 3", "train.batch is 16: where.micro_batches = 3 does not divide"),

@@ -11,7 +11,8 @@ import pytest
 
 from jaxlm import config
 from jaxlm.config.errors import UsageError
-from jaxlm.layers.names import flatten, map_named, partition
+from jaxlm.layers import random
+from jaxlm.layers.names import combine, flatten, map_named, partition
 from jaxlm.objectives.prediction import Prediction
 from jaxlm.train.state import State, place
 from jaxlm.train.step import make_step
@@ -161,3 +162,25 @@ def test_a_batch_that_does_not_split_is_refused():
     step = make_step(Prediction(), optax.sgd(RATE), CALL, seed=1, micro_batches=3)
     with pytest.raises(UsageError, match=r"8 rows.*micro_batches=3"):
         jax.eval_shape(step, initial(), BATCH)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing(Prediction):
+    """Learns to say everything backward: texts of its own in place of those it is given."""
+
+    def rollout(self, model, batch, key, call, frozen):
+        assert flatten(model).keys() == flatten(combine(initial().model, frozen["model"])).keys()
+        drawn = jax.random.randint(key, batch.targets.shape, 0, SIZES["vocab"])
+        return dataclasses.replace(batch, targets=drawn)
+
+
+def test_a_step_learns_on_what_the_model_writes():
+    """Drawn once a step, by its own key, before anything is prepared or split."""
+    state = initial()
+    step = jax.jit(make_step(Writing(chunks=4), DESCENT, CALL, seed=1, micro_batches=2))
+    _, metrics = step(state, BATCH)
+    key = random.key(1, state.step, "rollout")
+    written = Writing().rollout(state.whole(), BATCH, key, CALL, state.frozen)
+    plain = jax.jit(make_step(Prediction(chunks=4), DESCENT, CALL, seed=1, micro_batches=2))
+    np.testing.assert_allclose(metrics["loss"], plain(state, written)[1]["loss"], rtol=1e-6)
+    assert abs(float(metrics["loss"]) - float(plain(state, BATCH)[1]["loss"])) > 1e-3
