@@ -291,7 +291,7 @@ class Teacher:
         return prompt + self.extra, completion
 
     def _dollars(self, prompt: int, completion: int) -> Decimal:
-        return self.price.of(prompt, completion) if self.price else Decimal(0)
+        return self._kept(prompt, completion) or Decimal(0)
 
     def _kept(self, prompt: int, completion: int) -> Decimal | None:
         return self.price.of(prompt, completion) if self.price else None
