@@ -18,13 +18,22 @@ from jaxlm.cli.text import table
 
 GROUPS = ("--quantization.rules.0.format.symmetric", "false", "--quantization.rules.0.format.group", "64")
 METHODS = ("nearest", "hqq", "gptq", "awq")
+SMOOTH = ("quantization.smoothing:smooth", "--quantization.smoothing.alpha", "0.85")
+DYNAMIC = ("quantization.method:nearest", "quantization.activations:dynamic")
+STATIC = ("quantization.method:nearest", "quantization.activations:static")
+DOWN = (
+    *("--quantization.rules.0.targets", "down$", "quantization.rules.0.activations:dynamic"),
+    *("--quantization.rules.1.format.bits", "8"),
+)
+"""What leaves an MLP's middle is as large in one token as nowhere else."""
 VARIANTS = {
     "int8": ("quantization.method:nearest",),
-    "W8A8 dynamic": ("quantization.method:nearest", "quantization.activations:dynamic"),
-    "W8A8 static": ("quantization.method:nearest", "quantization.activations:static"),
-    "W8A8 static, smooth": (
-        *("quantization.method:nearest", "quantization.activations:static", "quantization.smoothing:smooth"),
-    ),
+    "W8A8 dynamic": DYNAMIC,
+    "W8A8 dynamic, smooth": (*DYNAMIC, *SMOOTH),
+    "W8A8 static": STATIC,
+    "W8A8 static, smooth": (*STATIC, *SMOOTH),
+    "W8A8 static but for down": (*STATIC, *DOWN),
+    "W8A8 static but for down, smooth": (*STATIC, *DOWN, *SMOOTH),
     **{
         f"{bits} bits {method}": (
             f"quantization.method:{method}",

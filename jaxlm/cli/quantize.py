@@ -14,6 +14,7 @@ again.
 
   --train.steps 8                               set a field: methods look at steps x batch rows of the data
   --quantization.rules.0.targets mlp            only weights in whose names a regular expression is found
+  --quantization.rules.1.format.bits 4          a second rule, for the weights that the first one leaves
   quantization.rules.0.format:nf4               another format: integers, nf4 or fp8
   quantization.activations:dynamic              round what products take too, token by token
   quantization.smoothing:smooth                 first even out the channels of activations (SmoothQuant)

@@ -136,6 +136,7 @@ from jaxlm.config.precision import PRECISIONS, Precision
 from jaxlm.config.quantization import (
     Aware,
     Awq,
+    Common,
     Dynamic,
     Fp8,
     Gptq,

@@ -1,5 +1,8 @@
 """Changes to an experiment from the command line: `--model.position.theta 1e4`, `model.position:learned`.
 
+Where a field holds several dataclasses, they are numbered, and the next number is one more, by its defaults:
+`--quantization.rules.1.targets mlp` is a second rule where there was one.
+
 A setter of our own and not tyro's: tyro 1.0.17 depends on the order of arguments (a field before its switch,
 or an outer switch after an inner one, is an error; a switch after a tuple of strings is swallowed as one of
 them), reports an internal error for a union with a member that has no default, and takes 0.2 s longer.
@@ -9,15 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any, NamedTuple
 
 from jaxlm.config.errors import UsageError
 from jaxlm.config.paths import (
     alternatives,
+    children,
     choices,
+    classes,
     element,
     has_default,
+    hints,
     leaves,
     option_name,
     type_name,
@@ -40,8 +47,10 @@ def apply(tree: Any, argv: list[str], options: tuple[str, ...] = ()) -> Any:
     if not argv:
         return tree
     switches, fields = _read(tree, argv)
-    for path, choice in sorted(switches, key=lambda one: one[0].count(".")):
-        tree = _switch(tree, path, choice)
+    for path, choice in sorted(switches, key=lambda one: (one[0].count("."), one[0])):
+        tree = _switch(_grown(tree, path), path, choice)
+    for path in sorted(path for path, _ in fields):
+        tree = _grown(tree, path)
     known = leaves(tree)
     for path, values in fields:
         if path not in known:
@@ -59,6 +68,26 @@ def replace_at(tree: Any, path: str, value: Any) -> Any:
     return dataclasses.replace(tree, **{name: replace_at(getattr(tree, name), rest, value) if rest else value})
 
 
+def _grown(tree: Any, path: str) -> Any:
+    """The tree with one more member, by its defaults, where the path names the next of several dataclasses."""
+    name, _, rest = path.partition(".")
+    hint = hints(type(tree)).get(name) if dataclasses.is_dataclass(tree) else None
+    if hint is None or not rest:
+        return tree
+    value, inner = getattr(tree, name), element(hint)
+    if inner is None or not classes(inner):
+        return dataclasses.replace(tree, **{name: _grown(value, rest)})
+    number, _, rest = rest.partition(".")
+    if not number.isdigit() or int(number) > len(value):
+        return tree
+    place, first = int(number), classes(inner)[0]
+    if place == len(value):
+        if not has_default(first):
+            return tree
+        value = (*value, first())
+    return dataclasses.replace(tree, **{name: (*value[:place], _grown(value[place], rest), *value[place + 1 :])})
+
+
 def _read(tree: Any, argv: list[str]) -> tuple[list[tuple[str, str]], list[Change]]:
     """Sorts words into switches and fields; a field takes the words up to the next switch or field."""
     switchable = _switchable(tree)
@@ -71,27 +100,45 @@ def _read(tree: Any, argv: list[str]) -> tuple[list[tuple[str, str]], list[Chang
             name, equals, value = word[2:].partition("=")
             fields.append(Change(name.replace("-", "_"), [value] if equals else []))
             open_field = not equals
-        elif colon and name.replace("-", "_") in switchable:
+        elif colon and _first(name.replace("-", "_")) in switchable:
             switches.append((name.replace("-", "_"), choice))
             open_field = False
         elif open_field:
             fields[-1].values.append(word)
         else:
             raise UsageError(stray(word, switchable))
-    as_switch = [one for one in fields if one.path in switchable and len(one.values) == 1]
+    as_switch = [one for one in fields if _first(one.path) in switchable and len(one.values) == 1]
     return switches + [(c.path, c.values[0]) for c in as_switch], [c for c in fields if c not in as_switch]
 
 
+def _first(path: str) -> str:
+    """The same path in the first of several."""
+    return re.sub(r"\.\d+(?=\.|$)", ".0", path)
+
+
 def _switchable(tree: Any) -> dict[str, set[str]]:
-    """Names of the members of all unions by path, those inside other alternatives included."""
+    """Names of the members of all unions by path, those inside other alternatives included; `_first` of several."""
     found: dict[str, set[str]] = {}
-    for one in choices(tree).values():
-        found.setdefault(one.path, set()).update(option_name(cls) for cls in one.classes)
+    for one in choices(_filled(tree)).values():
+        found.setdefault(_first(one.path), set()).update(option_name(cls) for cls in one.classes)
         for cls in one.classes:
             if cls is not type(one.value) and has_default(cls):
                 for path, names in _switchable(cls()).items():
-                    found.setdefault(f"{one.path}.{path}", set()).update(names)
+                    found.setdefault(_first(f"{one.path}.{path}"), set()).update(names)
     return found
+
+
+def _filled(node: Any) -> Any:
+    """The same tree, where there is none of several dataclasses with one."""
+    new = {}
+    for name, hint, value in children(node):
+        inner = element(hint)
+        if inner is not None and classes(inner):
+            first = classes(inner)[0]
+            new[name] = tuple(map(_filled, value)) or ((first(),) if has_default(first) else ())
+        elif dataclasses.is_dataclass(value):
+            new[name] = _filled(value)
+    return dataclasses.replace(node, **new)
 
 
 def _switch(tree: Any, path: str, name: str) -> Any:

@@ -49,14 +49,6 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The format of the weights whose dotted name holds the regular expression `targets`."""
-
-    targets: str = BLOCKS
-    format: Integers | Nf4 | Fp8 | Kept = Integers()
-
-
-@dataclass(frozen=True)
 class NoActivations:
     """Only weights are rounded: products are as exact as the computation's own format."""
 
@@ -78,6 +70,22 @@ class Static:
 
 
 Activations = NoActivations | Dynamic | Static
+
+
+@dataclass(frozen=True)
+class Common:
+    """As it is for all weights."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The format of the weights whose dotted name holds the regular expression `targets`."""
+
+    targets: str = BLOCKS
+    format: Integers | Nf4 | Fp8 | Kept = Integers()
+    activations: Common | NoActivations | Dynamic | Static = Common()
+    """How what these weights take is rounded."""
+
 
 Cache = Literal["model", "int8"]
 """Keys and values of decoding: in the computation's format, or in 8 bits with a scale for each head and token."""

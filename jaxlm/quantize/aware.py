@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Aware, Dynamic, Format, Lsq, NoActivations, StraightThrough
+from jaxlm.config.quantization import Aware, Dynamic, Format, Lsq, NoActivations, Rule, Static, StraightThrough
 from jaxlm.layers.axes import Named, logical_axes
 from jaxlm.layers.contracts import Call, RowKeys
 from jaxlm.layers.products import contract, is_transposed, sides
@@ -29,13 +29,15 @@ Tree = TypeVar("Tree")
 def aware(model: Tree, quantization: Aware) -> Tree:
     """The model whose weights are rounded in every product and trained as they are.
 
-    Raises UsageError as `rules.ruled` and `lsq.initial_scale` do.
+    Raises UsageError as `rules.ruled` and `lsq.initial_scale` do, and for static activations.
     """
 
-    def one(_: str, weight: Weight, format: Format) -> Weight:
-        return FakeQuant.of(weight, format, quantization)
+    def one(_: str, weight: Weight, rule: Rule) -> Weight:
+        if isinstance(rule.activations, Static):
+            raise UsageError("static activations are found by a calibration, not in training: use dynamic")
+        return FakeQuant.of(weight, rule.format, rule.activations, quantization.scales)
 
-    return ruled(one, model, quantization.rules)
+    return ruled(one, model, quantization)
 
 
 def stored(model: Tree) -> Tree:
@@ -54,11 +56,13 @@ class FakeQuant(OfBase):
     activations: NoActivations | Dynamic = struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, weight: Weight, format: Format, quantization: Aware) -> FakeQuant:
+    def of(
+        cls, weight: Weight, format: Format, activations: NoActivations | Dynamic, scales: StraightThrough | Lsq
+    ) -> FakeQuant:
         """A weight to be trained. Raises UsageError as `lsq.initial_scale` does."""
-        match quantization.scales:
+        match scales:
             case StraightThrough():
-                return cls(weight, None, format, quantization.activations)
+                return cls(weight, None, format, activations)
             case Lsq():
                 pass
         kernel = weight.dense().astype(jnp.float32)
@@ -69,7 +73,7 @@ class FakeQuant(OfBase):
 
         found = over_stacked(initial, stacked)(kernel)
         scale = placed(found, kernel.shape, weight.axes, weight.inputs, format)
-        return cls(weight, scale, format, quantization.activations)
+        return cls(weight, scale, format, activations)
 
     def leaf_axes(self) -> dict[str, Axes]:
         """Logical axes of its own leaf."""

@@ -94,7 +94,7 @@ class _Scaling:
 
     def __call__(self, place: Place) -> Block:
         for reader in readers(place.layer):
-            formats = tuple(format_of(place.full(name), self.quantization.rules) for name in reader.weights)
+            formats = tuple(format_of(place.full(name), self.quantization) for name in reader.weights)
             if not any(formats):
                 continue
             if reader.source is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Activations, Aware, Format, NoQuantization, Quantization, Rounded
+from jaxlm.config.quantization import Aware, NoQuantization, Quantization, Rounded, Rule
 from jaxlm.layers.block import Block
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize.aware import aware
@@ -28,14 +28,13 @@ def quantized(model: Tree, quantization: Quantization) -> Tree:
             return model
         case Aware():
             return aware(model, quantization)
-        case Rounded(rules, activations, cache):
-            model = ruled(lambda _, weight, format: _nearest(weight, format, activations), model, rules)
-            return with_cache(model, cache)
+        case Rounded():
+            return with_cache(ruled(_nearest, model, quantization), quantization.cache)
 
 
-def _nearest(weight: Weight, format: Format, activations: Activations) -> Weight:
+def _nearest(_: str, weight: Weight, rule: Rule) -> Weight:
     """What has its codes already keeps them."""
-    return weight if isinstance(weight, Quantized) else Quantized.of(weight, format, activations)
+    return weight if isinstance(weight, Quantized) else Quantized.of(weight, rule.format, rule.activations)
 
 
 def with_cache(model: Tree, cache: str) -> Tree:

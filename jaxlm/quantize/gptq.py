@@ -256,7 +256,7 @@ def gptq(
 def _check_tokens(model: Any, tokens: int, quantization: Rounded) -> None:
     widest = (0, "")
     for name, weight in weights_of(model).items():
-        if format_of(name, quantization.rules) is not None:
+        if format_of(name, quantization) is not None:
             shape = jax.eval_shape(weight.dense).shape
             stacked = len(shape) - len(weight.axes)
             widest = max(widest, (prod(shape[stacked : stacked + weight.inputs]), name))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Format, Rounded, Static
+from jaxlm.config.quantization import Format, Rounded, Rule, Static
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.projection import Weight
 from jaxlm.quantize import grid
@@ -21,7 +21,7 @@ from jaxlm.quantize.calibrate import Place, Say, each_layer, matrix, plain
 from jaxlm.quantize.moments import Gram, Sizes, squared_error
 from jaxlm.quantize.ranges import Spread, reach, step
 from jaxlm.quantize.readers import in_order, with_weights
-from jaxlm.quantize.rules import format_of, ruled
+from jaxlm.quantize.rules import rule_of, ruled
 from jaxlm.quantize.weight import Quantized
 
 Matrix = Float[Array, "inputs outputs"]
@@ -80,17 +80,18 @@ def round_layers(
     `each_layer` and `rules.ruled` do, and for weights that are no matrices.
     """
     errors: list[Error] = []
-    ruled(lambda name, weight, format: weight, model, quantization.rules)
+    ruled(lambda name, weight, rule: weight, model, quantization)
 
     def treat(place: Place) -> Any:
         place = place.holding(prepare(place))
-        formats = {name: format_of(place.full(name), quantization.rules) for name in in_order(place.layer)}
+        found = {name: rule_of(place.full(name), quantization) for name in in_order(place.layer)}
+        rules = {name: rule for name, rule in found.items() if rule is not None}
         taps = place.taps()
         for tap, names in taps.items():
-            if chosen := [name for name in names if formats[name] is not None]:
-                place, found = _rounded(place, tap, chosen, formats, quantization, method)
-                errors.extend(found)
-        place = _untapped(place, taps, formats, quantization)
+            if chosen := {name: rules[name] for name in names if name in rules}:
+                place, lost = _rounded(place, tap, chosen, method)
+                errors.extend(lost)
+        place = _untapped(place, taps, rules)
         own = [one for one in errors if one.layer == place.number]
         if own:
             worst = max(own, key=lambda one: one.error)
@@ -101,27 +102,20 @@ def round_layers(
     return with_cache(_outside(model, quantization, say), quantization.cache), errors
 
 
-def _rounded(
-    place: Place,
-    tap: str,
-    names: list[str],
-    formats: dict[str, Format | None],
-    quantization: Rounded,
-    method: Method,
-) -> tuple[Place, list[Error]]:
+def _rounded(place: Place, tap: str, rules: dict[str, Rule], method: Method) -> tuple[Place, list[Error]]:
     """The weights that one activation is multiplied with."""
-    activations, weights = quantization.activations, in_order(place.layer)
+    weights = in_order(place.layer)
     fitted, checked = (place.measured(tap, Gram, pieces=pieces) for pieces in (place.fitted, place.checked))
     choose, new, errors = method(place, tap, fitted, checked), {}, []
-    for name in names:
-        weight = plain(place, name, weights[name])
-        codes, scales = choose(name, matrix(weight), formats[name])
-        new[name] = Quantized.from_codes(weight, codes, scales, formats[name], activations)
-        found = _lost(matrix(weight), codes, scales, checked.mean, formats[name])
+    apart = functools.cache(lambda static: step(measured_reach(place, tap, static), static.bits))
+    for name, rule in rules.items():
+        weight, activations = plain(place, name, weights[name]), rule.activations
+        codes, scales = choose(name, matrix(weight), rule.format)
+        new[name] = Quantized.from_codes(weight, codes, scales, rule.format, activations)
+        if isinstance(activations, Static):
+            new[name] = new[name].replace(activation=apart(activations))
+        found = _lost(matrix(weight), codes, scales, checked.mean, rule.format)
         errors.append(Error(place.full(name), place.number, *map(float, found)))
-    if isinstance(activations, Static):
-        size = step(measured_reach(place, tap, activations), activations.bits)
-        new = {name: weight.replace(activation=size) for name, weight in new.items()}
     return place.holding(with_weights(place.layer, new)), errors
 
 
@@ -148,28 +142,25 @@ def measured_reach(place: Place, tap: str, activations: Static) -> Float[Array, 
 def _outside(model: Any, quantization: Rounded, say: Say) -> Any:
     """What rules find outside of the layers. Raises UsageError where its range would have to be known."""
 
-    def one(name: str, weight: Weight, format: Format) -> Weight:
+    def one(name: str, weight: Weight, rule: Rule) -> Weight:
         if isinstance(weight, Quantized):
             return weight
-        if isinstance(quantization.activations, Static):
+        if isinstance(rule.activations, Static):
             raise UsageError(f"in no layer that rows go through: {KEEP}")
         say(f"{name}: in no layer that rows go through, rounded to nearest")
-        return Quantized.of(weight, format, quantization.activations)
+        return Quantized.of(weight, rule.format, rule.activations)
 
-    return ruled(one, model, quantization.rules)
+    return ruled(one, model, quantization)
 
 
-def _untapped(
-    place: Place, taps: dict[str, tuple[str, ...]], formats: dict[str, Format | None], quantization: Rounded
-) -> Place:
+def _untapped(place: Place, taps: dict[str, tuple[str, ...]], rules: dict[str, Rule]) -> Place:
     """Weights whose inputs nothing shows. Raises UsageError where their range would have to be known."""
     weights: dict[str, Weight] = in_order(place.layer)
     tapped = {name for names in taps.values() for name in names}
-    rest = [name for name in weights if formats[name] is not None and name not in tapped]
-    if rest and isinstance(quantization.activations, Static):
-        raise UsageError(f"{place.full(rest[0])}: no activation leads to it that could be measured; {KEEP}")
-    for name in rest:
+    new = {}
+    for name, rule in ((name, rule) for name, rule in rules.items() if name not in tapped):
+        if isinstance(rule.activations, Static):
+            raise UsageError(f"{place.full(name)}: no activation leads to it that could be measured; {KEEP}")
         place.say(f"{place.full(name)}, layer {place.number}: no activation leads to it, rounded to nearest")
-    activations = quantization.activations
-    new = {name: Quantized.of(plain(place, name, weights[name]), formats[name], activations) for name in rest}
+        new[name] = Quantized.of(plain(place, name, weights[name]), rule.format, rule.activations)
     return place.holding(with_weights(place.layer, new))

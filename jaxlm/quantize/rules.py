@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
 from jaxlm.config.errors import UsageError
-from jaxlm.config.quantization import Format, Kept, Rule
+from jaxlm.config.quantization import Aware, Common, Format, Kept, Rounded, Rule
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.weights import map_weights, matcher
 
@@ -19,27 +20,38 @@ def place_of(name: str, rules: tuple[Rule, ...]) -> int | None:
     return next((place for place, one in enumerate(found) if one.search(name)), None)
 
 
-def format_of(name: str, rules: tuple[Rule, ...]) -> Format | None:
-    """That of the first rule that finds the name; None where it is kept, or no rule finds it."""
-    place = place_of(name, rules)
-    return None if place is None or isinstance(rules[place].format, Kept) else rules[place].format
+def rule_of(name: str, quantization: Rounded | Aware) -> Rule | None:
+    """The first rule that finds the name, its activations never `Common`; None where the weight is kept."""
+    place = place_of(name, quantization.rules)
+    if place is None or isinstance(quantization.rules[place].format, Kept):
+        return None
+    rule = quantization.rules[place]
+    if isinstance(rule.activations, Common):
+        return dataclasses.replace(rule, activations=quantization.activations)
+    return rule
 
 
-def ruled(function: Callable[[str, Weight, Format], Weight], model: Tree, rules: tuple[Rule, ...]) -> Tree:
-    """The model with function(name, weight, format) for each weight that a rule gives a format.
+def format_of(name: str, quantization: Rounded | Aware) -> Format | None:
+    """That of the first rule that finds the name; None where it is kept."""
+    rule = rule_of(name, quantization)
+    return None if rule is None else rule.format
 
-    The first rule whose pattern is found in the name holds. Raises UsageError for a rule that is left no weight,
-    and for what `function` raises, with the weight's name.
+
+def ruled(function: Callable[[str, Weight, Rule], Weight], model: Tree, quantization: Rounded | Aware) -> Tree:
+    """The model with function(name, weight, rule) for each weight that a rule gives a format; see `rule_of`.
+
+    Raises UsageError for a rule that is left no weight, and for what `function` raises, with the weight's name.
     """
+    rules = quantization.rules
     names: list[str] = []
     used: set[int | None] = set()
 
     def one(name: str, weight: Weight) -> Weight:
         names.append(name)
         used.add(place_of(name, rules))
-        format = format_of(name, rules)
+        rule = rule_of(name, quantization)
         try:
-            return weight if format is None else function(name, weight, format)
+            return weight if rule is None else function(name, weight, rule)
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
 

@@ -103,6 +103,22 @@ def test_a_field_of_one_layer_of_a_pattern():
     assert "in the experiment's file" in refused("model.block:pattern")
 
 
+def test_the_next_number_is_one_more():
+    rounded = dataclasses.replace(BASE, quantization=c.Rounded())
+    words = ["quantization.rules.1.activations:dynamic", "--quantization.rules.0.targets", "down$"]
+    more = ["--quantization.rules.1.format.bits", "4", "--quantization.rules.2.targets", "head"]
+    for tree, switch in ((rounded, []), (BASE, ["quantization:rounded"])):
+        rules = changed(*more, *words, *switch, tree=tree).quantization.rules
+        assert rules[0] == c.Rule("down$")
+        assert rules[1] == c.Rule(format=c.Integers(4), activations=c.Dynamic())
+        assert rules[2] == c.Rule("head")
+    learned = changed("objective.features.0:relations", "objective:distillation").objective
+    assert learned.features == (c.Relations(),)
+    assert "rules.2" in refused("--quantization.rules.2.targets", "x", tree=rounded)
+    assert "rules.2" in refused("quantization.rules.2.format:nf4", tree=rounded)
+    assert "rules.x" in refused("--quantization.rules.x.targets", "y", tree=rounded)
+
+
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [

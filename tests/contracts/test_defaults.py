@@ -22,6 +22,8 @@ def reachable(cls, seen=()):
 
 def shown(value):
     """A value as code, without fields at their defaults."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))})"
     if not dataclasses.is_dataclass(value):
         return repr(value)
     set_here = (field for field in dataclasses.fields(value) if getattr(value, field.name) != field.default)

@@ -154,7 +154,7 @@ def test_on_eight_devices(way, shape):
     }[shape]
     result = ("row", "tokens") if shape == "down" else ("row", "pos", "heads")
     weight = Dense(jnp.asarray(rng.standard_normal(dims), jnp.float32), None, axes, 1)
-    weight = FakeQuant.of(weight, WAYS[way].rules[0].format, WAYS[way])
+    weight = FakeQuant.of(weight, WAYS[way].rules[0].format, WAYS[way].activations, WAYS[way].scales)
     x = jnp.asarray(rng.standard_normal((8, 2, dims[0])), jnp.float32)
     call = dataclasses.replace(CALL, layout=mesh)
 
