@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-PARTS=(tests families objectives step starting scaling long laws mup studies vectorized whole plans)
+PARTS=(tests families objectives step starting scaling long laws mup studies vectorized whole rounded plans)
 python=.venv-test/bin/python
 benchmarks=experiments/benchmarks
 
@@ -25,6 +25,7 @@ command_of() { # command_of PART: its words
     studies) echo "$python $benchmarks/studies.py" ;;
     vectorized) echo "$python $benchmarks/vectorized.py" ;;
     whole) echo "$python $benchmarks/whole_runs.py" ;;
+    rounded) echo "$python $benchmarks/quantized_compiled.py" ;;
     plans) echo "$python $benchmarks/plans.py --check" ;;
     *) echo "no part $1; there are ${PARTS[*]}" >&2; return 2 ;;
   esac

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -44,16 +45,23 @@ def quantization(form: str) -> Any:
 def products(module: hlo.Module) -> Counter[str]:
     """FLOPs of one execution by "left x right -> sum"."""
     found: Counter[str] = Counter()
-    for _, times, body in module.scheduled():
-        for one in body:
-            inside = [module.computations[name] for name in one.called("calls")] if one.op == "fusion" else [[one]]
-            for computation in inside:
-                types = {each.name: each.type for each in [*body, *computation]}
-                for each in computation:
-                    if each.op in ("convolution", "dot"):
-                        name, flops = _product(each, types)
-                        found[name] += times * flops
+    for name, times, _ in module.scheduled():
+        for one, types in _opened(module, name):
+            if one.op in ("convolution", "dot"):
+                kind, flops = _product(one, types)
+                found[kind] += times * flops
     return found
+
+
+def _opened(module: hlo.Module, name: str) -> Iterator[tuple[hlo.Instruction, dict[str, str]]]:
+    """Instructions of a computation, with those of its fusions, and the types of what is beside each."""
+    body = module.computations[name]
+    types = {one.name: one.type for one in body}
+    for one in body:
+        yield one, types
+        if one.op == "fusion":
+            for called in one.called("calls"):
+                yield from _opened(module, called)
 
 
 def _product(one: hlo.Instruction, types: dict[str, str]) -> tuple[str, int]:
@@ -72,14 +80,12 @@ def _product(one: hlo.Instruction, types: dict[str, str]) -> tuple[str, int]:
     return f"{left[0]} x {right[0]} -> {kind}", 2 * prod(shape) * summed
 
 
-def compiled(form: str, device: Any) -> dict[str, tuple[Any, hlo.Module]]:
-    """(Memory, scheduled program) of `prompt` and `decode`, and bytes of the parameters under "parameters"."""
+def compiled(form: str, kind: Any, device: Any) -> tuple[int, dict[str, tuple[Any, hlo.Module]]]:
+    """Bytes of a model's parameters, and (memory, scheduled program) of `prompt` and `decode`."""
     import jax
     import jax.numpy as jnp
-    from quantized import decode
 
     from jaxlm.config import PRECISIONS, Mesh
-    from jaxlm.families.llama import llama32
     from jaxlm.layers.contracts import Call, Tokens
     from jaxlm.models import build
     from jaxlm.parallel.layout import Layout
@@ -98,23 +104,30 @@ def compiled(form: str, device: Any) -> dict[str, tuple[Any, hlo.Module]]:
     def tokens(rows: int, length: int) -> Any:
         return abstract(lambda: Tokens(*(jnp.zeros((rows, length), jnp.int32) for _ in range(3))))
 
-    model = abstract(lambda: quantized(build(llama32("1b"), jax.random.key(0), precision), quantization(form)))
+    model = abstract(lambda: quantized(build(kind, jax.random.key(0), precision), quantization(form)))
     reading, decoding = Call(layout, precision), Call(layout, precision, mode="decode")
 
     def prompt(model: Any, tokens: Any) -> Any:
         return model.logits(model(tokens, reading).hidden[:, -1], reading)
 
+    def decode(model: Any, state: Any) -> Any:
+        def step(_: int, state: Any) -> Any:
+            tokens, cache = state
+            output = model(tokens, decoding, cache=cache)
+            ids = jnp.argmax(model.logits(output.hidden[:, 0], decoding), axis=-1).astype(jnp.int32)
+            return Tokens(ids[:, None], tokens.segments, tokens.positions + 1), output.cache
+
+        return jax.lax.fori_loop(0, DRAWN, step, state)
+
     apart = abstract(lambda: unstacked(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), model)))
     cache = abstract(lambda: apart.empty_cache(ROWS, LENGTH, decoding))
     lowered = {
         "prompt": jax.jit(prompt).lower(model, tokens(1, LENGTH)),
-        "decode": decode.lower(apart, (tokens(ROWS, 1), cache), call=decoding, count=DRAWN),
+        "decode": jax.jit(decode, donate_argnums=1).lower(apart, (tokens(ROWS, 1), cache)),
     }
-    found: dict[str, Any] = {"parameters": sum(prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(model))}
-    for name, one in lowered.items():
-        done = one.compile()
-        found[name] = done.memory_analysis(), hlo.parse(done.as_text())
-    return found
+    programs = {name: one.compile() for name, one in lowered.items()}
+    size = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(model))
+    return size, {name: (one.memory_analysis(), hlo.parse(one.as_text())) for name, one in programs.items()}
 
 
 def main() -> None:
@@ -126,9 +139,10 @@ def main() -> None:
     asked = topology.parse(options.topology)
     topology.environment(asked)
     device, first = topology.devices(asked)[0], {}
+    from jaxlm.families.llama import llama32
+
     for form in options.forms:
-        found = compiled(form, device)
-        size = found.pop("parameters")
+        size, found = compiled(form, llama32("1b"), device)
         first.setdefault("parameters", size)
         print(f"{form}: parameters {size / 1e9:.3f} GB, {size / first['parameters']:.3f} of the first")
         for name, (memory, module) in found.items():

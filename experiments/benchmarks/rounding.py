@@ -26,10 +26,12 @@ DOWN = (
     *("--quantization.rules.1.format.bits", "8"),
 )
 """What leaves an MLP's middle is as large in one token as nowhere else."""
+TABLE = ("--quantization.rules.1.targets", "^embedding$")
 VARIANTS = {
     "int8": ("quantization.method:nearest",),
     "W8A8 dynamic": DYNAMIC,
     "W8A8 dynamic, smooth": (*DYNAMIC, *SMOOTH),
+    "W8A8 dynamic, smooth, table": (*DYNAMIC, *SMOOTH, *TABLE),
     "W8A8 static": STATIC,
     "W8A8 static, smooth": (*STATIC, *SMOOTH),
     "W8A8 static but for down": (*STATIC, *DOWN),

@@ -1,9 +1,11 @@
 """usage: jaxlm distill TEACHER [--layers WHICH] [--held-out N] [--run-dir DIR] [OVERRIDES]
        jaxlm distill api PROMPTS ... --teacher URL --model NAME --out FILE.jsonl [OPTION ...]
+       jaxlm distill own MODEL_OR_RUN --out FILE.jsonl [OPTION ...]
 
 Trains a smaller model on a larger one's text and distributions, and prints both sizes and perplexities; run
 again, it resumes. The student is what is kept of the teacher. Through an API, whose distributions are not
-seen, it asks the teacher for texts to train on: jaxlm distill api --help.
+seen, it asks the teacher for texts to train on: jaxlm distill api --help. Texts that a model writes itself
+are in place of data that is not there: jaxlm distill own --help.
 
   TEACHER          a run, a directory of Hugging Face's, or a .gguf file
   --layers WHICH   "half" (default): every other one; "all"; or numbers counted from 0, as in 0,2,5
@@ -45,6 +47,10 @@ def main(argv: list[str]) -> int:
         from jaxlm.cli import distill_api
 
         return distill_api.main(argv[1:])
+    if argv[:1] == ["own"]:
+        from jaxlm.cli import distill_own
+
+        return distill_own.main(argv[1:])
     given, words = experiment.take(argv, OPTIONS, ("scratch",))
     if not words or words[0].startswith("-"):
         raise UsageError(f"the teacher comes first: {USAGE}")

@@ -33,6 +33,7 @@ from jaxlm.config.check import check
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
+from jaxlm.config.objective import on_labels
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import option_name
 from jaxlm.config.quantization import Quantization
@@ -83,6 +84,7 @@ def request(run: str, given: dict[str, str], words: list[str]) -> Experiment:
         name=f"{theirs.name}-rounded",
         tokenizer=kept(theirs.tokenizer, Path(run) / "tokenizer"),
         packing=Stream(),
+        objective=on_labels(theirs.objective),
         adapter=NoAdapter(),
         quantization=begun,
         train=dataclasses.replace(theirs.train, steps=4, batch=8, length=min(theirs.train.length, 256), ema=None),

@@ -118,6 +118,23 @@ def test_what_was_trained_through_a_rounding_is_stored_by_it(ground, scales):
     assert "was trained through a rounding of its own" in refused.err
 
 
+@pytest.mark.nightly
+def test_rounding_is_learned_from_texts_of_the_model_itself(ground, straight):
+    """LLM-QAT: no data but the model's own, taught by it before it was rounded, and stored as it was trained."""
+    own = ("distill", "own", straight(), "--out", "own.jsonl", "--texts", "96", "--tokens", "128")
+    end(ground.start(*own)).expect(0)
+    data = ("data.source:text_files", "--data.source.paths", "own.jsonl", "--data.held_out", "150")
+    data += ("--data.filters.languages", "--data.filters.min_chars", "1")
+    data += ("--data.filters.max_repetition", "1", "--data.filters.max_symbols", "1")
+    taught = ("objective.response:forward_kl", "--objective.labels", "0", "--objective.weight", "1")
+    words = ("--layers", "all", "quantization:aware", "--quantization.rules.0.format.bits", "4", *data, *taught)
+    run = ("--train.steps", "4", "--run-dir", "taught")
+    out = end(ground.start("distill", straight(), *words, *run)).expect(0).out
+    assert re.search(r"^perplexity +[\d.]+ +[\d.]+", out, re.M)
+    end(ground.start("quantize", "taught", "--held-out", "1", "--run-dir", "stored-taught")).expect(0)
+    assert generated(ground, "stored-taught") == generated(ground, "taught")
+
+
 def test_an_adapter_finds_its_base_or_says_that_it_does_not(ground, straight):
     ground.finish("moved", "--init", straight(), *LORA)
     text = generated(ground, "moved")
