@@ -53,7 +53,7 @@ def study() -> Study:
             *(Arm(f"T{t}", (*taught, f"--objective.response.temperature={t}")) for t in (1, 2, 4, 8)),
         ),
         seeds=(0, 1, 2, 3, 4),
-        differs=("objective", "teacher"),
+        differs=("objective", "teacher", "flops_per_token"),
         metric="bits_per_byte",
         obtain="jaxlm run experiments/teachers/python.py --run-dir runs/teacher",
     )

@@ -7,6 +7,9 @@ The language: a capital letter, then one of its eight phrases of eight small let
 The first phrase of a capital letter is the likeliest, the k-th has 1/k of its share. All are of random letters, no
 two of a capital letter begin alike, and nothing tells which one follows. There are no spaces: a language of so few
 words repeats 13 of them in a row, and training documents that do so with held-out ones would be dropped.
+
+2 million bytes, 0.880 held-out bits a byte (0.813 for who knows the language, and the beginning of each row). The
+students are those of experiments/ablations/divergences.py.
 """
 
 import json

@@ -143,6 +143,21 @@ def test_a_study_that_starts_from_a_run(tmp_path):
     assert not folders[0] & folders[1]
 
 
+def test_a_teacher_costs_what_it_computes(tmp_path):
+    """Its forward pass beside the student's three: a difference that the study has to name."""
+    run = tmp_path / "teacher"
+    (run / "checkpoints/1/meta").mkdir(parents=True)
+    (run / "checkpoints/1/meta/metadata").write_text(json.dumps({"fingerprint": {"model.kernel": "a"}}))
+    (run / "config.json").write_text(json.dumps({"hash": "", "experiment": to_json(BASE)}))
+    taught = Arm("taught", ("objective:distillation", f"--teacher={run}"))
+    asked = study(arms=(Arm("labels"), taught), differs=("objective", "teacher"), metric="bits_per_byte")
+    assert "flops_per_token" in refused(asked)
+    arms = plan(dataclasses.replace(asked, differs=(*asked.differs, "flops_per_token")))
+    alone, both = (derived(arms[name])["flops_per_token"] for name in ("labels", "taught"))
+    assert both == pytest.approx(4 / 3 * alone)
+    assert both * 600 * 16 * 256 == derived(arms["taught"])["flops"]
+
+
 def test_a_base_that_is_wrong_is_said_before_its_budget():
     assert "train.steps" in refused(study(base=longer(0)))
 
