@@ -33,6 +33,12 @@ def test_a_student_that_seeks_and_one_that_blurs():
     wanted = {"impossible": 0.1, "whole": 0.9**LETTERS, "phrases": PHRASES}
     assert blurs == pytest.approx(wanted, abs=1e-12)
 
+    rare = given(scored(), SHARES)
+    rare[:, :, -1, 1:] = 1 / VOCAB
+    found = measures(rare, scored())
+    assert found["impossible"] == pytest.approx(SHARES[-1] * (1 - 1 / VOCAB) * (LETTERS - 1) / LETTERS)
+    assert found["whole"] == pytest.approx(1 - SHARES[-1])
+
 
 def test_the_language():
     known = phrases()
