@@ -45,4 +45,6 @@ class Study:
     better: Literal["lower", "higher"] = "lower"
     """Which of two values of the metric is better."""
     obtain: str = ""
-    """Where the files that the study reads can be had; told where one is missing."""
+    """Where the files that the study reads and the runs that it begins from or learns of can be had, a command for
+    one; told where one is missing.
+    """

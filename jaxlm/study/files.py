@@ -13,6 +13,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.paths import leaves
 from jaxlm.config.study import Study
+from jaxlm.runs.initial import missing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 OTHER_ROOMS = ("cli", "cluster", "interop", "planning", "runs", "serve", "study")
@@ -21,17 +22,25 @@ INSIDE = ("together", "lanes", "programs", "variation")
 
 
 def refuse_missing(study: Study, arms: dict[str, Experiment]) -> None:
-    """Raises UsageError that names every file of data and tokenizers that is not there, and where it can be had."""
-    missing: dict[str, list[str]] = {}
+    """Raises UsageError that names every file of data and tokenizers, and every run to begin from or to learn
+    of, that is not there, and where they can be had.
+    """
+    absent: dict[str, list[str]] = {}
     for name, experiment in arms.items():
         for option, path in _named(experiment):
             found = glob.glob(path, recursive=True) if glob.has_magic(path) else Path(path).exists()
             if not found:
-                missing.setdefault(f"{option} {path!r}", []).append(name)
-    if missing:
-        lines = [f"  no file for {what} (arms {', '.join(names)})" for what, names in missing.items()]
-        where = f"\n  to be had: {study.obtain}" if study.obtain else ""
-        raise UsageError(f"study {study.name}:\n" + "\n".join(lines) + where)
+                absent.setdefault(f"no file for {option} {path!r}", []).append(name)
+        for role, path in missing(experiment).items():
+            absent.setdefault(f"no run for {role} {path!r}", []).append(name)
+    if absent:
+        lines = [f"  {what} (arms {', '.join(names)})" for what, names in absent.items()]
+        raise UsageError(f"study {study.name}:\n" + "\n".join(lines) + to_be_had(study))
+
+
+def to_be_had(study: Study) -> str:
+    """A line that says where what the study reads can be had, where it does say so."""
+    return f"\n  to be had: {study.obtain}" if study.obtain else ""
 
 
 def _named(experiment: Experiment) -> list[tuple[str, str]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxlm.config.codec import ABSENT, flat, to_json
+from jaxlm.config.codec import ABSENT, flat, named, to_json
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import flops_of, parameters
+from jaxlm.config.model import Model
 from jaxlm.config.study import Study
 from jaxlm.config.suggest import show
+from jaxlm.runs.directory import read_experiment
+from jaxlm.runs.initial import missing
 
 Difference = dict[str, Any]
 """Value in each arm, by the arm's name."""
@@ -19,16 +22,23 @@ DERIVED = frozenset({"parameters", "flops_per_token", "tokens", "flops"})
 
 
 def derived(experiment: Experiment) -> dict[str, float]:
-    """What an experiment's fields come to: `parameters`, training `flops_per_token`, `tokens` and `flops`."""
+    """What an experiment's fields come to: `parameters`, training `flops_per_token` (with the teacher's, where its
+    run is there), `tokens` and `flops`.
+    """
     train = experiment.train
     tokens = train.steps * train.batch * train.length
-    each = flops_of(experiment)["training"]
+    each = flops_of(experiment, _teacher(experiment))["training"]
     return {
         "parameters": parameters(experiment.model)["total"],
         "flops_per_token": each,
         "tokens": tokens,
         "flops": each * tokens,
     }
+
+
+def _teacher(experiment: Experiment) -> Model | None:
+    run, _ = named(experiment.teacher)
+    return None if not run or "teacher" in missing(experiment) else read_experiment(run).model
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:

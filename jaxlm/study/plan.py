@@ -14,7 +14,7 @@ from jaxlm.config.overrides import apply
 from jaxlm.config.study import Study
 from jaxlm.runs.initial import pinned, settled, taken
 from jaxlm.study.budget import Seconds, matched
-from jaxlm.study.files import refuse_missing
+from jaxlm.study.files import refuse_missing, to_be_had
 from jaxlm.study.gate import DERIVED, refuse_hidden, refuse_incomparable
 
 FOLLOWS = {
@@ -56,20 +56,28 @@ def arms_of(study: Study) -> dict[str, Experiment]:
         raise UsageError(f"study {study.name!r}:\n" + "\n".join(f"  {one}" for one in problems))
     found = {}
     for arm in study.arms:
+        own = arm.experiment or study.base
+        begun = _begun(study, arm.name, own)
         try:
-            own = arm.experiment or study.base
-            experiment = settled(own, apply(taken(own), list(arm.changes)))
+            experiment = settled(own, apply(begun, list(arm.changes)))
         except UsageError as error:
             raise UsageError(f"study {study.name}, arm {arm.name}: {error}") from None
         found[arm.name] = dataclasses.replace(experiment, name=study.name)
     return found
 
 
+def _begun(study: Study, arm: str, experiment: Experiment) -> Experiment:
+    try:
+        return taken(experiment)
+    except UsageError as error:
+        raise UsageError(f"study {study.name}, arm {arm}: {error}{to_be_had(study)}") from None
+
+
 def written(study: Study) -> dict[str, Experiment]:
     """The experiment of each arm before budgets are made equal.
 
     Raises UsageError for everything that is wrong whatever the budgets are: arms, seeds, hidden differences,
-    experiments that do not fit together, and files that are not there.
+    experiments that do not fit together, and files and runs that are not there.
     """
     arms = arms_of(study)
     _check(study, arms)
@@ -95,7 +103,7 @@ def _pinned(study: Study, arm: str, experiment: Experiment) -> Experiment:
     try:
         return pinned(experiment)
     except Failure as error:
-        raise UsageError(f"study {study.name}, arm {arm}: initial: {error}") from None
+        raise UsageError(f"study {study.name}, arm {arm}: {error}") from None
 
 
 def _check(study: Study, arms: dict[str, Experiment]) -> None:

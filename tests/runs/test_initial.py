@@ -30,6 +30,8 @@ def test_what_is_asked_for_is_theirs(run):
     assert taken(dataclasses.replace(experiment(), initial=run)).quantization == config.NoQuantization()
     with pytest.raises(UsageError, match="initial nowhere: no such run or model"):
         taken(dataclasses.replace(ASKING, initial="nowhere"))
+    nothing = dataclasses.replace(experiment(), initial="nowhere")
+    assert taken(nothing) == nothing
 
 
 def test_a_model_of_theirs_is_cut(run):

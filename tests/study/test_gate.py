@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments.benchmarks.studies import HIDDEN
-from jaxlm.config import Arm, Muon, OfInitial
+from jaxlm.config import Arm, Distillation, Muon, OfInitial
 from jaxlm.config.codec import to_json
 from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import apply
@@ -99,11 +99,30 @@ def test_a_metric_that_is_not_the_same_measure(change, metric, instead):
 
 def test_initial_parameters_that_are_not_there(tmp_path):
     base = dataclasses.replace(BASE, initial=str(tmp_path / "nowhere"))
-    said = refused(study(base=base))
-    assert "arm rope: initial " in said
-    assert "nowhere: no such run or model" in said
+    assert f"no run for initial '{tmp_path / 'nowhere'}' (arms rope, alibi)" in refused(study(base=base))
     (tmp_path / "nowhere").mkdir()
-    assert "nowhere has no checkpoint yet" in refused(study(base=base))
+    said = refused(study(base=base))
+    assert "arm rope: " in said
+    assert "nowhere has no checkpoint yet" in said
+
+
+@pytest.mark.parametrize(
+    ("role", "fields", "said"),
+    [
+        ("initial", {}, "no run for initial 'runs/nowhere' (arms rope, alibi)"),
+        ("initial", {"model": OfInitial()}, "arm rope: initial runs/nowhere: no such run or model"),
+        ("teacher", {"objective": Distillation()}, "no run for teacher 'runs/nowhere' (arms rope, alibi)"),
+    ],
+)
+def test_a_run_that_is_not_there_and_how_it_is_made(role, fields, said):
+    """Unless its model is asked for, arms are known without it."""
+    base = dataclasses.replace(BASE, **fields, **{role: "runs/nowhere"})
+    asked = study(base=base, metric="bits_per_byte", obtain="jaxlm run teacher.py --run-dir runs/nowhere")
+    text = refused(asked)
+    assert said in text
+    assert text.endswith("\n  to be had: jaxlm run teacher.py --run-dir runs/nowhere")
+    if "model" not in fields:
+        assert getattr(arms_of(asked)["alibi"], role) == "runs/nowhere"
 
 
 def test_a_study_that_starts_from_a_run(tmp_path):
@@ -122,6 +141,21 @@ def test_a_study_that_starts_from_a_run(tmp_path):
         assert len({one.initial for one in arms.values()}) == 1
         folders.append({cell.folder for cell in cells(asked, arms)})
     assert not folders[0] & folders[1]
+
+
+def test_a_teacher_costs_what_it_computes(tmp_path):
+    """Its forward pass beside the student's three: a difference that the study has to name."""
+    run = tmp_path / "teacher"
+    (run / "checkpoints/1/meta").mkdir(parents=True)
+    (run / "checkpoints/1/meta/metadata").write_text(json.dumps({"fingerprint": {"model.kernel": "a"}}))
+    (run / "config.json").write_text(json.dumps({"hash": "", "experiment": to_json(BASE)}))
+    taught = Arm("taught", ("objective:distillation", f"--teacher={run}"))
+    asked = study(arms=(Arm("labels"), taught), differs=("objective", "teacher"), metric="bits_per_byte")
+    assert "flops_per_token" in refused(asked)
+    arms = plan(dataclasses.replace(asked, differs=(*asked.differs, "flops_per_token")))
+    alone, both = (derived(arms[name])["flops_per_token"] for name in ("labels", "taught"))
+    assert both == pytest.approx(4 / 3 * alone)
+    assert both * 600 * 16 * 256 == derived(arms["taught"])["flops"]
 
 
 def test_a_base_that_is_wrong_is_said_before_its_budget():

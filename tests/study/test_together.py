@@ -11,10 +11,13 @@ import pytest
 
 from jaxlm import config
 from jaxlm.cli import main
+from jaxlm.config.distillation import Last
 from jaxlm.config.errors import UsageError
+from jaxlm.config.surgery import Cut
 from jaxlm.data.prepare import prepare
 from jaxlm.layers.names import flatten
 from jaxlm.runs.directory import status
+from jaxlm.runs.initial import pinned
 from jaxlm.runs.journal import read_metrics
 from jaxlm.study.together import train_together
 from jaxlm.study.variation import varied
@@ -140,6 +143,35 @@ def test_a_run_that_is_not_finite_fails_alone(ground):
     assert not (path / "broken/DONE").exists()
     assert all(np.isfinite(one["loss"]) for one in records(broken.path, "train"))
     assert not any(one["step"] == 6 for one in records(broken.path, "evaluate"))
+
+
+OWN_TEXT = config.Distillation(response=config.Jsd(), labels=0.0, policy=config.OnPolicy(tokens=24, prompt=8))
+TAUGHT = config.Distillation(features=(config.HiddenStates(1.0, Last(), "cosine", projection="linear"),))
+
+
+@pytest.mark.parametrize("objective", [TAUGHT, pytest.param(OWN_TEXT, marks=pytest.mark.nightly)])
+def test_students_of_a_run_that_begin_with_its_layers(ground, objective):
+    """The teacher and what they begin with are each run's own, also of those that had stopped."""
+    path, data, _ = ground
+    name = type(objective.policy).__name__
+    student = dataclasses.replace(
+        SHORT,
+        model=dataclasses.replace(SHORT.model, layers=1),
+        objective=objective,
+        initial=str(path / "one"),
+        cut=Cut(layers=(1,)),
+        teacher=str(path / "two"),
+    )
+    first = pinned(student)
+    trees = (first, changed(first, train__seed=7, objective__weight=2.0))
+    names = [str(path / f"{name}{i}") for i in range(2)]
+    results = train_together(trees, names, data, interrupted=lambda done: done == 3)
+    assert [one.status for one in results] == ["stopped"] * 2
+    assert [one.status for one in train_together(trees, names, data)] == ["finished"] * 2
+    assert run(trees[1], run_dir=str(path / f"{name}-alone")) == 0
+    for kind in ("train", "evaluate"):
+        close(records(path / names[1], kind), records(path / f"{name}-alone", kind), 1e-5)
+    assert records(path / names[0], "train")[0]["divergence"] != records(path / names[1], "train")[0]["divergence"]
 
 
 REFUSED = {
