@@ -33,8 +33,9 @@ def varied(experiments: Sequence[Experiment]) -> tuple[str, ...]:
                 problems.append(f"  {path}: {_shown(here)} in {first.name}, {_shown(there)} in {other.name}")
     if problems:
         raise UsageError(
-            "runs of one program may differ in train.seed, in numbers of optimizer and objective, and in the run that "
-            "all of them start from; these fields decide about shapes or programs:\n" + "\n".join(dict.fromkeys(problems))
+            "runs of one program may differ in train.seed, in numbers of optimizer and objective, and in the run "
+            "that they start from; these fields decide about shapes or programs:\n"
+            + "\n".join(dict.fromkeys(problems))
         )
     return tuple(sorted(found))
 
