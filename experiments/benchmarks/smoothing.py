@@ -1,0 +1,126 @@
+"""SmoothQuant's curve over alpha, on outliers that are planted (Xiao et al. 2022, arXiv:2211.10438, figure 10).
+
+python experiments/benchmarks/smoothing.py [MODEL_OR_RUN] --plot smoothing.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import small
+
+from jaxlm import config
+from jaxlm.cli import environment, models
+from jaxlm.cli.text import table
+from jaxlm.quantize.methods import choose
+from jaxlm.quantize.smooth import plant_outliers
+from jaxlm.runs.ledger import find_run
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NONE = "none"
+FORMS = {
+    "a step a token": (config.Integers(8), config.Dynamic()),
+    "a step for all": (config.Integers(8, group=-1), config.Static()),
+}
+"""Weights with a step for each output or for a matrix, activations with one for each token or for all text."""
+CALIBRATION = 8
+"""Batches that ranges are found on: 8,192 tokens of the small models."""
+CHANNELS, FACTOR = 4, 30.0
+Losses = dict[str, small.Values]
+Smoothing = config.NoSmoothing | config.Smooth
+
+
+def arms() -> dict[str, Smoothing]:
+    """By name: without, and with each alpha."""
+    return {NONE: config.NoSmoothing(), **{f"{alpha:g}": config.Smooth(alpha) for alpha in ALPHAS}}
+
+
+def loss(form: str, subject: small.Subject, model: Any, smoothing: Smoothing = config.NoSmoothing()) -> float:
+    """Of held-out text, of a model whose weights and activations are rounded."""
+    format, activations = FORMS[form]
+    asked = config.Rounded((config.Rule(format=format),), activations, smoothing=smoothing)
+    rounded, _ = choose(model, subject.rows, subject.call, asked, batch=8, say=small.quiet)
+    return subject.loss(rounded)
+
+
+def losses(form: str, subjects: Sequence[small.Subject], planted: Sequence[Any]) -> Losses:
+    """Of every arm in one form, in the order of the models."""
+    return {
+        name: np.array([loss(form, *pair, smoothing) for pair in zip(subjects, planted, strict=True)])
+        for name, smoothing in arms().items()
+    }
+
+
+def lines(form: str, found: Losses, whole: small.Values) -> list[tuple[str, ...]]:
+    """A line for each arm, compared with rounding what has not been smoothed."""
+    verdicts = small.judged(found, NONE)
+    return [
+        (form, name, f"{values.mean():.4f}", f"{np.mean(values - whole):+.4f}", *small.cells(verdicts.get(name)))
+        for name, values in found.items()
+    ]
+
+
+def draw(figure: Any, found: dict[str, Losses], clean: dict[str, small.Values], whole: small.Values) -> None:
+    """What rounding adds to the loss by alpha: means over models, with the least and the largest."""
+    for axes, (form, curve) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        middle, low, high = zip(*(small.limits(curve[f"{alpha:g}"] - whole) for alpha in ALPHAS), strict=True)
+        axes.plot(ALPHAS, middle, "-o", color="C0", markersize=3, label="smoothed")
+        axes.fill_between(ALPHAS, low, high, color="C0", alpha=0.2, linewidth=0)
+        axes.axhline(np.mean(curve[NONE] - whole), color="C3", label="not smoothed")
+        axes.axhline(np.mean(clean[form] - whole), color="0.5", linestyle="--", label="without planted outliers")
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set(title=f"W8A8, {form}", xlabel="alpha", ylabel="held-out loss less that of float32 (nats)")
+        axes.legend(frameon=False)
+
+
+def taken(asked: argparse.Namespace) -> list[small.Subject]:
+    """The models that are rounded: the named one, once for each draw of channels, or small ones of all seeds."""
+    if asked.model:
+        run = find_run(models.run_of(asked.model, sys.argv[1:]))
+        return [small.subject(run, CALIBRATION, asked.held_out)] * asked.seeds
+    bases = [small.base(seed, asked.base_steps) for seed in range(asked.seeds)]
+    runs = small.trained(bases, asked.runs, small.data_of(bases[0]))
+    return [small.subject(run, CALIBRATION, asked.held_out) for run in runs]
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "model", nargs="?", help="a finished run or a model, in place of small ones that are trained"
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--channels", type=int, default=CHANNELS, help="behind every norm")
+    parser.add_argument("--factor", type=float, default=FACTOR, help="by which they are larger")
+    parser.add_argument("--held-out", type=int, default=1000, help="batches at most")
+    parser.add_argument("--base-steps", type=int, default=small.STEPS, help="before anything is rounded")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    asked = parser.parse_args()
+    environment.prepare(sys.argv[1:], runs=1 if asked.model else asked.seeds)
+    began, subjects = time.monotonic(), taken(asked)
+    whole = np.array([one.loss(one.model) for one in subjects])
+    planted = [plant_outliers(one.model, asked.channels, asked.factor, seed) for seed, one in enumerate(subjects)]
+    same = [one.loss(model) for one, model in zip(subjects, planted, strict=True)]
+    print(
+        f"loss {whole.mean():.4f}, with outliers planted within {np.abs(same - whole).max():.1e} of it", flush=True
+    )
+    found, clean = {}, {}
+    for form in FORMS:
+        found[form] = losses(form, subjects, planted)
+        clean[form] = np.array([loss(form, one, one.model) for one in subjects])
+        print(f"\n{table(('W8A8', 'alpha', 'loss', 'rise', *small.JUDGED), lines(form, found[form], whole))}")
+        print(f"without outliers and smoothing the rise is {np.mean(clean[form] - whole):+.4f}", flush=True)
+    if asked.plot:
+        small.save(asked.plot, lambda figure: draw(figure, found, clean, whole), (7, 3.2))
+    print(f"\n{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
