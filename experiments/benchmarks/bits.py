@@ -40,9 +40,10 @@ AWARE = {
     "lsq": (config.Lsq(), True),
 }
 """What the grid's steps follow, and whether it is symmetric: learned steps there are of such grids only."""
-BASELINE = "nearest"
 ONWARD = {"nearest, trained on": config.Nearest(), "gptq, trained on": config.Gptq()}
-"""Of the model that has gone on without rounding for as many steps as the trained ones."""
+"""Of the model that has gone on without rounding for as many steps as those that are trained through it."""
+BASELINES = dict.fromkeys(METHODS, "nearest") | dict.fromkeys((*ONWARD, *AWARE), "nearest, trained on")
+"""What each is compared with: rounding to nearest what was trained for as long."""
 EXPECTED = (
     ("straight-through", "gptq, trained on"),
     ("lsq", "gptq, trained on"),
@@ -110,8 +111,11 @@ def learned(runs: Sequence[str], bits: int, steps: int, folder: Path, data: Prep
 
 
 def lines(bits: int, found: Losses, whole: small.Values) -> list[tuple[str, ...]]:
-    """A line for each method, compared with rounding to nearest of the same grid size."""
-    verdicts = small.judged(found, BASELINE)
+    """A line for each method, compared with rounding to nearest; Holm's correction is for all of them."""
+    pairs = {
+        name: paired(values, found[BASELINES[name]]) for name, values in found.items() if BASELINES[name] != name
+    }
+    verdicts = judge(pairs, "lower")
     return [
         (
             str(bits),
@@ -138,7 +142,7 @@ def draw(figure: Any, found: dict[int, Losses], whole: small.Values) -> None:
         x = np.arange(len(found)) + 0.05 * (place - 3.5)
         axes.plot(x, middle, "-o", color=f"C{place}", label=name, markersize=3, linewidth=1)
         axes.vlines(x, low, high, color=f"C{place}", linewidth=1)
-    axes.set_yscale("symlog", linthresh=0.01)
+    axes.set_yscale("symlog", linthresh=0.02)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xticks(range(len(found)), list(found))
     axes.set(xlabel=f"bits, groups of {GROUP}", ylabel="held-out loss less that of float32 (nats)")

@@ -172,7 +172,7 @@ def save(path: Path, draw: Callable[[Any], None], size: tuple[float, float]) -> 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError(f"a picture needs matplotlib ({error}): {MISSING}") from None
-    with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
+    with matplotlib.rc_context({"font.size": 8}):
         figure = Figure(figsize=size, layout="constrained", dpi=150)
         draw(figure)
         figure.savefig(path)

@@ -1,0 +1,354 @@
+"""How much rank does a change of text take: LoRA, rsLoRA, DoRA and VeRA by rank, beside training everything.
+
+What is asked.
+
+    python experiments/benchmarks/ranks.py --plot ranks.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import small
+from jaxtyping import Array, Float, PyTree
+
+from jaxlm import config
+from jaxlm.adapters.build import adapted
+from jaxlm.adapters.build import trained as is_trained
+from jaxlm.adapters.lora import LoRA, scale_of
+from jaxlm.adapters.vera import Given, VeRA
+from jaxlm.cli import environment
+from jaxlm.cli.text import table
+from jaxlm.config.data import kept
+from jaxlm.corpus.documents import documents
+from jaxlm.layers import random
+from jaxlm.layers.contracts import Batch, Call
+from jaxlm.layers.names import combine, map_named, partition
+from jaxlm.layers.projection import Weight
+from jaxlm.layers.weights import map_weights, weights_of
+from jaxlm.objectives.objective import Objective
+from jaxlm.runs.files import write_atomically
+from jaxlm.study.lanes import Lanes
+from jaxlm.train import optimizers
+from jaxlm.train.feed import as_batch
+from jaxlm.train.load import load_run
+from jaxlm.train.run import prepared_data, rows_of
+from jaxlm.train.setup import make_objective
+
+METHODS, FULL = ("lora", "rslora", "dora", "vera"), "full"
+RANKS = (1, 4, 16, 64)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+ALPHA, STEPS, WARMUP, CLIP = 16.0, 80, 8, 1.0
+PARTS = {"sources": ("library/",), "documentation": ("topics/", "builtin/")}
+"""Where the text of pretraining and that of adapting begin, in the names of Python's own documents."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A lane of a program."""
+
+    method: str
+    rank: int
+    rate: float
+    seed: int
+
+    @property
+    def adapter(self) -> config.adapter.Adapter:
+        """What is trained."""
+        match self.method:
+            case "lora":
+                return config.Lora(self.rank, ALPHA)
+            case "rslora":
+                return config.Lora(self.rank, ALPHA, "root")
+            case "dora":
+                return config.Dora(self.rank, ALPHA)
+            case "vera":
+                return config.Vera(self.rank)
+        return config.NoAdapter()
+
+    @property
+    def scale(self) -> float:
+        """What the product of both matrices is multiplied by: a number that the program is given."""
+        return scale_of(self.adapter) if isinstance(self.adapter, config.Lora | config.Dora) else 1.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a lane came to."""
+
+    loss: float
+    """Of held-out text, nats a token."""
+    gradient: float
+    """Length of the first one."""
+    update: float
+    """|new W - W| / |W| over all weights."""
+
+
+# --- one shape for all ranks -------------------------------------------------------------------------------
+
+
+def padded(weight: Weight, rank: int) -> Weight:
+    """The adapter with zeros up to a larger rank, and without its scale, which `scaled` brings back.
+
+    Zeros stay: of a column of `a` that is zero the row of `b` has no gradient, and the other way around.
+    """
+    match weight:
+        case LoRA():
+            row = -1 - len(weight.axes) + weight.inputs
+            return weight.replace(a=_up_to(weight.a, rank, -1), b=_up_to(weight.b, rank, row), scale=1.0)
+        case VeRA():
+            inputs, outputs = weight.sizes[: weight.inputs], weight.sizes[weight.inputs :]
+            front = weight.inner.shape[:-1]
+            a = _up_to(weight.shared.a(prod(inputs)), rank, -1)
+            b = _up_to(weight.shared.b(prod(outputs)), rank, -2)
+            given = Given(*(jnp.broadcast_to(one, (*front, *one.shape)) for one in (a, b)))
+            return weight.replace(inner=_up_to(weight.inner, rank, -1), shared=given)
+    return weight
+
+
+def _up_to(x: Float[Array, "..."], size: int, axis: int) -> Float[Array, "..."]:
+    axis %= x.ndim
+    return jnp.pad(x, [(0, size - x.shape[axis] if i == axis else 0) for i in range(x.ndim)])
+
+
+def scaled(own: PyTree, scale: Float[Array, ""]) -> PyTree:
+    """The trained leaves with `b` times the scale: a (scale b) is scale (a b)."""
+    return map_named(lambda name, leaf: scale * leaf if name.endswith(".b") else leaf, own)
+
+
+def halves(base: Any, arm: Arm, rank: int) -> tuple[PyTree, PyTree]:
+    """(trained, frozen) of a model that is to be adapted, padded to a rank."""
+    model = adapted(base, arm.adapter, random.key(arm.seed, 0, "adapter"))
+    model = map_weights(lambda _, weight: padded(weight, rank), model)
+    return partition(model, is_trained(arm.adapter))
+
+
+def size(base: Any, arm: Arm) -> int:
+    """Trained numbers, without padding."""
+    model = jax.eval_shape(lambda: adapted(base, arm.adapter, jax.random.key(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(partition(model, is_trained(arm.adapter))[0]))
+
+
+# --- one program for all lanes -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Text:
+    """Batches in the order of the seeds and steps, and those that are held out; stacked."""
+
+    train: Batch
+    held_out: Batch
+
+
+def lane(
+    objective: Objective, call: Call, steps: int
+) -> Callable[[dict[str, Array], tuple[PyTree, PyTree], dict[str, Any]], tuple[PyTree, dict[str, Array]]]:
+    """Training of a lane from start to end, to be mapped: (numbers, both halves, what all share) -> results."""
+
+    def totals(own: PyTree, rest: PyTree, scale: Array, batch: Batch) -> tuple[Array, Array]:
+        model = combine(scaled(own, scale), rest)
+        found, _ = objective.totals(model, batch, None, call, {})
+        return found["cross_entropy"], objective.weights(batch)["cross_entropy"]
+
+    def loss(own: PyTree, rest: PyTree, scale: Array, batch: Batch) -> Array:
+        total, weight = totals(own, rest, scale, batch)
+        return total / weight
+
+    def train(numbers: dict[str, Array], both: tuple[PyTree, PyTree], shared: dict[str, Any]) -> tuple:
+        own, rest = both
+        schedule = config.Linear(numbers["rate"], warmup=WARMUP)
+        optimizer = optimizers.build(config.AdamW(schedule, decay=0.0), steps)
+
+        def step(carried: tuple[PyTree, PyTree], batch: Batch) -> tuple[tuple, Array]:
+            own, moments = carried
+            gradients = jax.grad(loss)(own, rest, numbers["scale"], batch)
+            norm = optax.global_norm(gradients)
+            gradients = jax.tree.map(lambda g: g * jnp.minimum(1.0, CLIP / (norm + 1e-6)), gradients)
+            updates, moments = optimizer.update(gradients, moments, own)
+            return (optax.apply_updates(own, updates), moments), norm
+
+        batches = jax.tree.map(lambda leaf: leaf[numbers["seed"]], shared["train"])
+        (own, _), norms = jax.lax.scan(step, (own, optimizer.init(own)), batches)
+        found = jax.lax.map(lambda batch: totals(own, rest, numbers["scale"], batch), shared["held_out"])
+        new = weights_of(combine(scaled(own, numbers["scale"]), rest))
+        moved = sum(jnp.sum((new[name].dense() - old) ** 2) for name, old in shared["before"].items())
+        whole = sum(jnp.sum(old**2) for old in shared["before"].values())
+        result = {"loss": jnp.sum(found[0]) / jnp.sum(found[1]), "gradient": norms[0]}
+        return own, result | {"update": jnp.sqrt(moved / whole)}
+
+    return train
+
+
+def together(
+    base: Any, arms: Sequence[Arm], text: Text, objective: Objective, call: Call, rank: int = max(RANKS)
+) -> tuple[list[PyTree], list[Found]]:
+    """(Trained leaves, what came out) of lanes of one method, all in one program on all devices."""
+    lanes = Lanes.of(len(arms), jax.devices())
+    numbers = [
+        {"rate": np.float32(arm.rate), "scale": np.float32(arm.scale), "seed": np.int32(arm.seed)} for arm in arms
+    ]
+    before = {name: weight.dense() for name, weight in weights_of(base).items() if "blocks." in name}
+    shared = lanes.share({"train": text.train, "held_out": text.held_out, "before": before})
+    given = lanes.stack(numbers), lanes.stack([halves(base, arm, rank) for arm in arms])
+    steps = text.train.targets.shape[1]
+    program = jax.jit(lanes.map(lane(objective, call, steps), shared=True))
+    own, results = program(*given, shared)
+    found = [Found(**{name: float(value) for name, value in one.items()}) for one in lanes.split(results)]
+    return lanes.split(own), found
+
+
+# --- text --------------------------------------------------------------------------------------------------
+
+
+def write_text(folder: Path) -> dict[str, str]:
+    """Python's own documents in two files, by what they are."""
+    found: dict[str, list[str]] = {part: [] for part in PARTS}
+    for document in documents(config.PythonText()):
+        for part, beginnings in PARTS.items():
+            if document.name.startswith(beginnings):
+                found[part].append(json.dumps({"text": document.raw.decode(errors="replace")}))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {part: folder / f"{part}.jsonl" for part in PARTS}
+    for part, path in paths.items():
+        write_atomically(path, "\n".join(found[part]) + "\n")
+    return {part: str(path) for part, path in paths.items()}
+
+
+def before(path: str, steps: int) -> config.Experiment:
+    """Pretraining on the first part."""
+    data = config.Corpus(config.TextFiles((path,)), held_out=100_000)
+    return dataclasses.replace(small.base(0, steps), name="small-sources", data=data)
+
+
+def read(run: str, theirs: config.Experiment, path: str, seeds: int, steps: int) -> Text:
+    """The other part's batches, half as large as those of pretraining."""
+    experiment = dataclasses.replace(
+        theirs,
+        data=config.Corpus(config.TextFiles((path,)), held_out=50_000),
+        tokenizer=kept(theirs.tokenizer, Path(run) / "tokenizer"),
+        train=dataclasses.replace(theirs.train, batch=4),
+    )
+    prepared = prepared_data(experiment, print)
+
+    def rows(seed: int) -> Any:
+        return rows_of(
+            dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, seed=seed)), prepared
+        )
+
+    def stacked(trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+    train = stacked([stacked([as_batch(rows(seed)[0].batch(i)) for i in range(steps)]) for seed in range(seeds)])
+    held_out = rows(0)[1]
+    return Text(train, stacked([as_batch(held_out.batch(i)) for i in range(held_out.steps)]))
+
+
+# --- what came out -----------------------------------------------------------------------------------------
+
+Results = dict[Arm, Found]
+
+
+def best(results: Results, method: str, rank: int) -> list[tuple[Arm, Found]]:
+    """Of a method and a rank the seeds of the rate with the least mean loss of held-out text."""
+    own = {arm: found for arm, found in results.items() if (arm.method, arm.rank) == (method, rank)}
+    means = {
+        rate: np.mean([one.loss for arm, one in own.items() if arm.rate == rate])
+        for rate in dict.fromkeys(arm.rate for arm in own)
+    }
+    rate = min(means, key=means.get)
+    return sorted(((arm, one) for arm, one in own.items() if arm.rate == rate), key=lambda pair: pair[0].seed)
+
+
+def lines(results: Results, sizes: dict[tuple[str, int], int], ranks: Sequence[int]) -> list[tuple[str, ...]]:
+    """A line for each method of a rank, compared with LoRA of that rank."""
+    written = []
+    for rank in ranks:
+        chosen = {name: best(results, name, rank) for name in METHODS} | {FULL: best(results, FULL, 0)}
+        losses = {name: np.array([found.loss for _, found in some]) for name, some in chosen.items()}
+        verdicts = small.judged(losses, "lora")
+        for name, some in chosen.items():
+            arm = some[0][0]
+            own = (str(rank), name, f"{sizes[name, arm.rank]:,}", f"{arm.rate:g}", f"{losses[name].mean():.4f}")
+            written.append((*own, *small.cells(verdicts.get(name))))
+    return written
+
+
+def stable(results: Results, ranks: Sequence[int], rate: float) -> list[tuple[str, ...]]:
+    """First gradients and whole updates by rank, both scalings at one rate: rsLoRA's theorem 3.2."""
+
+    def mean(method: str, rank: int, what: str) -> str:
+        own = (one for arm, one in results.items() if (arm.method, arm.rank, arm.rate) == (method, rank, rate))
+        return f"{np.mean([getattr(one, what) for one in own]):.4f}"
+
+    return [
+        (str(rank), *(mean(method, rank, what) for what in ("gradient", "update") for method in METHODS[:2]))
+        for rank in ranks
+    ]
+
+
+def draw(figure: Any, results: Results, sizes: dict[tuple[str, int], int], ranks: Sequence[int]) -> None:
+    """Losses by trained numbers: means, with the least and the largest of the seeds."""
+    axes = figure.subplots()
+    for place, name in enumerate((*METHODS, FULL)):
+        own = [best(results, name, rank) for rank in (ranks if name != FULL else (0,))]
+        x = [sizes[name, some[0][0].rank] for some in own]
+        spread = (small.limits(np.array([found.loss for _, found in some])) for some in own)
+        middle, low, high = zip(*spread, strict=True)
+        axes.plot(x, middle, "-o", color=f"C{place}", label=name, markersize=3, linewidth=1)
+        axes.vlines(x, low, high, color=f"C{place}", linewidth=1)
+    axes.set(xscale="log", xlabel="trained numbers", ylabel="held-out loss (nats)")
+    axes.legend(frameon=False)
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS))
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--steps", type=int, default=STEPS, help="of adapting")
+    parser.add_argument("--base-steps", type=int, default=small.STEPS, help="of pretraining")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    asked = parser.parse_args()
+    environment.prepare(sys.argv[1:], runs=len(asked.rates))
+    began, paths = time.monotonic(), write_text(asked.runs / "text")
+    theirs = before(paths["sources"], asked.base_steps)
+    (run,) = small.trained([theirs], asked.runs, small.data_of(theirs))
+    base, _, call = load_run(run)
+    text = read(run, theirs, paths["documentation"], asked.seeds, asked.steps)
+    call, objective = dataclasses.replace(call, layers="unroll"), make_objective(theirs)
+    results, sizes = {}, {}
+    for method in (*METHODS, FULL):
+        ranks = asked.ranks if method != FULL else [0]
+        arms = [Arm(method, *one) for one in itertools.product(ranks, asked.rates, range(asked.seeds))]
+        start = time.monotonic()
+        _, found = together(base, arms, text, objective, call, max(asked.ranks))
+        results |= dict(zip(arms, found, strict=True))
+        sizes |= {(method, arm.rank): size(base, arm) for arm in arms}
+        print(f"{method}: {len(arms)} lanes in one program, {time.monotonic() - start:.0f} s", flush=True)
+    print(table(("rank", "method", "trained", "rate", "loss", *small.JUDGED), lines(results, sizes, asked.ranks)))
+    rate = asked.rates[len(asked.rates) // 2]
+    header = ("rank", "gradient a/r", "gradient a/sqrt r", "update a/r", "update a/sqrt r")
+    print(f"\nat the rate {rate:g}\n{table(header, stable(results, asked.ranks, rate))}")
+    if asked.plot:
+        small.save(asked.plot, lambda figure: draw(figure, results, sizes, asked.ranks), (5, 3.6))
+    print(f"\n{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
