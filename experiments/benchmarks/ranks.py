@@ -41,6 +41,7 @@ from jaxlm.layers.names import combine, map_named, partition
 from jaxlm.layers.projection import Weight
 from jaxlm.layers.weights import map_weights, weights_of
 from jaxlm.objectives.objective import Objective
+from jaxlm.parallel.layout import single_device
 from jaxlm.runs.files import write_atomically
 from jaxlm.study.lanes import Lanes
 from jaxlm.train import optimizers
@@ -52,7 +53,7 @@ from jaxlm.train.setup import make_objective
 METHODS, FULL = ("lora", "rslora", "dora", "vera"), "full"
 RANKS = (1, 4, 16, 64)
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-ALPHA, STEPS, WARMUP, CLIP = 16.0, 80, 8, 1.0
+ALPHA, STEPS, WARMUP, CLIP = 16.0, 50, 5, 1.0
 PARTS = {"sources": ("library/",), "documentation": ("topics/", "builtin/")}
 """Where the text of pretraining and that of adapting begin, in the names of Python's own documents."""
 
@@ -329,9 +330,9 @@ def main() -> None:
     began, paths = time.monotonic(), write_text(asked.runs / "text")
     theirs = before(paths["sources"], asked.base_steps)
     (run,) = small.trained([theirs], asked.runs, small.data_of(theirs))
-    base, _, call = load_run(run)
+    base, _, _ = load_run(run)
     text = read(run, theirs, paths["documentation"], asked.seeds, asked.steps)
-    call, objective = dataclasses.replace(call, layers="unroll"), make_objective(theirs)
+    call, objective = Call(single_device(), layers="unroll"), make_objective(theirs)
     results, sizes = {}, {}
     for method in (*METHODS, FULL):
         ranks = asked.ranks if method != FULL else [0]
