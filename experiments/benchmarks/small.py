@@ -45,7 +45,7 @@ JUDGED = ("difference", "95 % interval", "p", "detectable", "verdict")
 
 
 def base(seed: int = 0, steps: int = STEPS) -> config.Experiment:
-    """A decoder of 230,000 parameters, trained on a million tokens of Python's documentation and sources."""
+    """A decoder of 193,000 parameters, trained on a million tokens of Python's documentation and sources."""
     return config.Experiment(
         name="small",
         model=config.Decoder(

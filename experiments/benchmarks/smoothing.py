@@ -1,9 +1,37 @@
 """SmoothQuant's curve over alpha, on outliers that are planted (Xiao et al. 2022, arXiv:2211.10438, figure 10).
 
-What is asked.
-
     python experiments/benchmarks/smoothing.py --plot smoothing.png
     python experiments/benchmarks/smoothing.py MODEL_OR_RUN --seeds 3 --held-out 16
+
+Small models grow no outliers (arXiv:2208.07339, figure 3). These are planted: in four decoders of 193,000
+parameters, one a seed, 4 of the 64 channels behind every norm are made 30 times as large, by the norm's scale, and
+the rows of the weights that read them as much smaller. Held-out loss stays within 5.9e-8 of 3.4041 nats. Ranges
+are found on 8,192 tokens; "rise" is from float32, differences are from rounding what has not been smoothed.
+
+    rounding     alpha    loss     rise  difference  95 % interval           p  detectable  verdict
+    W8A8 static  none   3.4695  +0.0654           -  -                       -           -  baseline
+    W8A8 static  0      3.4055  +0.0014     -0.0640  -0.0807 to -0.0472  0.006      0.0392  better
+    W8A8 static  0.25   3.4055  +0.0014     -0.0640  -0.0803 to -0.0476  0.006      0.0382  better
+    W8A8 static  0.5    3.4055  +0.0014     -0.0640  -0.0807 to -0.0473  0.006      0.0390  better
+    W8A8 static  0.75   3.4054  +0.0013     -0.0641  -0.0812 to -0.0470  0.006      0.0399  better
+    W8A8 static  1      3.4056  +0.0015     -0.0639  -0.0802 to -0.0476  0.006      0.0381  better
+
+    rounding      alpha    loss     rise  difference  95 % interval       p       detectable  verdict
+    W4A4 dynamic  none   6.3072  +2.9030           -  -                   -                -  baseline
+    W4A4 dynamic  0      3.4642  +0.0601     -2.8430  -3.0203 to -2.6656  <0.001      0.4147  better
+    W4A4 dynamic  0.25   3.4604  +0.0563     -2.8467  -3.0277 to -2.6657  <0.001      0.4232  better
+    W4A4 dynamic  0.5    3.4589  +0.0547     -2.8483  -3.0323 to -2.6643  <0.001      0.4303  better
+    W4A4 dynamic  0.75   3.4619  +0.0577     -2.8453  -3.0325 to -2.6581  <0.001      0.4376  better
+    W4A4 dynamic  1      3.4603  +0.0562     -2.8469  -3.0306 to -2.6632  <0.001      0.4294  better
+
+Without outliers and without smoothing the rise is 0.0013 and 0.0560: whatever alpha is, smoothing takes the outliers
+away, and with them all that they cost. There is no curve, and of outliers like these there cannot be one: in s =
+max|x|^alpha / max|W|^(1 - alpha) (equation 4) an activation that is f times as large behind a weight that is as much
+smaller makes s f times as large for every alpha, and the smoothed model is that of the model as it was before, which
+this script's test finds too. The valley of figure 10 takes outliers whose weights are of ordinary size, as training
+makes them; a second attempt, to train decoders whose norms had large scales from the first step on, did not learn
+(4.91 nats after 300 steps with 2 channels of 20). With a model's name the channels are drawn anew for each seed, and
+differences are over these draws.
 """
 
 from __future__ import annotations
@@ -78,6 +106,7 @@ def draw(figure: Any, found: dict[str, Losses], clean: dict[str, small.Values], 
         axes.axhline(np.mean(curve[NONE] - whole), color="C3", label="not smoothed")
         axes.axhline(np.mean(clean[form] - whole), color="0.5", linestyle="--", label="without planted outliers")
         axes.set_yscale("symlog", linthresh=0.02)
+        axes.set_ylim(bottom=min(0.0, *low))
         axes.set(title=form, xlabel="alpha", ylabel="held-out loss less that of float32 (nats)")
         axes.legend(frameon=False)
 
