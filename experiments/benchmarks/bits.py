@@ -2,17 +2,16 @@
 
     python experiments/benchmarks/bits.py --plot bits.png
 
-Four decoders of 193,000 parameters, one a seed, trained on 1.2 million tokens of Python's documentation and sources
-(3.4041 nats a token of held-out text), each rounded in every way: the projections of the blocks, in groups of 64
-inputs; the embedding, which is the head too, is kept. GPTQ and AWQ look at 8,192 tokens. "ste" (straight-through)
-and "lsq" go on from the same decoders for 150 steps of AdamW, from 3e-4 to 0, steps of the grid and weights alike;
-without any rounding these 150 lead to 3.3681, and "trained on" is that model, rounded. Two things were chosen by
-the held-out loss of seed 0, before the others were rounded: groups of 64 in place of 32, with which 3 bits cost
-only 0.034, and of the rates 1e-4, 3e-4, 1e-3 and 3e-3 the one that was best without rounding and at 3 bits (at 2
-bits 1e-3 was better, by 0.016).
-LSQ learns the steps of symmetric grids, which have no zero points: beside it stand others with such grids. "rise"
-is from the float32 model before the 150 steps; differences are from nearest of what was trained for as long, and p
-is corrected for all eight of a width.
+Four decoders of 193,000 parameters, one a seed, trained on 1.2 million tokens of Python's documentation and
+sources (3.4041 nats a token of held-out text), each rounded in every way: the projections of the blocks, in groups
+of 64 inputs; the embedding, which is the head too, is kept. GPTQ and AWQ look at 8,192 tokens. "ste"
+(straight-through) and "lsq" go on from the same decoders for 150 steps of AdamW, from 3e-4 to 0, steps of the grid
+and weights alike; without any rounding these 150 lead to 3.3681, and "trained on" is that model, rounded. Two
+things were chosen by the held-out loss of seed 0, before the others were rounded: groups of 64 in place of 32,
+with which 3 bits cost only 0.034, and of the rates 1e-4, 3e-4, 1e-3 and 3e-3 the one that was best without
+rounding and at 3 bits (at 2 bits 1e-3 was better, by 0.016). LSQ learns the steps of symmetric grids, which have
+no zero points: beside it stand others with such grids. "rise" is from the float32 model before the 150 steps;
+differences are from nearest of what was trained for as long, and p is corrected for all eight of a width.
 
     bits  method                 loss     rise  difference  95 % interval             p  detectable  verdict
        8  nearest              3.4040  -0.0001           -  -                         -           -  baseline

@@ -26,12 +26,12 @@ are found on 8,192 tokens; "rise" is from float32, differences are from rounding
 
 Without outliers and without smoothing the rise is 0.0013 and 0.0560: whatever alpha is, smoothing takes the
 outliers away, and with them what they cost. There is no curve, and of outliers like these there can be none: with
-an x that is f times as large, and a W as much smaller, s = max|x|^alpha / max|W|^(1 - alpha) (equation 4) is f times
-as large for every alpha, and the smoothed model that of the model before (tested in tests/experiments). What figure
-10 shows is of outliers that training made, whose weights need not be small; there are none here. Six roundings were
-looked at on seed 0, four of them without outliers and on 10 batches of text; W4A4 dynamic was kept because its loss
-had a valley at 0.5 there. Alphas were not tested against each other. With a model's name the channels are drawn anew
-for each seed, and differences are over these draws.
+an x that is f times as large, and a W as much smaller, s = max|x|^alpha / max|W|^(1 - alpha) (equation 4) is f
+times as large for every alpha, and the smoothed model that of the model before (tested in tests/experiments). What
+figure 10 shows is of outliers that training made, whose weights need not be small; there are none here. Six
+roundings were looked at on seed 0, four of them without outliers and on 10 batches of text; W4A4 dynamic was kept
+because its loss had a valley at 0.5 there. Alphas were not tested against each other. With a model's name the
+channels are drawn anew for each seed, and differences are over these draws.
 """
 
 from __future__ import annotations
