@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +38,6 @@ from jaxlm.train.run import prepared_data, rows_of
 from jaxlm.train.setup import make_objective
 
 STEPS = 1200
-LOSS = "evaluate/loss"
 WHERE = config.Where(layers="unroll", every=config.Every(log=100, evaluate=0, checkpoint=0))
 Values = Float[np.ndarray, "seed"]
 JUDGED = ("difference", "95 % interval", "p", "detectable", "verdict")
@@ -94,14 +93,12 @@ def from_run(run: str, experiment: config.Experiment, **changes: Any) -> config.
 
 def loss_of(run: str) -> float:
     """Of held-out text, after the last step, nats a token."""
-    return final_metrics(run)[LOSS]
+    return final_metrics(run)["evaluate/loss"]
 
 
-def judged(
-    values: Mapping[str, Values], baseline: str, better: Literal["lower", "higher"] = "lower"
-) -> dict[str, Judged]:
+def judged(values: Mapping[str, Values], baseline: str) -> dict[str, Judged]:
     """A verdict for every other arm, paired with the baseline by seed, Holm's correction for all of them."""
-    return judge({name: paired(one, values[baseline]) for name, one in values.items() if name != baseline}, better)
+    return judge({name: paired(one, values[baseline]) for name, one in values.items() if name != baseline}, "lower")
 
 
 def cells(one: Judged | None, baseline: str = "baseline") -> tuple[str, ...]:
