@@ -1,8 +1,49 @@
 """How much rank does a change of text take: LoRA, rsLoRA, DoRA and VeRA by rank, beside training everything.
 
-What is asked.
-
     python experiments/benchmarks/ranks.py --plot ranks.png
+
+A decoder of 193,000 parameters, trained on the sources of Python's library (3.4321 nats a token of held-out sources),
+is adapted to Python's documentation: 50 steps of 4 rows of 128 tokens, AdamW after 5 steps of warm-up, alpha 16, all
+projections of the blocks. A seed draws the adapter and the rows; the decoder is one. Of the rates 1e-3, 3e-3, 1e-2
+and 3e-2, the same for all, each line has the one with the least mean loss of held-out documentation, which is what
+losses are of too. All ranks, rates and seeds of a method are one program: adapters are padded to rank 64, and the
+padding stays zero. Differences are from LoRA of that rank, p is corrected for the four of a rank:
+
+    rank  method  trained   rate    loss  difference  95 % interval            p  detectable  verdict
+       1  lora      3,840  0.003  3.4413           -  -                        -           -  baseline
+       1  rslora    3,840  0.003  3.4413      0.0000  0.0000 to 0.0000     1.000      0.0000  inside noise
+       1  dora      5,952  0.003  3.4376     -0.0037  -0.0065 to -0.001    0.083      0.0072  inside noise
+       1  vera      2,133   0.03  3.4690     +0.0277  +0.00032 to +0.0551  0.098      0.0722  inside noise
+       1  full    192,960  0.001  3.3264     -0.1149  -0.1584 to -0.0714   0.031      0.1147  better
+       4  lora     15,360  0.003  3.4131           -  -                        -           -  baseline
+       4  rslora   15,360  0.003  3.4128    -0.00033  -0.0190 to +0.0183   0.946      0.0492  inside noise
+       4  dora     17,472  0.003  3.4112     -0.0019  -0.0025 to -0.0014   0.017      0.0014  better
+       4  vera      2,196   0.03  3.4510     +0.0379  +0.0193 to +0.0566   0.038      0.0492  worse
+       4  full    192,960  0.001  3.3264     -0.0867  -0.1302 to -0.0431   0.038      0.1148  better
+      16  lora     61,440  0.003  3.4003           -  -                        -           -  baseline
+      16  rslora   61,440  0.003  3.3966     -0.0037  -0.0775 to +0.0702   0.850      0.1946  inside noise
+      16  dora     63,552  0.003  3.3986     -0.0017  -0.0034 to +6.6e-05  0.107      0.0046  inside noise
+      16  vera      2,448   0.03  3.4459     +0.0456  +0.0360 to +0.0552   0.010      0.0252  worse
+      16  full    192,960  0.001  3.3264     -0.0739  -0.1235 to -0.0243   0.070      0.1307  inside noise
+      64  lora    245,760  0.003  3.3967           -  -                        -           -  baseline
+      64  rslora  245,760  0.001  3.3839     -0.0128  -0.0320 to +0.0064   0.123      0.0506  inside noise
+      64  dora    247,872  0.003  3.3954     -0.0013  -0.0027 to +0.00015  0.123      0.0037  inside noise
+      64  vera      3,456   0.03  3.4353     +0.0386  +0.0302 to +0.0469   0.010      0.0221  worse
+      64  full    192,960  0.001  3.3264     -0.0703  -0.1178 to -0.0228   0.071      0.1252  inside noise
+
+At rank 1 LoRA and rsLoRA are the same. More rank loses less, and training everything least: it is told from LoRA at
+ranks 1 and 4, and has a lower mean at every rank, at the least of the rates, while VeRA is best at the largest: both
+may have better ones beyond. DoRA (arXiv:2402.09353) is ahead of LoRA by 0.004 nats or less, which is more than noise
+at rank 4 only. VeRA (arXiv:2310.11454) has 2,133 to 3,456 numbers, fewer than LoRA of rank 1 has, and is behind LoRA
+of its rank from 4 on. rsLoRA (arXiv:2312.03732) is inside noise of LoRA at every rank. What it is made for shows in
+lengths, here at the rate 0.01, the first gradient and |new W - W| / |W| after the last step: by alpha / rank both
+shrink with the rank, by alpha / sqrt(rank) the gradient does not and the update grows a little:
+
+    rank  gradient a/r  gradient a/sqrt r  update a/r  update a/sqrt r
+       1        0.9704             0.9704      0.4582           0.4582
+       4        0.5232             1.0465      0.3190           0.4788
+      16        0.2611             1.0443      0.2125           0.5022
+      64        0.1286             1.0291      0.1670           0.5856
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def draw(figure: Any, found: dict[str, Losses], clean: dict[str, small.Values], 
         axes.axhline(np.mean(curve[NONE] - whole), color="C3", label="not smoothed")
         axes.axhline(np.mean(clean[form] - whole), color="0.5", linestyle="--", label="without planted outliers")
         axes.set_yscale("symlog", linthresh=0.02)
-        axes.set_ylim(bottom=min(0.0, *low))
+        axes.set_ylim(bottom=1.1 * min(0.0, *low, np.mean(clean[form] - whole)))
         axes.set(title=form, xlabel="alpha", ylabel="held-out loss less that of float32 (nats)")
         axes.legend(frameon=False)
 
