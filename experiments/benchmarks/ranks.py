@@ -255,6 +255,13 @@ def together(
     return lanes.split(own), found
 
 
+def untouched(base: Any, text: Text, objective: Objective, call: Call) -> float:
+    """The loss of held-out text before anything is trained."""
+    count = text.held_out.targets.shape[0]
+    batches = (jax.tree.map(lambda leaf, i=i: leaf[i], text.held_out) for i in range(count))
+    return small.Subject(base, call, None, objective, tuple(batches)).loss(base)
+
+
 # --- text --------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +383,7 @@ def main() -> None:
     base, _, _ = load_run(run)
     text = read(run, theirs, paths["documentation"], asked.seeds, asked.steps)
     call, objective = Call(single_device(), layers="unroll"), make_objective(theirs)
+    print(f"before adapting {untouched(base, text, objective, call):.4f}", flush=True)
     results, sizes = {}, {}
     for method in (*METHODS, FULL):
         ranks = asked.ranks if method != FULL else [0]
