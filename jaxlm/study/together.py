@@ -115,7 +115,8 @@ def train_together(
     devices: Sequence[jax.Device] | None = None,
     batched: bool | None = None,
 ) -> list[Result]:
-    """Train runs that differ in `train.seed` and in numbers of optimizer and objective, all in one program.
+    """Train runs that differ in `train.seed`, in numbers of optimizer and objective, and in the run that they start
+    from, all in one program.
 
     Each leaves what `jaxlm run` leaves. Those that are finished are not touched; others go on from their newest
     checkpoints, in a program for each step at which some stopped. A run whose gradient is not finite fails alone.

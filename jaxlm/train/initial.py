@@ -70,7 +70,7 @@ def initial_state(setup: Setup) -> State:
 
 
 def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
-    """The same of experiments whose states differ in `train.seed` alone, by one program."""
+    """The same of experiments that differ in `train.seed`, or in the run that they start from, by one program."""
     first = setups[0]
     experiment, precision = first.experiment, first.call.precision
     places = jax.tree.map(lambda leaf: leaf.sharding, first.abstract)

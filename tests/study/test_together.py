@@ -174,7 +174,22 @@ def test_students_of_a_run_that_begin_with_its_layers(ground, objective):
     assert records(path / names[0], "train")[0]["divergence"] != records(path / names[1], "train")[0]["divergence"]
 
 
+def test_runs_that_start_from_runs_of_their_own(ground):
+    path, data, _ = ground
+    trees = [
+        dataclasses.replace(changed(SHORT, train__seed=seed, train__steps=2), initial=str(path / name))
+        for seed, name in ((5, "one"), (6, "two"))
+    ]
+    results = train_together(trees, [str(path / "from-one"), str(path / "from-two")], data)
+    assert run(trees[1], run_dir=str(path / "from-two-alone")) == 0
+    close(records(results[1].path, "train"), records(path / "from-two-alone", "train"), 1e-5)
+    close(records(results[1].path, "evaluate"), records(path / "from-two-alone", "evaluate"), 1e-5)
+    loss, theirs = (one.evaluations[2]["loss"] for one in results)
+    assert abs(loss - theirs) > 1e-3 * theirs
+
+
 REFUSED = {
+    "initial": {"initial": "somewhere"},
     "model.embed": {"model": dataclasses.replace(SHORT.model, embed=32)},
     "train.batch": {"train": dataclasses.replace(SHORT.train, batch=4)},
     "train.clip": {"train": dataclasses.replace(SHORT.train, clip=None)},
@@ -194,6 +209,8 @@ def test_what_varies():
     assert varied(RUNS) == ("objective.z_loss", "optimizer.b2", "optimizer.schedule.peak", "train.seed")
     assert varied((SHORT, dataclasses.replace(SHORT, name="other"))) == ()
     assert varied((SHORT, changed(SHORT, train__clip=0.5))) == ("train.clip",)
+    begun = [dataclasses.replace(one, initial=f"runs/{i}") for i, one in enumerate(RUNS[:2])]
+    assert varied(begun) == varied(RUNS[:2])
 
 
 def test_requests_that_cannot_work_are_refused(tmp_path, ground):
