@@ -3,7 +3,7 @@
     python experiments/teachers/phrases.py
     jaxlm run experiments/teachers/phrases.py --run-dir runs/phrases
     jaxlm study experiments/ablations/divergences.py --together
-    python experiments/benchmarks/covering.py
+    python -m experiments.benchmarks.covering
 
 In the language a capital letter is followed by one of eight phrases that have nothing in common. Of all 208 the
 teacher (two layers, 117,312 parameters, 0.880 bits) knows each; a student (one layer, 18,656) does not learn them

@@ -1,6 +1,6 @@
 """What the students of a study of divergences say that their language does not have, and what they never say.
 
-    python experiments/benchmarks/covering.py [--study-dir studies/divergences]
+    python -m experiments.benchmarks.covering [--study-dir studies/divergences]
 
 Of experiments/ablations/divergences.py, when all of its runs are finished. The language is known
 (experiments/teachers/phrases.py), so that nothing needs to be drawn: behind eight true texts that end with each
