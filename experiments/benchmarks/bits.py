@@ -104,7 +104,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import small
+import small_models as small
 
 from jaxlm import config
 from jaxlm.cli import environment

@@ -66,7 +66,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import small
+import small_models as small
 from jaxtyping import Array, Float, PyTree
 
 from jaxlm import config

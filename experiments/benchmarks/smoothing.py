@@ -1,7 +1,7 @@
 """SmoothQuant's curve over alpha, on outliers that are planted (Xiao et al. 2022, arXiv:2211.10438, figure 10).
 
     python experiments/benchmarks/smoothing.py --plot smoothing.png
-    python experiments/benchmarks/smoothing.py MODEL_OR_RUN --seeds 3 --held-out 16
+    python experiments/benchmarks/smoothing.py MODEL_OR_RUN --forms "W8A8 dynamic" --alphas 0.5 0.85 --seeds 3
 
 Small models grow few outliers (arXiv:2208.07339, figure 3). These are planted: in four decoders of 193,000
 parameters, one a seed, 4 of the 64 channels behind every norm are made 30 times as large, by the norm's scale, and
@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import small
+import small_models as small
 
 from jaxlm import config
 from jaxlm.cli import environment, models
@@ -53,13 +53,15 @@ from jaxlm.quantize.methods import choose
 from jaxlm.quantize.smooth import plant_outliers
 from jaxlm.runs.ledger import find_run
 
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ALPHAS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 NONE = "none"
 FORMS = {
     "W8A8 static": (config.Integers(8, group=-1), config.Static(8)),
     "W4A4 dynamic": (config.Integers(4), config.Dynamic(4)),
+    "W8A8 dynamic": (config.Integers(8), config.Dynamic(8)),
 }
 """Static: one step for a matrix, and one for an activation in all text. Dynamic: one for each output, and token."""
+SHOWN = ("W8A8 static", "W4A4 dynamic")
 CALIBRATION = 8
 """Batches that ranges are found on: 8,192 tokens of the small models."""
 CHANNELS, FACTOR = 4, 30.0
@@ -67,9 +69,9 @@ Losses = dict[str, small.Values]
 Smoothing = config.NoSmoothing | config.Smooth
 
 
-def arms() -> dict[str, Smoothing]:
+def arms(alphas: Sequence[float] = ALPHAS) -> dict[str, Smoothing]:
     """By name: without, and with each alpha."""
-    return {NONE: config.NoSmoothing(), **{f"{alpha:g}": config.Smooth(alpha) for alpha in ALPHAS}}
+    return {NONE: config.NoSmoothing(), **{f"{alpha:g}": config.Smooth(alpha) for alpha in alphas}}
 
 
 def loss(form: str, subject: small.Subject, model: Any, smoothing: Smoothing = config.NoSmoothing()) -> float:
@@ -80,11 +82,11 @@ def loss(form: str, subject: small.Subject, model: Any, smoothing: Smoothing = c
     return subject.loss(rounded)
 
 
-def losses(form: str, subjects: Sequence[small.Subject], planted: Sequence[Any]) -> Losses:
+def losses(form: str, subjects: Sequence[small.Subject], planted: Sequence[Any], alphas: Sequence[float]) -> Losses:
     """Of every arm in one form, in the order of the models."""
     return {
         name: np.array([loss(form, *pair, smoothing) for pair in zip(subjects, planted, strict=True)])
-        for name, smoothing in arms().items()
+        for name, smoothing in arms(alphas).items()
     }
 
 
@@ -100,9 +102,11 @@ def lines(form: str, found: Losses, whole: small.Values) -> list[tuple[str, ...]
 def draw(figure: Any, found: dict[str, Losses], clean: dict[str, small.Values], whole: small.Values) -> None:
     """What rounding adds to the loss by alpha: means over models, with the least and the largest."""
     for axes, (form, curve) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
-        middle, low, high = zip(*(small.limits(curve[f"{alpha:g}"] - whole) for alpha in ALPHAS), strict=True)
-        axes.plot(ALPHAS, middle, "-o", color="C0", markersize=3, label="smoothed")
-        axes.fill_between(ALPHAS, low, high, color="C0", alpha=0.2, linewidth=0)
+        alphas = [name for name in curve if name != NONE]
+        middle, low, high = zip(*(small.limits(curve[name] - whole) for name in alphas), strict=True)
+        x = list(map(float, alphas))
+        axes.plot(x, middle, "-o", color="C0", markersize=3, label="smoothed")
+        axes.fill_between(x, low, high, color="C0", alpha=0.2, linewidth=0)
         axes.axhline(np.mean(curve[NONE] - whole), color="C3", label="not smoothed")
         axes.axhline(np.mean(clean[form] - whole), color="0.5", linestyle="--", label="without planted outliers")
         axes.set_yscale("symlog", linthresh=0.02)
@@ -115,10 +119,10 @@ def taken(asked: argparse.Namespace) -> list[small.Subject]:
     """The models that are rounded: the named one, once for each draw of channels, or small ones of all seeds."""
     if asked.model:
         run = find_run(models.run_of(asked.model, sys.argv[1:]))
-        return [small.subject(run, CALIBRATION, asked.held_out)] * asked.seeds
+        return [small.subject(run, asked.calibration, asked.held_out)] * asked.seeds
     bases = [small.base(seed, asked.base_steps) for seed in range(asked.seeds)]
     runs = small.trained(bases, asked.runs, small.data_of(bases[0]))
-    return [small.subject(run, CALIBRATION, asked.held_out) for run in runs]
+    return [small.subject(run, asked.calibration, asked.held_out) for run in runs]
 
 
 def main() -> None:
@@ -130,6 +134,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--channels", type=int, default=CHANNELS, help="behind every norm")
     parser.add_argument("--factor", type=float, default=FACTOR, help="by which they are larger")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=SHOWN)
+    parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
+    parser.add_argument("--calibration", type=int, default=CALIBRATION, help="batches that ranges are found on")
     parser.add_argument("--held-out", type=int, default=1000, help="batches at most")
     parser.add_argument("--base-steps", type=int, default=small.STEPS, help="before anything is rounded")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
@@ -144,8 +151,8 @@ def main() -> None:
         f"loss {whole.mean():.4f}, with outliers planted within {np.abs(same - whole).max():.1e} of it", flush=True
     )
     found, clean = {}, {}
-    for form in FORMS:
-        found[form] = losses(form, subjects, planted)
+    for form in asked.forms:
+        found[form] = losses(form, subjects, planted, asked.alphas)
         clean[form] = np.array([loss(form, one, one.model) for one in subjects])
         print(f"\n{table(('rounding', 'alpha', 'loss', 'rise', *small.JUDGED), lines(form, found[form], whole))}")
         print(f"without outliers and smoothing the rise is {np.mean(clean[form] - whole):+.4f}", flush=True)

@@ -47,7 +47,8 @@ def main(argv: list[str]) -> int:
     run = find_run(models.run_of(given["model"], ["distill", "own", *argv]))
     environment.prepare(["distill", "own", *argv])
 
-    from jaxlm.distill.own import Writing, write
+    from jaxlm.distill.own import Writing
+    from jaxlm.serve.own import write
     from jaxlm.train.load import load_run
 
     writing = Writing(**{name: given[name] for name in KINDS if given[name] is not None})

@@ -15,7 +15,7 @@ from jaxlm.quantize.smooth import plant_outliers
 from tests.experiments.scripts import load
 from tests.tiny import CALL, random_ids, random_model, tokens
 
-small = load("small")
+small = load("small_models")
 bits, curve = load("bits"), load("smoothing")
 ROWS, LENGTH = 8, 16
 KIND = config.Decoder(

@@ -1,0 +1,58 @@
+"""A file of the texts that a model writes itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config.errors import UsageError
+from jaxlm.distill.own import Writing, own_texts
+from jaxlm.layers.contracts import Call, Model
+from jaxlm.runs.files import explained
+from jaxlm.tokenizers import Tokenizer
+
+
+def write(
+    path: Path, model: Model, tokenizer: Tokenizer, writing: Writing, call: Call, origin: dict[str, Any]
+) -> Iterator[int]:
+    """Writes each text as a line {"text", "origin"} of a file; yields how many there are after each batch.
+
+    What a stopped command has written is kept: whole batches in front of a torn line. Raises UsageError for a file
+    that is of another origin, Failure where it cannot be written.
+    """
+    there = _lines(path, origin)
+    whole = len(there) - len(there) % writing.batch
+    done = len(there) if len(there) >= writing.texts else whole
+    if done >= writing.texts:
+        yield done
+        return
+    with explained(path), path.open("w" if not done else "r+", encoding="utf-8") as file:
+        file.seek(sum(len(line.encode()) for line in there[:done]))
+        file.truncate()
+        for texts in own_texts(model, tokenizer, writing, call, done):
+            for text in texts:
+                file.write(json.dumps({"text": text, "origin": origin}, ensure_ascii=False) + "\n")
+            file.flush()
+            done += len(texts)
+            yield done
+
+
+def _lines(path: Path, origin: dict[str, Any]) -> list[str]:
+    """The whole lines that are there. Raises UsageError for those of another origin."""
+    if not path.exists():
+        return []
+    with explained(path, "read"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    for number, line in enumerate(whole, 1):
+        try:
+            theirs = json.loads(line)["origin"]
+        except (ValueError, KeyError, TypeError):
+            theirs = None
+        if theirs != origin:
+            raise UsageError(
+                f"{path}, line {number}: not what this model writes with these options: choose another file"
+            )
+    return whole
