@@ -46,6 +46,26 @@ def test_what_is_chosen_is_what_a_run_is_read_into(how):
     assert np.isfinite(scores).all()
 
 
+def test_activations_as_each_rule_says():
+    rules = (config.Rule("down$", activations=config.Dynamic(4)), *RULES[:1])
+    how = config.Rounded((*rules, config.Rule("^embedding$", activations=config.NoActivations())), config.Static())
+    model, _ = chosen(how)
+    block = model.blocks.period[0]
+    assert block.mlp.down.activations == config.Dynamic(4)
+    assert block.mlp.down.activation is None
+    assert block.mlp.up.activations == config.Static()
+    assert np.isfinite(block.mlp.up.activation).all()
+    assert model.embedding.activations == config.NoActivations()
+    assert jax.tree.structure(model) == jax.tree.structure(quantized(random_model(KIND), how))
+    alike, _ = chosen(dataclasses.replace(how, rules=(config.Rule("down$"), *how.rules[1:])))
+    np.testing.assert_array_equal(alike.blocks.period[0].mlp.up.activation[0], block.mlp.up.activation[0])
+    assert alike.blocks.period[0].mlp.down.activation is not None
+    trained = quantized(random_model(KIND), config.Aware(rules)).blocks.period[0].mlp
+    assert (trained.down.activations, trained.up.activations) == (config.Dynamic(4), config.NoActivations())
+    with pytest.raises(UsageError, match="static activations are found by a calibration"):
+        quantized(random_model(KIND), config.Aware((config.Rule(activations=config.Static()),)))
+
+
 def test_codes_are_the_method_s():
     kernel = random_model(KIND).blocks.period[0].mlp.up.kernel[1]
     nearest, other = (
