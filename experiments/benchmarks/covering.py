@@ -33,6 +33,7 @@ from jaxtyping import Array, Float, Int
 from experiments.ablations import divergences
 from experiments.teachers.phrases import LETTERS, SHARES, document, phrases
 from jaxlm.cli.text import table
+from jaxlm.config.errors import UsageError
 from jaxlm.layers.contracts import Call, Tokens
 from jaxlm.layers.logprob import log_probabilities
 from jaxlm.study.plan import cells, plan
@@ -100,7 +101,11 @@ def main() -> None:
     parser.add_argument("--study-dir", type=Path, default=Path("studies/divergences"))
     root, study = parser.parse_args().study_dir, divergences.study()
     ids, found = scored(), {}
-    for cell in cells(study, plan(study)):
+    try:
+        arms = plan(study)
+    except UsageError as error:
+        sys.exit(str(error))
+    for cell in cells(study, arms):
         if not finished(cell, root):
             sys.exit(f"{root / cell.folder} is not finished: jaxlm study {FILE}")
         found[cell] = of_run(str(root / cell.folder), ids)

@@ -50,10 +50,10 @@ def dealt(file: Path, data: Conversations, target: Path, seed: int) -> None:
     target.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
 
 
-def held_out_loss(run: Path, words: list[str]) -> float:
-    """Of a run, trained unless it is there."""
+def held_out_loss(run: Path, words: list[str], command: tuple[str, ...] = ("run", str(EXPERIMENT))) -> float:
+    """Of a run, trained by a command of jaxlm's unless it is there."""
     if not (run / "DONE").exists():
-        jaxlm("run", str(EXPERIMENT), "--run-dir", str(run), *words)
+        jaxlm(*command, "--run-dir", str(run), *words)
     loss = final_metrics(str(run))[METRIC]
     print(f"{run.name:24}{loss:10.4f}", flush=True)
     return loss
@@ -66,9 +66,9 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def main() -> None:
-    """Prints the losses and the gains."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """A model, and the file that it learns from."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("file", type=Path)
     parser.add_argument("--prompt", default="prompt")
@@ -76,7 +76,12 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=200_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="directory for the runs")
-    options, more = parser.parse_known_args()
+    return parser
+
+
+def main() -> None:
+    """Prints the losses and the gains."""
+    options, more = parser_of(__doc__).parse_known_args()
     data = Conversations((str(options.file),), options.prompt, options.answer, held_out=options.held_out)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()

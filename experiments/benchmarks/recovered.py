@@ -10,13 +10,12 @@ minus that after, in nats a token; intervals are Student's, at 95 %, over the se
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
-from finetune import held_out_loss, interval
+from finetune import held_out_loss, interval, parser_of
 
 from jaxlm.config import PRECISIONS
 from jaxlm.layers.names import flatten
@@ -40,17 +39,10 @@ def trained_share(run: Path) -> float:
 
 def main() -> None:
     """Prints the losses, the gains, and the share that the adapter has of them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--prompt", default="prompt")
-    parser.add_argument("--answer", default="answer")
-    parser.add_argument("--held-out", type=int, default=200_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of(__doc__)
     parser.add_argument("--peak", type=float, default=1e-4, help="learning rate of all parameters")
     parser.add_argument("--times", type=float, default=10.0, help="what the adapter's is, of that")
     parser.add_argument("--adapter", default=LORA, help="as jaxlm run is told, in one word")
-    parser.add_argument("--keep", type=Path, help="directory for the runs")
     options, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()

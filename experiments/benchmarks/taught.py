@@ -13,24 +13,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from finetune import interval, jaxlm
+from finetune import held_out_loss, interval
 
-from jaxlm.runs.ledger import final_metrics
-
-METRIC = "evaluate/cross_entropy"
 WAYS = {
     "taught": (),
     "alone": ("objective.response:no_response", "--objective.weight", "0", "--objective.labels", "1"),
 }
-
-
-def held_out_loss(run: Path, model: str, words: list[str]) -> float:
-    """Of a student, trained unless it is there."""
-    if not (run / "DONE").exists():
-        jaxlm("distill", model, "--run-dir", str(run), *words)
-    loss = final_metrics(str(run))[METRIC]
-    print(f"{run.name:16}{loss:10.4f}", flush=True)
-    return loss
 
 
 def main() -> None:
@@ -45,12 +33,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{'run':16}{'held out':>10}")
+        print(f"{'run':24}{'held out':>10}")
         gains = []
         for seed in range(options.seeds):
             found = {
                 name: held_out_loss(
-                    folder / f"{name}{seed}", options.model, [*common, *words, "--train.seed", str(seed)]
+                    folder / f"{name}{seed}",
+                    [*common, *words, "--train.seed", str(seed)],
+                    ("distill", options.model),
                 )
                 for name, words in WAYS.items()
             }

@@ -11,6 +11,7 @@ them), reports an internal error for a union with a member that has no default, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import typing
@@ -47,10 +48,10 @@ def apply(tree: Any, argv: list[str], options: tuple[str, ...] = ()) -> Any:
     if not argv:
         return tree
     switches, fields = _read(tree, argv)
-    for path, choice in sorted(switches, key=lambda one: (one[0].count("."), one[0])):
-        tree = _switch(_grown(tree, path), path, choice)
-    for path in sorted(path for path, _ in fields):
-        tree = _grown(tree, path)
+    named = sorted((path for path, _ in (*switches, *fields)), key=_by_number)
+    for path, choice in sorted(switches, key=lambda one: one[0].count(".")):
+        tree = _switch(functools.reduce(_grown, named, tree), path, choice)
+    tree = functools.reduce(_grown, named, tree)
     known = leaves(tree)
     for path, values in fields:
         if path not in known:
@@ -66,6 +67,11 @@ def replace_at(tree: Any, path: str, value: Any) -> Any:
         i = int(name)
         return (*tree[:i], replace_at(tree[i], rest, value) if rest else value, *tree[i + 1 :])
     return dataclasses.replace(tree, **{name: replace_at(getattr(tree, name), rest, value) if rest else value})
+
+
+def _by_number(path: str) -> str:
+    """What sorts members behind those that they follow: the tenth behind the second."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(9), path)
 
 
 def _grown(tree: Any, path: str) -> Any:

@@ -29,7 +29,7 @@ def write(
         yield done
         return
     with explained(path), path.open("w" if not done else "r+", encoding="utf-8") as file:
-        file.seek(sum(len(line.encode()) for line in there[:done]))
+        file.seek(sum(len(line) + 1 for line in there[:done]))
         file.truncate()
         for texts in own_texts(model, tokenizer, writing, call, done):
             for text in texts:
@@ -39,13 +39,12 @@ def write(
             yield done
 
 
-def _lines(path: Path, origin: dict[str, Any]) -> list[str]:
+def _lines(path: Path, origin: dict[str, Any]) -> list[bytes]:
     """The whole lines that are there. Raises UsageError for those of another origin."""
     if not path.exists():
         return []
     with explained(path, "read"):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
+        *whole, _ = path.read_bytes().split(b"\n")  # what follows the last end of a line is torn, or nothing
     for number, line in enumerate(whole, 1):
         try:
             theirs = json.loads(line)["origin"]

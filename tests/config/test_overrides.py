@@ -112,6 +112,12 @@ def test_the_next_number_is_one_more():
         assert rules[0] == c.Rule("down$")
         assert rules[1] == c.Rule(format=c.Integers(4), activations=c.Dynamic())
         assert rules[2] == c.Rule("head")
+    mixed = changed("quantization.rules.2.format:nf4", "--quantization.rules.1.targets", "x", tree=rounded)
+    assert [type(rule.format) for rule in mixed.quantization.rules] == [c.Integers, c.Integers, c.Nf4]
+    many = [word for place in range(11, 0, -1) for word in (f"--quantization.rules.{place}.targets", str(place))]
+    assert [rule.targets for rule in changed(*many, tree=rounded).quantization.rules[1:]] == [
+        str(place) for place in range(1, 12)
+    ]
     learned = changed("objective.features.0:relations", "objective:distillation").objective
     assert learned.features == (c.Relations(),)
     assert "rules.2" in refused("--quantization.rules.2.targets", "x", tree=rounded)

@@ -10,6 +10,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
 from jaxlm.distill.own import Writing, own_texts
 from jaxlm.sampling.several import asked, several
+from jaxlm.serve.own import write
 from jaxlm.train.load import load_run
 from tests.serve.loopback import run_of
 
@@ -68,6 +69,22 @@ def test_a_stopped_command_goes_on(run, tmp_path, capsys):
     assert main([*words, "--seed", "1"]) == 2
     assert out.read_text() == whole
     assert "choose another file" in capsys.readouterr().err
+
+
+def test_what_other_programs_take_for_ends_of_lines(loaded, tmp_path, monkeypatch):
+    texts = ["a\u2028b", "c\x85d\x0c", "e\r\nf", "g\u00e9"]
+
+    def own(model, tokenizer, writing, call, first):
+        yield from (texts[place : place + 2] for place in range(first, 4, 2))
+
+    monkeypatch.setattr("jaxlm.serve.own.own_texts", own)
+    out, writing = tmp_path / "own.jsonl", Writing(texts=4, batch=2)
+    assert list(write(out, *loaded[:2], writing, loaded[2], {"seed": 0})) == [2, 4]
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-3])
+    assert list(write(out, *loaded[:2], writing, loaded[2], {"seed": 0})) == [4]
+    assert out.read_bytes() == whole
+    assert [json.loads(line)["text"] for line in whole.split(b"\n")[:-1]] == texts
 
 
 def test_numbers_out_of_range(loaded):
