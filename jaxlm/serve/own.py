@@ -19,17 +19,16 @@ def write(
 ) -> Iterator[int]:
     """Writes each text as a line {"text", "origin"} of a file; yields how many there are after each batch.
 
-    What a stopped command has written is kept: whole batches in front of a torn line. Raises UsageError for a file
-    that is of another origin, Failure where it cannot be written.
+    What a stopped command has written is kept, up to a torn line. Raises UsageError for a file that is of another
+    origin, Failure where it cannot be written.
     """
     there = _lines(path, origin)
-    whole = len(there) - len(there) % writing.batch
-    done = len(there) if len(there) >= writing.texts else whole
+    done = len(there)
     if done >= writing.texts:
         yield done
         return
     with explained(path), path.open("w" if not done else "r+", encoding="utf-8") as file:
-        file.seek(sum(len(line) + 1 for line in there[:done]))
+        file.seek(sum(len(line) + 1 for line in there))
         file.truncate()
         for texts in own_texts(model, tokenizer, writing, call, done):
             for text in texts:

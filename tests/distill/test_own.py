@@ -8,8 +8,8 @@ import pytest
 from jaxlm.cli import main
 from jaxlm.config.errors import UsageError
 from jaxlm.config.sampling import Options
-from jaxlm.distill.own import Writing, own_texts
-from jaxlm.sampling.several import asked, several
+from jaxlm.distill.own import Writing, Written, own_texts
+from jaxlm.sampling.several import Drawn, asked, several
 from jaxlm.serve.own import write
 from jaxlm.train.load import load_run
 from tests.serve.loopback import run_of
@@ -52,6 +52,12 @@ def test_the_first_token_is_random_and_the_next_are_the_likeliest(loaded):
             stop=tokenizer.eos,
         )[0].ids  # fmt: skip
         assert text.startswith(tokenizer.decode([first, *greedy][:-1]))
+
+
+def test_nothing_follows_the_end_of_a_text():
+    ended = Written((1, 2)).continued(Drawn([5], "", 2, True))
+    assert ended == Written((1, 2, 5), True)
+    assert ended.continued(Drawn([6], "", 1, False)) == ended
 
 
 def test_a_stopped_command_goes_on(run, tmp_path, capsys):
