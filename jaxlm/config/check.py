@@ -47,7 +47,14 @@ MAY_BE_ZERO = {
     "relation_heads",
     "prompt",
 }
-ZERO_IS_A_CHOICE = {"where.mesh.data", "where.pipeline.micro_batches", "cut.heads", "cut.width", "cut.embed"}
+ZERO_IS_A_CHOICE = {
+    "where.mesh.data",
+    "where.pipeline.micro_batches",
+    "cut.heads",
+    "cut.width",
+    "cut.embed",
+    "objective.likeliest",
+}
 MAY_BE_NEGATIVE = {"group"}
 SHARES = {
     "dropout",

@@ -69,6 +69,11 @@ class TotalVariation:
 Divergence = SoftLabels | ForwardKl | ReverseKl | SkewedKl | SkewedReverseKl | Jsd | TotalVariation
 Response = SoftLabels | ForwardKl | ReverseKl | SkewedKl | SkewedReverseKl | Jsd | TotalVariation | NoResponse
 
+LIKELY = ("likely", "likely_tokens")
+"""What a teacher said of its likeliest tokens, where that was written down: the names of their log-probabilities,
+and of the tokens, among the columns of rows.
+"""
+
 # --- whose text --------------------------------------------------------------------------------------------
 
 

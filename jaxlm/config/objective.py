@@ -233,6 +233,10 @@ class Distillation:
     """What else of the teacher's the student is to have."""
     policy: Policy = OffPolicy()
     """Whose texts both read; the student's own have no labels."""
+    likeliest: int = 0
+    """So many of the teacher's likeliest tokens at each place are written down once, before training, which then
+    needs no teacher: all others are one outcome more. 0 asks the teacher at each step.
+    """
 
     @property
     def chunks(self) -> int:
@@ -275,6 +279,11 @@ def on_labels(objective: Objective) -> Objective:
     return objective.base if isinstance(objective, Distillation) else objective
 
 
+def asks_teacher(objective: Objective) -> bool:
+    """Whether a teacher is computed at each step: not where what it says was written down before."""
+    return not (isinstance(objective, Distillation) and objective.likeliest)
+
+
 def whole_rows(objective: Objective) -> bool:
     """Whether an objective needs the tokens of each row whole and in order: it writes rows anew, marks parts that
     belong together, or looks for where texts begin and end.
@@ -314,10 +323,16 @@ class Columns:
     """The number of each document's class at its first token, -1 at all others, as `Batch.extra["labels"]`."""
     ends: bool = False
     """1 where a token's text ends a sentence, else 0, as `Batch.extra["ends"]`."""
+    likeliest: int = 0
+    """A teacher's likeliest tokens at each place, so many, as `Batch.extra["likely_tokens"]`, and their
+    log-probabilities, `Batch.extra["likely"]`.
+    """
 
 
 def columns(objective: Objective) -> Columns:
     """Those of an objective."""
+    if isinstance(objective, Distillation) and objective.likeliest:
+        return replace(columns(objective.base), likeliest=objective.likeliest)
     match on_labels(objective):
         case NextSentence(hidden):
             return replace(columns(hidden), labels=True)

@@ -109,9 +109,30 @@ def _taught(objective: Distillation) -> Iterator[str]:
         if not isinstance(objective.base, Autoregressive):
             kind = type(objective.base).__name__
             yield f"objective.base is {kind}: {name} goes on from the left; use autoregressive"
+    if objective.likeliest:
+        yield from _written_down(objective)
     for place, feature in enumerate(objective.features):
         if not feature.weight > 0:
             yield f"objective.features.{place}.weight is {feature.weight}: expected a number above 0"
+
+
+def _written_down(objective: Distillation) -> Iterator[str]:
+    """Why a teacher's likeliest tokens cannot be written down before training."""
+    asked = f"objective.likeliest is {objective.likeliest}"
+    if not isinstance(objective.base, Autoregressive):
+        yield f"{asked}: {type(objective.base).__name__} shows a teacher other rows each time; use 0"
+    if objective.features:
+        yield f"{asked}: objective.features are inside of the teacher, which is not there any more; use 0 or none"
+    if not isinstance(objective.policy, OffPolicy):
+        yield f"{asked}: nothing was written down of texts that the student is yet to write; use 0, or off_policy"
+    if isinstance(objective.response, NoResponse):
+        yield f"{asked}, and objective.response asks for no distribution: use 0, or another response"
+    temperature = getattr(objective.response, "temperature", 1.0)
+    if temperature != 1.0:
+        yield (
+            f"{asked}, and objective.response.temperature is {temperature}: a part of a distribution cannot be "
+            "softened; use 1"
+        )
 
 
 def _fits(objective: Objective, model: Model) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, Integer, UInt8
+from jaxtyping import Bool, Float32, Int32, Int64, Integer, UInt8
 
 from jaxlm.config.errors import Failure
 from jaxlm.tokenizers import Tokenizer
@@ -37,6 +37,17 @@ class Tokenized(NamedTuple):
     """The number of its class."""
 
 
+class Likeliest(NamedTuple):
+    """A teacher's most likely next tokens behind each token of a dataset."""
+
+    logs: Float32[np.ndarray, "tokens likeliest"]
+    """Log-probabilities in nats, falling."""
+    tokens: Integer[np.ndarray, "tokens likeliest"]
+    """Whose they are."""
+    fingerprint: str
+    """Of the teacher, and of all that decided what it was shown."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Documents as tokens; nothing lies between them."""
@@ -56,6 +67,8 @@ class Dataset:
     document."""
     labels: Int32[np.ndarray, " documents"] | None = None
     """The class of each document; None where they have none."""
+    likeliest: Likeliest | None = None
+    """What a teacher says at each place, where it was written down."""
 
     @property
     def documents(self) -> int:
@@ -87,8 +100,8 @@ def in_memory(
     labels: Sequence[int] | None = None,
 ) -> Dataset:
     """A dataset of token arrays that already begin with `bos` and end with `eos`."""
-    arrays = [np.asarray(document, _dtype(vocab)) for document in documents]
-    tokens = np.concatenate([*arrays, np.empty(0, _dtype(vocab))])
+    arrays = [np.asarray(document, token_dtype(vocab)) for document in documents]
+    tokens = np.concatenate([*arrays, np.empty(0, token_dtype(vocab))])
     marks = None if predicted is None else np.concatenate([np.asarray(one, np.uint8) for one in predicted])
     offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int64)
     digest = sha256(tokens.tobytes())
@@ -126,7 +139,7 @@ def write(documents: Iterable[Tokenized], tokenizer: Tokenizer, directory: Path)
 
     Either all of them say what is predicted, or none; and all have a label, or none.
     """
-    dtype = _dtype(tokenizer.vocab)
+    dtype = token_dtype(tokenizer.vocab)
     offsets, size, labels = [0], 0, []
     with atomic(directory) as partial:
         with (partial / TOKENS).open("wb") as tokens, (partial / PREDICTED).open("wb") as predicted:
@@ -181,25 +194,27 @@ def load(directory: Path) -> Dataset:
         manifest = json.loads((directory / MANIFEST).read_text())
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
-        tokens = _map(directory / TOKENS, np.dtype(manifest["dtype"]), manifest["tokens"])
-        offsets = _map(directory / OFFSETS, np.dtype("<i8"), manifest["documents"] + 1)
+        tokens = mapped(directory / TOKENS, np.dtype(manifest["dtype"]), manifest["tokens"])
+        offsets = mapped(directory / OFFSETS, np.dtype("<i8"), manifest["documents"] + 1)
         marked = manifest.get("predicted")  # absent where an earlier version wrote plain documents
-        predicted = _map(directory / PREDICTED, np.dtype("u1"), manifest["tokens"]) if marked else None
+        predicted = mapped(directory / PREDICTED, np.dtype("u1"), manifest["tokens"]) if marked else None
         labeled = manifest.get("labels")
-        labels = _map(directory / LABELS, np.dtype("<i4"), manifest["documents"]) if labeled else None
+        labels = mapped(directory / LABELS, np.dtype("<i4"), manifest["documents"]) if labeled else None
     except (OSError, ValueError, KeyError) as error:
         raise Failure(f"the tokens in {str(directory)!r} are damaged ({error}): remove the directory") from error
     facts = (manifest[name] for name in ("bytes", "vocab", "pad", "fingerprint"))
     return Dataset(tokens, offsets, *facts, predicted, labels)
 
 
-def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
+def mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
+    """So many numbers in a file. Raises ValueError for a file of another size."""
     if path.stat().st_size != count * dtype.itemsize:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {count * dtype.itemsize}")
     return np.asarray(np.memmap(path, dtype, "r", shape=(count,))) if count else np.empty(0, dtype)
 
 
-def _dtype(vocab: int) -> np.dtype:
+def token_dtype(vocab: int) -> np.dtype:
+    """The type that tokens have on disk."""
     return np.dtype("<u2" if vocab <= 2**16 else "<i4")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from jaxlm.config.data import BestFit, Packing, Stream
+from jaxlm.config.distillation import LIKELY
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.data import best_fit, order, stream
 from jaxlm.data.dataset import Dataset
@@ -106,10 +107,12 @@ class Rows:
         return self.epoch_tokens / (self.plan.rows * self.length)
 
     @property
-    def more(self) -> tuple[str, ...]:
-        """Names of the columns that not all rows have."""
+    def more(self) -> dict[str, tuple[int, ...]]:
+        """The columns that not all rows have: what each has beyond rows and positions."""
         told = {"words": self.begins, "ends": self.ends, "labels": self.dataset.labels}
-        return tuple(name for name, found in told.items() if found is not None)
+        found = {name: () for name, there in told.items() if there is not None}
+        likeliest = self.dataset.likeliest
+        return found | ({} if likeliest is None else dict.fromkeys(LIKELY, likeliest.tokens.shape[1:]))
 
     @property
     def fingerprint(self) -> str:
@@ -117,6 +120,7 @@ class Rows:
         shape = (order.VERSION, self.length, self.size, self.seed, self.packing.positions)
         shape += (self.copies,) if self.copies else ()
         shape += (APART,) if self.packing.positions == "row" else ()
+        shape += () if self.dataset.likeliest is None else (self.dataset.likeliest.fingerprint,)
         return sha256(repr((self.dataset.fingerprint, *shape, *self.plan.version)).encode()).hexdigest()
 
     def row(self, index: int) -> Row:
@@ -129,7 +133,8 @@ class Rows:
 
         Arrays: ids, segments, positions, targets, documents, and those that `more` names, Int32 [row, pos]; weights
         Float32 [row, pos]; rows Int32 [row], the global index of each modulo 2**31. Labels stand at the first token
-        of their document, -1 at all others. Raises ValueError for a slice with a stride.
+        of their document, -1 at all others. `likely` is Float32 and `likely_tokens` Int32, both [row, pos,
+        likeliest]; of padding they mean nothing. Raises ValueError for a slice with a stride.
         """
         start, stop, stride = rows.indices(self.size)
         if stride != 1 or step < 0:
@@ -168,6 +173,9 @@ class Rows:
             columns["labels"] = np.where(real & heads, data.labels[document], -1).astype(np.int32)
         if self.ends is not None:
             columns["ends"] = self.ends[columns["ids"]].astype(np.int32)
+        if data.likeliest is not None:
+            found = (data.likeliest.logs[at], data.likeliest.tokens[at].astype(np.int32))
+            columns |= dict(zip(LIKELY, found, strict=True))
         return columns
 
 

@@ -16,9 +16,9 @@ from jaxlm.objectives.objective import Objective
 def build(objective: Config, model: Model, special: Callable[[], Special] = objectives.no_tokenizer) -> Objective:
     """The objective that a config names, as `objectives.build.build`, which knows of no teachers."""
     match objective:
-        case config.Distillation(base, response, labels, weight, at, features, policy):
+        case config.Distillation(base, response, labels, weight, at, features, policy, likeliest):
             stop = None if isinstance(policy, config.OffPolicy) else special().eos
             own = objectives.build(base, model, special)
-            return Distillation(own, response, labels, weight, at, features, policy, stop)
+            return Distillation(own, response, labels, weight, at, features, policy, stop, likeliest)
         case _:
             return objectives.build(objective, model, special)

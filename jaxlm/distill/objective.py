@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxlm.config.distillation import (
+    LIKELY,
     Feature,
     NoResponse,
     OffPolicy,
@@ -23,7 +25,12 @@ from jaxlm.config.distillation import (
 from jaxlm.config.errors import UsageError
 from jaxlm.distill import feature
 from jaxlm.distill.policy import rollout
-from jaxlm.distill.response import divergence, divergence_of_labels, shared_vocabulary
+from jaxlm.distill.response import (
+    divergence,
+    divergence_of_labels,
+    divergence_of_likeliest,
+    shared_vocabulary,
+)
 from jaxlm.layers.contracts import Batch, Call, Model, Output
 from jaxlm.layers.logprob import log_probability
 from jaxlm.layers.numbers import matters
@@ -45,8 +52,9 @@ class Distillation:
     """labels * the terms of `base` + weight * the divergence from the teacher + those of features.
 
     Each is a mean: the divergence over targets (or tokens, or texts), features over tokens. The teacher is
-    `frozen["teacher"]`, a whole model that reads the same rows, without dropout and without a gradient. Logits of
-    both models are made of the same chunks of positions and never exist whole.
+    `frozen["teacher"]`, a whole model that reads the same rows, without dropout and without a gradient; or what it
+    says was written down before. Logits of both models are made of the same chunks of positions and never exist
+    whole.
     """
 
     base: Prediction | Classification
@@ -58,6 +66,8 @@ class Distillation:
     policy: Policy = OffPolicy()
     stop: int | None = None
     """The token that ends a text that the student writes."""
+    likeliest: int = 0
+    """So many of the teacher's likeliest tokens at each place come with the batch, in `extra`, and no teacher."""
 
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
@@ -120,6 +130,10 @@ class Distillation:
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
     ) -> tuple[Sums, Sums]:
         """Sums over the micro-batch. Raises UsageError without a teacher, and for one that does not fit."""
+        if self.likeliest:
+            ours = self.base.output(model, batch, key, call)
+            sums = self.base.beside(ours, batch) | self._tokens(model, None, ours, None, batch, call)
+            return sums, {f"tap.{name}": ours.taps[name] for name in call.taps if name in ours.taps}
         teacher, taps = jax.lax.stop_gradient(_teacher(frozen)), feature.taps(self.features)
         inside = dataclasses.replace(call, taps=tuple(dict.fromkeys(call.taps + taps)))
         ours = self.base.output(model, batch, key, inside)
@@ -136,23 +150,24 @@ class Distillation:
         sums |= feature.sums(self.features, model, ours, theirs, batch, call)
         return sums, {f"tap.{name}": ours.taps[name] for name in call.taps if name in ours.taps}
 
-    def _tokens(self, model: Model, teacher: Model, ours: Output, theirs: Output, batch: Batch, call: Call) -> Sums:
-        scores, hers = model.scorer(call), teacher.scorer(call) if self._responds else None
-        vocab = min(model.config.vocab, teacher.config.vocab)
+    def _tokens(
+        self, model: Model, teacher: Model | None, ours: Output, theirs: Output | None, batch: Batch, call: Call
+    ) -> Sums:
+        scores = model.scorer(call)
+        compared, said = self._compared(model, teacher, theirs, batch, call)
 
         def terms(
             hidden: Float[Array, "row chunk embed"],
-            her_hidden: Float[Array, "row chunk features"],
             targets: Int[Array, "row chunk"],
             weights: Float[Array, "row chunk"],
             where: Float[Array, "row chunk"],
             ahead: Float[Array, "row chunk"],
+            *said: Array,
         ) -> Sums:
             logits = scores(hidden)
             sums = self.base.of_scores(logits, targets, weights, call)
             if self._responds:
-                both = shared_vocabulary(jax.lax.stop_gradient(hers(her_hidden)), logits, vocab, call.layout)
-                sums[DIVERGENCE] = jnp.sum(where * divergence(self.response, *both, call.layout))
+                sums[DIVERGENCE] = jnp.sum(where * compared(logits, *said))
             if self._looks_ahead:
                 log_q, _ = log_probability(logits, targets, call.layout)
                 sums[RETURNS] = -jnp.sum(where * ahead * log_q)
@@ -161,9 +176,28 @@ class Distillation:
         where, ahead = self._where(batch), jnp.zeros_like(batch.weights)
         if self._looks_ahead:
             where, ahead = where * batch.extra["importance"], batch.extra["returns"]
-        aligned = (theirs.hidden, batch.targets, batch.weights, where, ahead)
+        aligned = (batch.targets, batch.weights, where, ahead, *said)
         measured = tuple(name for name, factor in self.coefficients.items() if not matters(factor))
         return sums_by_chunk(terms, ours.hidden, aligned, self.base.chunks, measured)
+
+    def _compared(
+        self, model: Model, teacher: Model | None, theirs: Output | None, batch: Batch, call: Call
+    ) -> tuple[Callable[..., Float[Array, "row chunk"]], tuple[Array, ...]]:
+        """(Each token's divergence, from the student's logits and what the teacher says; that, of all tokens)."""
+        if teacher is None:
+
+            def of_likeliest(logits: Array, likely: Array, tokens: Array) -> Float[Array, "row chunk"]:
+                return divergence_of_likeliest(self.response, likely, tokens, logits, call.layout)
+
+            return of_likeliest, tuple(batch.extra[name] for name in LIKELY)
+        hers = teacher.scorer(call) if self._responds else None
+        vocab = min(model.config.vocab, teacher.config.vocab)
+
+        def of_all(logits: Array, hidden: Float[Array, "row chunk features"]) -> Float[Array, "row chunk"]:
+            both = shared_vocabulary(jax.lax.stop_gradient(hers(hidden)), logits, vocab, call.layout)
+            return divergence(self.response, *both, call.layout)
+
+        return of_all, (theirs.hidden,)
 
     def _texts(self, model: Model, teacher: Model, ours: Output, theirs: Output, batch: Batch, call: Call) -> Sums:
         scores = self.base.scores(model, ours, batch, call)

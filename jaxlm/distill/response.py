@@ -22,6 +22,7 @@ from jaxlm.config.distillation import (
 from jaxlm.layers.logprob import (
     NEVER,
     VOCAB,
+    first_tokens,
     log_probabilities,
     over_vocabulary,
     own_log_probabilities,
@@ -121,19 +122,12 @@ def shared_vocabulary(
 
     Where the layout spreads the vocabulary, a device's part is that of the student's table.
     """
-    parts = layout.parts(VOCAB)
-    if parts == 1:
-        return teacher[..., :vocab], student[..., :vocab]
-    own = student.shape[-1]
-    if teacher.shape[-1] != own:
+    parts, own = layout.parts(VOCAB), student.shape[-1]
+    if parts > 1 and teacher.shape[-1] != own:
         # A device's part of the one table holds other tokens than its part of the other.
         whole = layout.collect(teacher, VOCAB, dim=teacher.ndim - 1)[..., : own * parts]
         missing = own * parts - whole.shape[-1]
         whole = jnp.pad(whole, [(0, 0)] * (whole.ndim - 1) + [(0, missing)])
         first = layout.index(VOCAB) * own
         teacher = jnp.take(whole, first + jnp.arange(own), axis=-1)
-    if vocab == own * parts:
-        return teacher, student
-    known = layout.index(VOCAB) * own + jnp.arange(own) < vocab
-    known = known.reshape((1,) * (student.ndim - 1) + known.shape)
-    return jnp.where(known, teacher, NEVER), jnp.where(known, student, NEVER)
+    return first_tokens(teacher, vocab, layout), first_tokens(student, vocab, layout)

@@ -134,6 +134,16 @@ def over_vocabulary(x: Float[Array, "*joined vocab"], layout: Layout) -> Float[A
     return layout.reduce(jnp.sum(x, axis=-1), (VOCAB,), x.ndim - 2)
 
 
+def first_tokens(logits: Float[Array, "*joined vocab"], vocab: int, layout: Layout) -> Float[Array, "*joined some"]:
+    """Logits of the first `vocab` tokens: the rest are cut off, or where the layout spreads them, `NEVER`."""
+    parts, size = layout.parts(VOCAB), logits.shape[-1]
+    if size * parts <= vocab:
+        return logits
+    if parts == 1:
+        return logits[..., :vocab]
+    return jnp.where(layout.index(VOCAB) * size + jnp.arange(size) < vocab, logits, NEVER)
+
+
 def some_log_probabilities(
     logits: Float[Array, "*joined vocab"], tokens: Int[Array, "*batch some"], layout: Layout
 ) -> tuple[Float[Array, "*batch some"], Float[Array, "*batch"]]:
@@ -154,3 +164,22 @@ def some_log_probabilities(
         others, whole = (jax.nn.logsumexp(x, axis=0) for x in parts)
     known = (tokens >= 0) & (tokens < size * layout.parts(VOCAB))
     return jnp.where(known, chosen, jnp.nan) - whole[..., None], others - whole
+
+
+def largest_log_probabilities(
+    logits: Float[Array, "*joined vocab"], count: int, layout: Layout
+) -> tuple[Float[Array, "*batch count"], Int[Array, "*batch count"]]:
+    """The log-probabilities of the `count` likeliest tokens at each place, falling, and those tokens; of equally
+    likely ones the first. Spread as in `log_probability`.
+    """
+    whole = own_log_probabilities(logits, layout)
+    best, tokens = jax.lax.top_k(whole, min(count, whole.shape[-1]))
+    if layout.parts(VOCAB) == 1:
+        return best, tokens
+    tokens = tokens + layout.index(VOCAB) * whole.shape[-1]
+    split = best.ndim - 1
+    parts = (layout.exchange(each[None], VOCAB, split=split, join=0) for each in (best, tokens))
+    # Every device's own in the order of its part of the vocabulary, so that the first of equals is first here too.
+    best, tokens = (jnp.concatenate(list(each), axis=-1) for each in parts)
+    best, places = jax.lax.top_k(best, count)
+    return best, jnp.take_along_axis(tokens, places, axis=-1)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config.data import Labeled, Pairs
+from jaxlm.config.distillation import LIKELY
 from jaxlm.config.errors import Failure
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.objective import columns
@@ -69,18 +70,24 @@ def abstract_batch(experiment: Experiment, layout: Layout) -> Batch:
         dims = shape[: len(axes)]
         return jax.ShapeDtypeStruct(dims, dtype, sharding=layout.sharding(axes, dims))
 
+    def each(dtype: Any, count: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*shape, count), dtype, sharding=layout.sharding(("row", "tokens"), shape))
+
     def tokens() -> jax.ShapeDtypeStruct:
         return array(jnp.int32, "row", "tokens")
 
     wanted = columns(experiment.objective)
     more = {"words": wanted.words, "ends": wanted.ends, "labels": isinstance(experiment.data, Labeled | Pairs)}
+    extra = {name: tokens() for name, told in more.items() if told}
+    if wanted.likeliest:
+        extra |= {name: each(dtype, wanted.likeliest) for name, dtype in zip(LIKELY, (jnp.float32, jnp.int32))}
     return Batch(
         inputs=Tokens(tokens(), tokens(), tokens()),
         targets=tokens(),
         weights=array(jnp.float32, "row", "tokens"),
         rows=array(jnp.int32, "row"),
         documents=tokens(),
-        extra={name: tokens() for name, told in more.items() if told},
+        extra=extra,
     )
 
 

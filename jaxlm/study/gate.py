@@ -10,6 +10,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import Experiment
 from jaxlm.config.flops import flops_of, parameters
 from jaxlm.config.model import Model
+from jaxlm.config.objective import asks_teacher
 from jaxlm.config.study import Study
 from jaxlm.config.suggest import show
 from jaxlm.runs.directory import read_experiment
@@ -38,7 +39,9 @@ def derived(experiment: Experiment) -> dict[str, float]:
 
 def _teacher(experiment: Experiment) -> Model | None:
     run, _ = named(experiment.teacher)
-    return None if not run or "teacher" in missing(experiment) else read_experiment(run).model
+    if not run or not asks_teacher(experiment.objective) or "teacher" in missing(experiment):
+        return None
+    return read_experiment(run).model
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from jaxlm.study.lanes import Lanes
 from jaxlm.study.variation import SEED, varied
 from jaxlm.train import feed, held_out, initial
 from jaxlm.train.checkpoints import Checkpoints
+from jaxlm.train.likeliest import written_down
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.run import conclude, describe, rows_of
 from jaxlm.train.session import Session, evaluated, note, save, settle
@@ -135,6 +136,7 @@ def train_together(
     _refuse_shapes([setups[i] for i in left])
     if left:
         check_data(experiments[left[0]], (prepared.train, prepared.held_out))
+        prepared = written_down(setups[left[0]], prepared, say)
     with contextlib.ExitStack() as stack:
         clock = goodput.Clock()
         opened = {i: _opened(stack, setups[i], paths[i], prepared, Voice(say, paths[i].name), clock) for i in left}

@@ -31,6 +31,7 @@ def global_batch(rows: Rows, layout: Layout, step: int) -> Batch:
     def array(name: str) -> jax.Array:
         shape = (rows.size,) if name == "rows" else (rows.size, rows.length)
         sharding = layout.sharding(("row", "tokens")[: len(shape)], shape)
+        shape += rows.more.get(name, ())
         return jax.make_array_from_callback(shape, sharding, lambda index: piece(name, index))
 
     return as_batch({name: array(name) for name in (*FIELDS, *rows.more)})

@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from jaxlm.config import Experiment, Precision
 from jaxlm.config.codec import named
+from jaxlm.config.objective import asks_teacher
 from jaxlm.layers import random
 from jaxlm.layers.names import combine
 from jaxlm.runs.directory import read_experiment
@@ -42,11 +43,11 @@ def abstract_state(experiment: Experiment, optimizer: optax.GradientTransformati
 
     state = jax.eval_shape(make)
     run, _ = named(experiment.teacher)
-    if not run:
+    if not run or not asks_teacher(experiment.objective):
         return state
     theirs = read_experiment(run)
-    teacher = jax.eval_shape(lambda: combine(*halves(theirs, drawn(theirs, precision))))
-    return dataclasses.replace(state, frozen=state.frozen | {"teacher": teacher})
+    hers = jax.eval_shape(lambda: combine(*halves(theirs, drawn(theirs, precision))))
+    return dataclasses.replace(state, frozen=state.frozen | {"teacher": hers})
 
 
 def _state(
@@ -75,7 +76,7 @@ def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
     experiment, precision = first.experiment, first.call.precision
     places = jax.tree.map(lambda leaf: leaf.sharding, first.abstract)
     frozen = {role: model for role, model in places.frozen.items() if role == "model"}
-    teacher = _teacher(first)
+    frozen_too = {"teacher": teacher(first)} if "teacher" in first.abstract.frozen else {}
 
     def make(seed: Int[Array, ""], base: Any) -> State:
         base = drawn(experiment, precision, seed) if base is None else base
@@ -88,15 +89,14 @@ def initial_states(setups: Sequence[Setup]) -> Iterator[State]:
         if program is None:
             program = compiled_once(make, dataclasses.replace(places, frozen=frozen), seed, base)
         state = program(seed, base)
-        yield dataclasses.replace(state, frozen=state.frozen | teacher)
+        yield dataclasses.replace(state, frozen=state.frozen | frozen_too)
 
 
-def _teacher(setup: Setup) -> dict[str, Any]:
+def teacher(setup: Setup) -> Any:
+    """The model that the experiment's teacher is. Raises as `whole_model`."""
     run, digest = named(setup.experiment.teacher)
-    if not run:
-        return {}
     theirs = find_base(run, read_experiment(run))
-    return {"teacher": whole_model(run, theirs, setup.call.layout, setup.call.precision, digest)}
+    return whole_model(run, theirs, setup.call.layout, setup.call.precision, digest)
 
 
 def restored(setup: Setup, checkpoints: Checkpoints) -> tuple[int, State, dict] | None:

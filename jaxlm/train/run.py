@@ -41,6 +41,7 @@ from jaxlm.train.checkpoints import Checkpoints
 from jaxlm.train.compile import compiled_steps
 from jaxlm.train.fingerprint import digest, fingerprint
 from jaxlm.train.interruption import Interruption
+from jaxlm.train.likeliest import written_down
 from jaxlm.train.loop import Metrics, names_of, run_steps
 from jaxlm.train.memory import enough
 from jaxlm.train.profile import Profile
@@ -80,6 +81,8 @@ def run(
                 prepared = _prepare(experiment, display)
             check_data(experiment, (prepared.train, prepared.held_out))
             check_teacher(experiment, prepared.tokenizer)
+            with clock("data"), enough(experiment):
+                prepared = written_down(setup, prepared, display.say)
             opened = _open(experiment, run_dir)
             if opened.finished:
                 return _nothing_to_do(experiment, run_dir)

@@ -184,6 +184,22 @@ def test_distill_makes_and_compares_a_student(ground, straight):
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("devices", [1, 8])
+def test_what_a_teacher_said_before(ground, straight, devices):
+    """Written by the first student, read by the second, and by the first where it is stopped and goes on."""
+    mesh = ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2") if devices == 8 else ()
+    likeliest = str(4 + devices)  # each its own
+    taught = ("objective.response:forward_kl", "--objective.likeliest", likeliest, "packing:best_fit")
+    words = ("distill", straight(), *taught, "--held-out", "2", *mesh)
+    first = ("--train.steps", "6", "--run-dir", f"told-{devices}")
+    out = end(ground.start(*words, *first, devices=devices)).expect(0).out
+    assert f"writing the {likeliest} likeliest tokens" in out
+    assert "divergence" in out
+    again = ("--train.steps", "5", "--train.seed", "1", "--run-dir", f"told-again-{devices}")
+    assert "writing the" not in end(ground.start(*words, *again, devices=devices)).expect(0).out
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "words",
     [
@@ -207,6 +223,7 @@ def test_a_student_learns_on_its_own_texts(ground, straight, words, devices):
     ("words", "message"),
     [
         (("--layers", "0,5"), "layers names layer 5: the teacher has 2, counted from 0"),
+        (("--objective.likeliest", "8"), "a part of a distribution cannot be softened; use 1"),
         pytest.param(("--layers", "some"), "expected half, all, or numbers", marks=pytest.mark.nightly),
         pytest.param(("--cut.width", "4000"), "width is 4000", marks=pytest.mark.nightly),
     ],

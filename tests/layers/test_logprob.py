@@ -7,7 +7,13 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxlm.layers import logprob
-from jaxlm.layers.logprob import likeliest, log_probabilities, log_probability
+from jaxlm.layers.logprob import (
+    first_tokens,
+    largest_log_probabilities,
+    likeliest,
+    log_probabilities,
+    log_probability,
+)
 from jaxlm.parallel.layout import single_device
 from tests.tiny import layout
 
@@ -115,3 +121,32 @@ def test_the_likeliest_token():
     vocab, own = PartitionSpec(None, None, "tensor"), PartitionSpec(None, "tensor")
     run = jax.jit(where.spmd(lambda x, t: likeliest(x, t, where), (vocab, own), own))
     np.testing.assert_array_equal(run(logits, targets), wanted)
+
+
+def test_the_largest_log_probabilities():
+    """As numpy sorts them, of equals the first; the same where devices share a vocabulary."""
+    logits = jnp.asarray(RNG.standard_normal((3, 4, 16)), jnp.float32).at[0, 0].set(1.0)  # all alike
+    logits = logits.at[1, 0, 9].set(9.0).at[1, 0, 14].set(9.0).at[1, 0, 2].set(9.0)
+    wanted = np.argsort(-np.asarray(logits), axis=-1, kind="stable")[..., :6]
+    assert wanted[0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert wanted[1, 0, :3].tolist() == [2, 9, 14]
+    exact = np.asarray(logits, np.float64)
+    exact = np.take_along_axis(exact - np.log(np.exp(exact).sum(-1, keepdims=True)), wanted, -1)
+    where = layout(tensor=4)
+    vocab, own = PartitionSpec(None, None, "tensor"), PartitionSpec(None, "tensor")
+    for count in (6, 3):  # more than a device has, and fewer
+        spread = where.spmd(lambda x, n=count: largest_log_probabilities(x, n, where), (vocab,), (own, own))
+        for logs, tokens in (largest_log_probabilities(logits, count, ONE), jax.jit(spread)(logits)):
+            np.testing.assert_array_equal(tokens, wanted[..., :count])
+            np.testing.assert_allclose(logs, exact[..., :count], rtol=1e-6)
+
+
+def test_the_first_tokens_of_a_vocabulary():
+    """Cut off on one device, and impossible where devices share it."""
+    logits = jnp.asarray(RNG.standard_normal((2, 4, 16)), jnp.float32)
+    np.testing.assert_array_equal(first_tokens(logits, 10, ONE), logits[..., :10])
+    np.testing.assert_array_equal(first_tokens(logits, 16, ONE), logits)
+    where = layout(tensor=4)
+    vocab = PartitionSpec(None, None, "tensor")
+    run = jax.jit(where.spmd(lambda x: first_tokens(x, 10, where), (vocab,), vocab))
+    np.testing.assert_array_equal(run(logits), jnp.where(jnp.arange(16) < 10, logits, logprob.NEVER))

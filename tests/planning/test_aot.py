@@ -12,6 +12,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 from planning.small import experiment
 
 from jaxlm import config
+from jaxlm.config.distillation import LIKELY
 from jaxlm.config.errors import Failure, UsageError
 from jaxlm.config.flops import parameters
 from jaxlm.planning import aot, cudnn, topology
@@ -19,20 +20,23 @@ from jaxlm.train import feed
 from jaxlm.train.setup import make_setup
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_the_batch_is_that_of_the_feed(labels):
+@pytest.mark.parametrize("told", ["nothing", "labels", "likeliest"])
+def test_the_batch_is_that_of_the_feed(told):
     """Where texts have labels they are there for any objective, one of your own too."""
-    tree = dataclasses.replace(experiment(), data=config.Labeled()) if labels else experiment()
+    tree = dataclasses.replace(experiment(), data=config.Labeled()) if told == "labels" else experiment()
     layout = make_setup(tree, jax.devices()[:4]).call.layout
+    if told == "likeliest":
+        tree = dataclasses.replace(tree, objective=config.Distillation(likeliest=5))
 
     class Rows:
-        more = ("labels",) if labels else ()
+        more = {"nothing": {}, "labels": {"labels": ()}, "likeliest": dict.fromkeys(LIKELY, (5,))}[told]
         size, length = tree.train.batch, tree.train.length
 
         def batch(self, step, rows):
             shape = (rows.stop - rows.start, self.length)
-            found = {name: np.zeros(shape, np.int32) for name in (*feed.FIELDS, *self.more)}
-            found["weights"] = np.zeros(shape, np.float32)
+            found = {name: np.zeros(shape, np.int32) for name in feed.FIELDS}
+            found |= {name: np.zeros((*shape, *depth), np.int32) for name, depth in self.more.items()}
+            found |= {name: found[name].astype(np.float32) for name in ("weights", "likely") if name in found}
             return found | {"rows": np.zeros(shape[:1], np.int32)}
 
     assert aot.abstract_batch(tree, layout) == feed.abstract_batch(Rows(), layout)
