@@ -5,8 +5,7 @@
 
 The language is that of experiments/teachers/phrases.py: whoever knows its 208 phrases can tell a masked letter by
 the letters around it, on either side. 2.5 million bytes, 0.374 held-out nats a masked letter, 91 % of them right,
-2 minutes of one core's time. Its students are those of
-experiments/ablations/encoders.py.
+2 minutes of one core's time. Its students are those of experiments/ablations/encoders.py.
 """
 
 import dataclasses
