@@ -23,6 +23,8 @@ from jaxlm.config.distillation import (
     terms,
 )
 from jaxlm.config.errors import UsageError
+from jaxlm.config.head import NoHead
+from jaxlm.config.model import Model as Config
 from jaxlm.distill import feature
 from jaxlm.distill.policy import rollout
 from jaxlm.distill.response import (
@@ -36,7 +38,7 @@ from jaxlm.layers.logprob import log_probability
 from jaxlm.layers.numbers import matters
 from jaxlm.objectives.chunks import sums_by_chunk
 from jaxlm.objectives.classification import Classification
-from jaxlm.objectives.objective import Sums
+from jaxlm.objectives.objective import Objective, Sums
 from jaxlm.objectives.prediction import Prediction
 
 TEACHER = "teacher"
@@ -68,6 +70,8 @@ class Distillation:
     """The token that ends a text that the student writes."""
     likeliest: int = 0
     """So many of the teacher's likeliest tokens at each place come with the batch, in `extra`, and no teacher."""
+    told: bool = False
+    """Whether the terms of `base` are measured where the loss has no part of them: see `asked`."""
 
     @property
     def couples(self) -> Literal["token", "row", "batch"]:
@@ -77,7 +81,7 @@ class Distillation:
     @property
     def scores(self) -> bool:
         """Whether models are asked for scores."""
-        return matters(self.labels) or self._responds
+        return self.told or matters(self.labels) or self._responds
 
     @property
     def _responds(self) -> bool:
@@ -212,6 +216,16 @@ class Distillation:
             each = divergence_of_labels(self.response, hers, scores)
             sums[DIVERGENCE] = jnp.sum(jnp.where(batch.extra["labels"] >= 0, each, 0.0))
         return sums
+
+
+def asked(objective: Objective, model: Config) -> Objective:
+    """An objective as held-out text is asked for it: a student that learns of features alone is asked for labels
+    too. They have no part in its loss, but say how good it has become, if it has a head.
+    """
+    match objective:
+        case Distillation(base=Prediction()) if not isinstance(getattr(model, "head", None), NoHead):
+            return dataclasses.replace(objective, told=True)
+    return objective
 
 
 def _teacher(frozen: dict[str, Any]) -> Model:

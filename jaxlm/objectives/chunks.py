@@ -1,7 +1,8 @@
 """Sums over tokens in chunks of positions, so that logits never exist whole.
 
 One term: each chunk's gradient is taken together with its value, so that nothing is computed twice. Several terms:
-their factors are unknown until the backward pass, so that each chunk is computed again there.
+their factors are unknown until the backward pass, so that each chunk is computed again there. None, as where all
+are measured only, has no gradient.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def sums_and_tokens_by_chunk(
     pieces = tuple(_cut(x, min(chunks, x.shape[1])) for x in (hidden, *jax.lax.stop_gradient(aligned)))
     example = tuple(piece[0] for piece in pieces)
     losses = [name for name in jax.eval_shape(terms, *example)[0] if name not in measured]
-    if len(losses) > 1:
+    if len(losses) != 1:
         sums, kept = _scan_sums(jax.checkpoint(terms), pieces)
     else:
         pure, closed_over = jax.closure_convert(terms, *example)

@@ -14,6 +14,7 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.overrides import replace_at
 from jaxlm.config.parametrization import times_base
 from jaxlm.data.rows import Rows
+from jaxlm.distill.objective import asked
 from jaxlm.layers.contracts import Batch
 from jaxlm.layers.random import low_bits
 from jaxlm.study.lanes import Lanes
@@ -75,7 +76,7 @@ def evaluation_of(setup: Setup) -> Callable[[Numbers, State, Batch], Measured]:
     """Totals and weights of a held-out batch, as a function of the experiment's numbers too."""
 
     def sums(numbers: Numbers, state: State, batch: Batch) -> Measured:
-        objective = make_objective(given(setup.experiment, numbers))
+        objective = asked(make_objective(given(setup.experiment, numbers)), setup.experiment.model)
         return make_sums(objective, setup.call)(state.model, state.frozen, batch)
 
     return sums

@@ -352,7 +352,7 @@ def _evaluate(group: Group, done: int, state: State) -> None:
                 group.evaluation = jax.jit(sums).lower(group.numbers, state, batch).compile()
             measured.append(lanes.split(group.evaluation(group.numbers, state, batch)))
     for i, session in group.going:
-        evaluated(session, done, held_out.means(session.setup.objective, [one[i] for one in measured]))
+        evaluated(session, done, held_out.means(session.setup.asked, [one[i] for one in measured]))
 
 
 def _own(group: Group, state: State) -> list[State]:

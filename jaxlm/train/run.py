@@ -204,7 +204,7 @@ def _run(
                 rows=train_rows,
                 held_out_rows=held_out_rows,
                 tensorboard=open_tensorboard(opened.path, display.say) if jax.process_index() == 0 else None,
-                evaluate=held_out.make_evaluate(setup.objective, setup.call),
+                evaluate=held_out.make_evaluate(setup.asked, setup.call),
                 plan=plan,
                 tasks=tasks,
             )

@@ -22,6 +22,7 @@ from jaxlm.config.parametrization import times_base
 from jaxlm.config.position import Learned
 from jaxlm.data.dataset import Dataset
 from jaxlm.distill.build import build as build_objective
+from jaxlm.distill.objective import asked
 from jaxlm.distill.vocabulary import shared_tokens
 from jaxlm.layers.axes import fitted
 from jaxlm.layers.contracts import Call
@@ -50,6 +51,11 @@ class Setup:
     abstract: State
     options: dict[str, bool | int]
     """Compiler flags of the step: those of `where.flags` for these devices."""
+
+    @property
+    def asked(self) -> Objective:
+        """The objective as held-out text is asked for it."""
+        return asked(self.objective, self.experiment.model)
 
 
 def cache_directory() -> Path:

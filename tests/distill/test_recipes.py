@@ -15,11 +15,13 @@ from jaxlm.config.errors import UsageError
 from jaxlm.config.special import Special
 from jaxlm.config.surgery import Cut, every_other
 from jaxlm.distill.build import build
+from jaxlm.distill.objective import asked
 from jaxlm.distill.student import student as beside
 from jaxlm.distill.surgery import student
 from jaxlm.distill.vocabulary import shared_tokens
 from jaxlm.layers.names import partition
 from jaxlm.tokenizers.bytes import ByteTokenizer
+from jaxlm.train.held_out import means
 from jaxlm.train.state import State
 from jaxlm.train.step import make_step
 from tests import base
@@ -114,6 +116,26 @@ def test_tinyberts_first_stage():
     gradient = jax.jit(jax.grad(lambda m: loss(objective, m, batch, teacher)))(model)
     assert all(np.linalg.norm(one.kernel) > 0.01 for one in gradient.projections if one is not None)
     assert not np.any(gradient.model.head.bias)
+
+
+def test_held_out_text_is_asked_for_labels_too():
+    """What a student of features alone has come to, where it has a head; the loss is the same."""
+    teacher = random_model(TEACHER)
+    own = dataclasses.replace(TEACHER, layers=2)
+    features = (config.HiddenStates(), config.AttentionScores())
+    objective, batch = prepared(dataclasses.replace(TINYBERT, features=features), own)
+    model, found = random_model(own), {}
+    for kind in (objective, asked(objective, own), objective.base):
+        sums, _ = jax.jit(lambda m, kind=kind: kind.totals(m, batch, None, CALL, {"teacher": teacher}))(model)
+        found[kind] = means(kind, [(sums, kind.weights(batch))])
+    plain, whole, labels = found.values()
+    assert whole["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert {name: whole[name] for name in ("masked_lm", "accuracy")} == pytest.approx(
+        {name: labels[name] for name in ("masked_lm", "accuracy")}, rel=1e-6
+    )
+    assert whole.keys() - plain.keys() == labels.keys() - {"loss"}
+    assert asked(objective, dataclasses.replace(own, head=config.NoHead())) == objective
+    assert asked(objective.base, own) == objective.base
 
 
 def test_operations_of_the_teacher():

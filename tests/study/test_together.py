@@ -147,13 +147,16 @@ def test_a_run_that_is_not_finite_fails_alone(ground):
 
 OWN_TEXT = config.Distillation(response=config.Jsd(), labels=0.0, policy=config.OnPolicy(tokens=24, prompt=8))
 TAUGHT = config.Distillation(features=(config.HiddenStates(1.0, Last(), "cosine", projection="linear"),))
+FEATURES = config.Distillation(response=config.NoResponse(), labels=0.0, features=(config.HiddenStates(),))
 
 
-@pytest.mark.parametrize("objective", [TAUGHT, pytest.param(OWN_TEXT, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "objective", [TAUGHT, *(pytest.param(one, marks=pytest.mark.nightly) for one in (OWN_TEXT, FEATURES))]
+)
 def test_students_of_a_run_that_begin_with_its_layers(ground, objective):
     """The teacher and what they begin with are each run's own, also of those that had stopped."""
     path, data, _ = ground
-    name = type(objective.policy).__name__
+    name = f"{type(objective.policy).__name__}-{type(objective.response).__name__}"
     student = dataclasses.replace(
         SHORT,
         model=dataclasses.replace(SHORT.model, layers=1),
@@ -171,7 +174,8 @@ def test_students_of_a_run_that_begin_with_its_layers(ground, objective):
     assert run(trees[1], run_dir=str(path / f"{name}-alone")) == 0
     for kind in ("train", "evaluate"):
         close(records(path / names[1], kind), records(path / f"{name}-alone", kind), 1e-5)
-    assert records(path / names[0], "train")[0]["divergence"] != records(path / names[1], "train")[0]["divergence"]
+    assert records(path / names[0], "train")[0]["loss"] != records(path / names[1], "train")[0]["loss"]
+    assert all("bits_per_byte" in one for one in records(path / names[0], "evaluate")), "labels are asked for"
 
 
 def test_runs_that_start_from_runs_of_their_own(ground):
