@@ -8,8 +8,8 @@ the run's data, Python's documentation and sources for a model that was trained 
 
 Weights out of a file in few bits lie on its grid, which may suit one way of rounding more than another. With
 `--rotated` every row rounds the model with its residual stream rotated (`quantization.rotation`): the same
-function, by other numbers. How many of them are further than half a step of a grid of 4 bits in groups of 32 from
-where they were is printed, and what that grid would cost the numbers themselves.
+function, by other numbers. How many of them are further than half a step of 4 bits in groups of 32 from where they
+were is printed, and |w - nearest| / |w| of the 16 numbers that lie evenly between the ends of each group (Q4_1).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from jaxlm import config
 from jaxlm.cli import models
 from jaxlm.cli.quantize import request
 from jaxlm.cli.text import table
+from jaxlm.config.quantization import groups, levels
 from jaxlm.layers.weights import weights_of
 from jaxlm.quantize import grid
 from jaxlm.quantize.calibrate import matrix
@@ -68,25 +69,21 @@ OF_ROTATED = {
     **{name: words for name, words in VARIANTS.items() if "bits" in name and "hqq" not in name},
 }
 STORED = config.Integers(4, symmetric=False, group=32)
-"""Near the grid of Q4_0 and Q4_1, whose least number need not be a multiple of its step."""
+"""As Q4_1 has it, but that there a group's least number need be no multiple of its step."""
 COLUMNS = ("variant", "size", "perplexity", "change", "mean error", "seconds")
 
 
-def on_grid(before: Any, after: Any) -> str:
-    """Where the numbers of the layers lie, before and after a rotation."""
-    lost = []
-    for model in (before, after):
-        squares = jnp.zeros(2)
-        for layer in model.blocks.layers():
-            for one in map(matrix, weights_of(layer).values()):
-                error = grid.rounded(one, STORED) - one
-                squares += jnp.stack([jnp.sum(jnp.square(error)), jnp.sum(jnp.square(one))])
-        lost.append(float(jnp.sqrt(squares[0] / squares[1])))
-    share = 100 * moved(before, after, STORED)
-    return (
-        f"{share:.1f} % of the layers' numbers are further than half a step of {STORED.bits} bits in groups of "
-        f"{STORED.group} from where they were; that grid loses {lost[0]:.4f} of them before and {lost[1]:.4f} after"
-    )
+def off_grid(model: Any) -> float:
+    """How far the layers' numbers are from a grid of `STORED`, of their size; each group's ends are on it."""
+    squares = jnp.zeros(2)
+    for layer in model.blocks.layers():
+        for one in map(matrix, weights_of(layer).values()):
+            grouped = grid.by_group(one, groups(STORED, one.shape[0]))
+            low, high = jnp.min(grouped, axis=1, keepdims=True), jnp.max(grouped, axis=1, keepdims=True)
+            step = (high - low) / levels(STORED)[1]
+            error = grouped - low - step * jnp.round((grouped - low) / step)
+            squares += jnp.stack([jnp.sum(jnp.square(error)), jnp.sum(jnp.square(one))])
+    return float(jnp.sqrt(squares[0] / squares[1]))
 
 
 def main() -> None:
@@ -112,7 +109,11 @@ def main() -> None:
         path, outcome = quantize(asked, run_dir=None, most=options.held_out, say=lambda _: None)
         first = first or outcome
         if name == KEPT:
-            print(on_grid(load_run(run)[0], load_run(str(path))[0]))
+            before, rotated = load_run(run)[0], load_run(str(path))[0]
+            print(
+                f"{100 * moved(before, rotated, STORED):.1f} % of the layers' numbers are further than half a step "
+                f"from where they were; {off_grid(before):.4f} off the grid before, {off_grid(rotated):.4f} after"
+            )
         after, errors = outcome.after, [one.error for one in outcome.weights]
         change = 100 * (after.perplexity / outcome.before.perplexity - 1)
         size = after.bytes / outcome.before.bytes
