@@ -79,12 +79,20 @@ def difference(got, wanted) -> float:
 
 @pytest.mark.parametrize("features", [24, 32, 9])
 def test_orthogonal(features):
-    """And of no preferred direction: a Hadamard matrix has entries of one size."""
+    """By its key; a Hadamard matrix has entries of one size."""
     q = orthogonal(features, KEY)
     np.testing.assert_allclose(q @ q.T, np.eye(features), atol=1e-6 if features != 32 else 1e-15)
     assert (np.abs(q - orthogonal(features, KEY)) == 0).all()
     assert np.abs(q - orthogonal(features, jax.random.key(8))).max() > 0.1
     assert np.abs(q).max() < (0.9 if features != 32 else 32**-0.5 + 1e-12)
+
+
+def test_no_direction_is_preferred():
+    """Of evenly distributed matrices the trace is 0 in the mean, with a deviation of 1; of Q alone it is not."""
+    keys, limit = jax.random.split(KEY, 300), 4 / 300**0.5
+    assert abs(np.mean([np.trace(orthogonal(3, key)) for key in keys])) < limit
+    normal = [np.asarray(jax.random.normal(key, (3, 3))) for key in keys]
+    assert abs(np.mean([np.trace(np.linalg.qr(one).Q) for one in normal])) > limit
 
 
 @pytest.mark.parametrize("name", ["tied", "biased", "gemma", *NIGHTLY])
