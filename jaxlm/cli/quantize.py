@@ -18,6 +18,8 @@ again.
   quantization.rules.0.format:nf4               another format: integers, nf4 or fp8
   quantization.activations:dynamic              round what products take too, token by token
   quantization.smoothing:smooth                 first even out the channels of activations (SmoothQuant)
+  quantization.rotation:rotated                 first rotate a decoder's residual stream (QuaRot's stage 1a)
+  quantization.rules.0.format:kept              round nothing: the rotated model itself
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from jaxlm.cli import environment, experiment, models
 from jaxlm.cli.text import size, table
-from jaxlm.config import Aware, Gptq, NoAdapter, Rounded, Samples, Stream, Where
+from jaxlm.config import Aware, Gptq, NoAdapter, Rotated, Rounded, Samples, Stream, Where
 from jaxlm.config.check import check
 from jaxlm.config.data import kept
 from jaxlm.config.errors import UsageError
@@ -37,6 +39,7 @@ from jaxlm.config.objective import on_labels
 from jaxlm.config.overrides import apply
 from jaxlm.config.paths import option_name
 from jaxlm.config.quantization import Quantization
+from jaxlm.config.rotation import rotated
 
 if TYPE_CHECKING:
     from jaxlm.train.quantized import Outcome
@@ -99,6 +102,8 @@ def request(run: str, given: dict[str, str], words: list[str]) -> Experiment:
         raise UsageError(f"quantization is {option_name(type(asked.quantization))}: a model is stored rounded")
     if isinstance(theirs.quantization, Aware) and dataclasses.replace(asked.quantization, cache="model") != begun:
         raise UsageError(f"{run} was trained through a rounding of its own, and is stored by that: change no other")
+    if isinstance(asked.quantization.rotation, Rotated):
+        asked = dataclasses.replace(asked, model=rotated(asked.model))
     check(dataclasses.replace(asked, quantization=theirs.quantization))
     return pinned(asked)
 

@@ -141,6 +141,20 @@ class Smooth:
 
 
 @dataclass(frozen=True)
+class NoRotation:
+    """The residual stream is as it is."""
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """The residual stream of a decoder is turned by a random orthogonal matrix before anything is rounded (Ashkboos
+    et al. 2024, arXiv:2404.00456, section 4, stage 1a). A tied head becomes a matrix of its own.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class NoQuantization:
     """All numbers in the parameters' format."""
 
@@ -158,6 +172,7 @@ class Rounded:
     smoothing: NoSmoothing | Smooth = NoSmoothing()
     method: Method = Nearest()
     """How codes are chosen."""
+    rotation: NoRotation | Rotated = NoRotation()
 
 
 @dataclass(frozen=True)

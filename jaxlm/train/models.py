@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PyTree
 from jaxlm.adapters.attach import merged
 from jaxlm.adapters.build import adapted, trained
 from jaxlm.cluster import together
-from jaxlm.config import Experiment, NoAdapter, NoQuantization, Precision, PrefixTuning, PromptTuning
+from jaxlm.config import Experiment, NoAdapter, NoQuantization, NoRotation, Precision, PrefixTuning, PromptTuning
 from jaxlm.config.codec import named
 from jaxlm.config.distillation import projects
 from jaxlm.config.errors import Failure, UsageError
@@ -142,6 +142,7 @@ def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: 
     places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     run, digest = named(experiment.initial)
     if not run:
+        _refuse_rotation(experiment)
         return compiled_once(lambda: drawn(experiment, precision, seed), places)()
     theirs = find_base(run, read_experiment(run))
     anew = getattr(fresh, "classifier", None) is not None and _without_classifier(theirs)
@@ -164,6 +165,7 @@ def base_of(experiment: Experiment, layout: Layout, precision: Precision, seed: 
         model = model.replace(classifier=made, config=fresh.config)
     if theirs.quantization == experiment.quantization:
         return model
+    _refuse_rotation(experiment)
     rounded = jax.jit(lambda model: quantized(model, experiment.quantization), out_shardings=places)
     return rounded(model)
 
@@ -173,6 +175,15 @@ def refuse_rounded(experiment: Experiment, theirs: Experiment, run: str) -> None
         raise UsageError(
             f"initial {run} holds numbers as {theirs.quantization}, and this experiment asks for "
             f"{experiment.quantization}: use quantization:of_initial, or begin from the model before it was rounded"
+        )
+
+
+def _refuse_rotation(experiment: Experiment) -> None:
+    """Nothing, unless a rotation would be left out. Raises UsageError."""
+    if getattr(experiment.quantization, "rotation", NoRotation()) != NoRotation():
+        raise UsageError(
+            "quantization.rotation is Rotated: jaxlm quantize rotates a model and stores it; begin from that run, "
+            "with model:of_initial and quantization:of_initial"
         )
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxlm.config import PRECISIONS, Aware, Experiment
+from jaxlm.config import PRECISIONS, Aware, Experiment, Rotated
 from jaxlm.config.codec import named, what_hash
 from jaxlm.data.rows import Rows
 from jaxlm.layers.contracts import Call, Tokens
@@ -63,12 +63,12 @@ def quantize(
     prepared = prepared_data(experiment, say)
     check_data(experiment, (prepared.train, prepared.held_out))
     rows, others = rows_of(experiment, prepared)
-    theirs = read_experiment(named(experiment.initial)[0]).quantization
-    model = base_of(dataclasses.replace(experiment, quantization=theirs), layout, precision)
+    begun = _as_begun(experiment)
+    model = base_of(begun, layout, precision)
     measure, tokens = measurer(make_objective(experiment), others, call, most)
     before = measure(model)
     say(f"as it is: {before}")
-    if isinstance(theirs, Aware):
+    if isinstance(begun.quantization, Aware):
         rounded, lost = with_cache(stored(model), experiment.quantization.cache), []
     else:
         rounded, lost = choose(model, tokens_of(experiment, rows, call), call, experiment.quantization, say=say)
@@ -83,6 +83,14 @@ def quantize(
     record(run, quantized=experiment.initial)
     finish(run)
     return path, outcome
+
+
+def _as_begun(experiment: Experiment) -> Experiment:
+    """The experiment with the numbers of the run that it begins from, and the head, which a rotation replaces."""
+    theirs, model = read_experiment(named(experiment.initial)[0]), experiment.model
+    if isinstance(experiment.quantization.rotation, Rotated):
+        model = dataclasses.replace(model, head=theirs.model.head)
+    return dataclasses.replace(experiment, model=model, quantization=theirs.quantization)
 
 
 def read(path: epath.Path) -> Outcome:

@@ -119,6 +119,28 @@ def test_what_was_trained_through_a_rounding_is_stored_by_it(ground, scales):
 
 
 @pytest.mark.nightly
+def test_a_rotated_model_is_used_like_any_other(ground, straight):
+    """Nothing rounded it writes the same text; rounded it is read back, adapted and exported with its own head."""
+    turned = ("quantize", straight(), "quantization.rotation:rotated", "--held-out", "1")
+    kept = ("quantization.method:nearest", "quantization.rules.0.format:kept", "--run-dir", "rotated")
+    out = end(ground.start(*turned, *kept)).expect(0).out
+    before, after = re.search(r"^perplexity +([\d.]+) +([\d.]+)", out, re.M).groups()
+    assert float(after) == pytest.approx(float(before), rel=2e-5)
+    assert generated(ground, "rotated") == generated(ground, straight())
+    end(ground.start(*turned, *ROUNDED[:-2], "--run-dir", "rotated-rounded")).expect(0)
+    assert generated(ground, "rotated-rounded").startswith("the ")
+    ground.finish("rotated-adapter", "--init", "rotated-rounded", *LORA, "quantization:of_initial")
+    assert generated(ground, "rotated-adapter").startswith("the ")
+    end(ground.start("export", "rotated", "rotated-out")).expect(0)
+    assert json.loads((ground.path / "rotated-out/config.json").read_text())["tie_word_embeddings"] is False
+    rounded = ("quantization:rounded", "quantization.rotation:rotated")
+    refused = end(ground.train("refused", "--init", straight(), *LORA, *rounded)).expect(2)
+    assert "quantization.rotation is Rotated: jaxlm quantize rotates a model and stores it" in refused.err
+    refused = end(ground.start(*turned, "model.norm:layer_norm")).expect(2)
+    assert "model.norm is LayerNorm" in refused.err
+
+
+@pytest.mark.nightly
 def test_rounding_is_learned_from_texts_of_the_model_itself(ground, straight):
     """LLM-QAT: no data but the model's own, taught by it before it was rounded, and stored as it was trained."""
     own = ("distill", "own", straight(), "--out", "own.jsonl", "--texts", "96", "--tokens", "128")
