@@ -17,6 +17,7 @@ are in place of data that is not there: jaxlm distill own --help.
   --cut.width 128                        keep so many features of each MLP (also cut.heads, cut.embed)
   objective.response:reverse_kl          what is asked of distributions: soft_labels, jsd, ...
   objective.policy:on_policy             learn on texts that the student writes itself (GKD)
+  --objective.likeliest 16               write so many of the teacher's tokens down once, and train without it
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from jaxlm.config.adapter import NoAdapter
 from jaxlm.config.adapter_check import adapter_problems
 from jaxlm.config.data import Bytes, SentencePiece, Whitespace, WordPiece
+from jaxlm.config.distillation import PolicyGradient
 from jaxlm.config.errors import UsageError
 from jaxlm.config.experiment import OF_INITIAL, Experiment, OfInitial
 from jaxlm.config.flags import find
@@ -96,6 +97,12 @@ def _trained(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.cut != Cut() and not experiment.initial:
         yield "cut keeps a part of an initial model, and there is none: name it, --init MODEL_OR_RUN"
+    drawn = isinstance(taught, Distillation) and isinstance(taught.policy, PolicyGradient)
+    if drawn and taught.labels and experiment.train.batch < 2:
+        yield (
+            f"train.batch is {experiment.train.batch}: with objective.labels {taught.labels} every other row has "
+            "labels and the rest are drawn; use 2 or more, or objective.labels 0"
+        )
     if isinstance(taught, Distillation) and not experiment.teacher:
         yield "teacher is empty: Distillation learns from a model; name it, --teacher RUN"
     if experiment.teacher and not isinstance(taught, Distillation | Custom):

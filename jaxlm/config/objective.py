@@ -232,7 +232,9 @@ class Distillation:
     features: tuple[Feature, ...] = ()
     """What else of the teacher's the student is to have."""
     policy: Policy = OffPolicy()
-    """Whose texts both read; the student's own have no labels."""
+    """Whose texts both read; the student's own have no labels. Beside a policy gradient `labels` are those of every
+    other row, which stays as the data have it.
+    """
     likeliest: int = 0
     """So many of the teacher's likeliest tokens at each place are written down once, before training, which then
     needs no teacher: all others are one outcome more. 0 asks the teacher at each step.

@@ -104,7 +104,7 @@ def _taught(objective: Distillation) -> Iterator[str]:
             yield f"objective.response is {type(response).__name__}: PolicyGradient needs reverse_kl"
     if not isinstance(objective.policy, OffPolicy):
         name = type(objective.policy).__name__
-        if objective.labels:
+        if objective.labels and isinstance(objective.policy, OnPolicy):
             yield f"objective.labels is {objective.labels}: {name} draws texts that have no labels; use 0"
         if not isinstance(objective.base, Autoregressive):
             kind = type(objective.base).__name__

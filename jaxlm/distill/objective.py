@@ -105,7 +105,8 @@ class Distillation:
         """The rows to learn from, the student's own where `policy` says so. Raises as `rollout`."""
         if isinstance(self.policy, OffPolicy):
             return batch
-        return rollout(self.policy, model, _teacher(frozen), batch, key, call, stop=self.stop)
+        labels = matters(self.labels)
+        return rollout(self.policy, model, _teacher(frozen), batch, key, call, stop=self.stop, labels=labels)
 
     def prepare(self, batch: Batch, key: Key[Array, ""]) -> Batch:
         """The rows as both models are to see them; texts of the data's own are made up for nothing."""
@@ -117,7 +118,8 @@ class Distillation:
 
     def weights(self, batch: Batch) -> Sums:
         """What each term's total is divided by, of the global batch."""
-        found, tokens = self.base.weights(batch), jnp.sum(batch.inputs.segments > 0, dtype=jnp.float32)
+        found = self.base.weights(batch.replace(weights=_labeled(batch)))
+        tokens = jnp.sum(batch.inputs.segments > 0, dtype=jnp.float32)
         match self.base:
             case Classification(term=term):
                 found[DIVERGENCE] = found[term]
@@ -128,7 +130,8 @@ class Distillation:
 
     def _where(self, batch: Batch) -> Float[Array, "row pos"]:
         """The weight of each position in the divergence of distributions over tokens."""
-        return batch.weights if self.at == "targets" else (batch.inputs.segments > 0).astype(jnp.float32)
+        where = batch.weights if self.at == "targets" else (batch.inputs.segments > 0).astype(jnp.float32)
+        return where * batch.extra["own"] if "own" in batch.extra else where
 
     def totals(
         self, model: Model, batch: Batch, key: Key[Array, ""] | None, call: Call, frozen: dict[str, Any]
@@ -180,7 +183,7 @@ class Distillation:
         where, ahead = self._where(batch), jnp.zeros_like(batch.weights)
         if self._looks_ahead:
             where, ahead = where * batch.extra["importance"], batch.extra["returns"]
-        aligned = (batch.targets, batch.weights, where, ahead, *said)
+        aligned = (batch.targets, _labeled(batch), where, ahead, *said)
         measured = tuple(name for name, factor in self.coefficients.items() if not matters(factor))
         return sums_by_chunk(terms, ours.hidden, aligned, self.base.chunks, measured)
 
@@ -216,6 +219,11 @@ class Distillation:
             each = divergence_of_labels(self.response, hers, scores)
             sums[DIVERGENCE] = jnp.sum(jnp.where(batch.extra["labels"] >= 0, each, 0.0))
         return sums
+
+
+def _labeled(batch: Batch) -> Float[Array, "row pos"]:
+    """The weights of targets that are labels: all, but where some rows are the student's own."""
+    return batch.weights * (1 - batch.extra["own"]) if "own" in batch.extra else batch.weights
 
 
 def asked(objective: Objective, model: Config) -> Objective:

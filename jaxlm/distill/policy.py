@@ -1,6 +1,7 @@
 """Texts that a student writes itself, to learn of its teacher how it should have: before `prepare`, no gradient.
 
 A row is the beginning of its first document and what the student makes of it; what else the row held is left out.
+Where labels are asked for beside a policy gradient, every other row stays as it is, and has them.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ def rollout(
     call: Call,
     *,
     stop: int | None,
+    labels: bool = False,
     pad: int = 0,
 ) -> Batch:
     """The batch that both models are to read: the given one, or one of the same shape that the student wrote.
 
     Pure, and to be jitted. Texts end with the token `stop`. Every text depends on its row's own beginning and
-    number alone. After `PolicyGradient` `extra` holds each token's "importance" and "returns". Raises UsageError
-    for models that do not go on from the left by themselves, tokens that the teacher does not have, and short rows.
+    number alone. After `PolicyGradient` `extra` holds each token's "importance" and "returns", and with `labels`
+    "own", 1 for tokens of rows that the student wrote: those of an even number. Raises UsageError for models that
+    do not go on from the left by themselves, tokens that the teacher does not have, and short rows.
     """
     model, teacher = (jax.lax.stop_gradient(kept(one)) for one in (model, teacher))
     if model.config.vocab > teacher.config.vocab and not isinstance(policy, OffPolicy):
@@ -66,12 +69,25 @@ def rollout(
             return jax.lax.cond(chance < share, own, lambda batch: batch, batch)
         case PolicyGradient(mix, kind, tokens, prompt):
             both = mixture(model, teacher, mix) if mix else model
-            batch = written(both, batch, key, call, tokens, prompt, temperature=1.0, stop=stop, pad=pad)
-            theirs, ours = (judged(one, batch, call) for one in (teacher, model))
+            new = written(both, batch, key, call, tokens, prompt, temperature=1.0, stop=stop, pad=pad)
+            theirs, ours = (judged(one, new, call) for one in (teacher, model))
             rewards = theirs - ours
-            own = jnp.where(batch.weights > 0, importance(rewards, mix), 1.0)
-            found = {"importance": own, "returns": returns(rewards, batch.weights, kind)}
-            return batch.replace(extra={**batch.extra, **found})
+            own = jnp.where(new.weights > 0, importance(rewards, mix), 1.0)
+            found = {"importance": own, "returns": returns(rewards, new.weights, kind)}
+            new = new.replace(extra={**new.extra, **found})
+            return _beside(new, batch) if labels else new
+
+
+def _beside(own: Batch, data: Batch) -> Batch:
+    """Rows of an even number that the student wrote, and the data's of an odd one (the pretraining loss of MiniLLM,
+    arXiv:2306.08543, section 2.3, is on texts of the data).
+    """
+    even = data.rows % 2 == 0
+    blank = {"importance": jnp.ones_like(data.weights), "returns": jnp.zeros_like(data.weights)}
+    data = data.replace(extra={**data.extra, **blank})
+    both = jax.tree.map(lambda a, b: jnp.where(even.reshape(-1, *(1,) * (a.ndim - 1)), a, b), own, data)
+    told = jnp.broadcast_to(even[:, None], data.weights.shape).astype(data.weights.dtype)
+    return both.replace(extra={**both.extra, "own": told})
 
 
 def written(

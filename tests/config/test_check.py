@@ -23,6 +23,11 @@ def test_shipped_experiment_passes():
         ("adapter:lora --adapter.dropout 1.0", "adapter.dropout"),
         ("--cut.layers 0", "cut keeps a part of an initial model, and there is none: name it, --init"),
         ("objective:distillation", "teacher is empty: Distillation learns from a model; name it, --teacher RUN"),
+        (
+            "objective:distillation objective.policy:policy_gradient objective.response:reverse_kl --teacher RUN "
+            "--train.batch 1",
+            "train.batch is 1: with objective.labels 0.5 every other row has labels",
+        ),
         ("--teacher RUN", "teacher is RUN: Autoregressive asks for none; use objective:distillation"),
         ("--model.dropout 1.5", "model.dropout is 1.5: expected a share"),
         ("--optimizer.schedule.peak -1", "optimizer.schedule.peak is -1.0: expected no negative"),

@@ -219,8 +219,10 @@ def test_what_does_not_fit_is_refused_by_name():
     assert whole_rows(config.Distillation(policy=GREEDY)), "rows are written anew"
     assert not whole_rows(config.Distillation())
     found = "\n".join(objective_problems(wrong, KIND))
-    for part in ("labels is 0.5: PolicyGradient", "mix is 1.0", "objective.base is FillInTheMiddle"):
+    for part in ("mix is 1.0", "objective.base is FillInTheMiddle"):
         assert part in found
+    (found,) = objective_problems(config.Distillation(policy=GREEDY), KIND)
+    assert "labels is 0.5: OnPolicy draws texts that have no labels" in found
     wrong = dataclasses.replace(wrong, policy=config.PolicyGradient(), labels=0.0)
     (found,) = objective_problems(dataclasses.replace(wrong, base=config.Autoregressive()), KIND)
     assert found == "objective.response is SoftLabels: PolicyGradient needs reverse_kl"
@@ -237,3 +239,35 @@ def test_the_objective_draws_what_the_policy_does():
     jax.tree.map(np.testing.assert_array_equal, made, wanted)
     off = dataclasses.replace(objective, policy=config.OffPolicy())
     assert off.rollout(STUDENT, BATCH, key, CALL, {}) is BATCH
+
+
+def test_labels_beside_drawn_texts():
+    """Rows of an odd number are the data's, and have labels alone; those of an even one are the student's."""
+    kind = config.Distillation(response=config.ReverseKl(), labels=0.5, weight=1.0, policy=GRADIENT)
+    assert not list(objective_problems(kind, KIND))
+    objective = build(kind, KIND, lambda: Special(SIZES["vocab"], 0, 2, STOP))
+    key, frozen = jax.random.key(1), {"teacher": TEACHER}
+    made = jax.jit(lambda batch: objective.rollout(STUDENT, batch, key, CALL, frozen))(BATCH)
+    own = compiled(GRADIENT)(BATCH, key)
+    even = np.asarray(BATCH.rows) % 2 == 0
+    assert 0 < even.sum() < len(even)
+    for name in ("inputs", "targets", "weights", "documents"):
+        got, drawn, given = (jax.tree.leaves(getattr(one, name)) for one in (made, own, BATCH))
+        for a, b, c in zip(got, drawn, given, strict=True):
+            np.testing.assert_array_equal(a, np.where(even[:, None], b, c))
+
+    run = jax.jit(lambda batch: (objective.totals(STUDENT, batch, None, CALL, frozen)[0], objective.weights(batch)))
+    sums, weights = run(made)
+    alone = dataclasses.replace(objective, labels=0.0)
+    parts = {
+        "divergence": (alone, own, even),
+        "returns": (alone, own, even),
+        "cross_entropy": (dataclasses.replace(objective, policy=config.OffPolicy()), BATCH, ~even),
+    }
+    for term, (other, batch, rows) in parts.items():
+        some = jax.tree.map(lambda x, rows=rows: x[rows], batch)
+        total = jax.jit(lambda b, other=other: other.totals(STUDENT, b, None, CALL, frozen)[0])(some)[term]
+        np.testing.assert_allclose(sums[term], total, rtol=2e-6, err_msg=term)
+        np.testing.assert_allclose(weights[term], np.asarray(some.weights).sum(), err_msg=term)
+    data = objective.prepare(BATCH, key)  # held-out text: all of it has labels
+    np.testing.assert_allclose(run(data)[1]["cross_entropy"], np.asarray(BATCH.weights).sum())

@@ -230,13 +230,14 @@ def test_what_a_teacher_said_before(ground, straight, devices):
             *("objective.policy:policy_gradient", "objective.response:reverse_kl", "--objective.labels", "0"),
             *("--objective.policy.tokens", "8"),
         ),
+        ("objective.policy:policy_gradient", "objective.response:reverse_kl", "--objective.policy.tokens", "8"),
     ],
-    ids=["on_policy", "policy_gradient"],
+    ids=["on_policy", "policy_gradient", "with_labels"],
 )
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_student_learns_on_its_own_texts(ground, straight, words, devices):
     mesh = ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2") if devices == 8 else ()
-    run = f"own-{devices}-{words[0][-6:]}"
+    run = f"own-{devices}-{words[0][-6:]}-{len(words)}"
     words = ("distill", straight(), "--train.steps", "4", "--held-out", "2", *words, *mesh, "--run-dir", run)
     assert "perplexity" in end(ground.start(*words, devices=devices)).expect(0).out
 
