@@ -1,7 +1,7 @@
 """A teacher's likeliest tokens behind each token of a dataset, on disk: written once, for any number of students.
 
 Two flat files with a line for each token, as the dataset's own, and a manifest. Until all is written they lie
-beside, with the number of steps that are done: whoever writes goes on there. Several who write the same do no harm.
+beside, with the number of rows that are done: whoever writes goes on there. Several who write the same do no harm.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Said(NamedTuple):
 
 
 def done(directory: Path) -> int | None:
-    """Steps that are written; None for all."""
+    """Rows that are written; None for all."""
     if directory.exists():
         return None
     found = _unfinished(directory) / DONE
     return int(found.read_text()) if found.exists() else 0
 
 
-def write(directory: Path, said: Iterable[Said], first: int, vocab: int, facts: dict[str, Any]) -> None:
-    """Writes what is said at the steps from `first` on, and lets `directory` appear when all of it is there.
+def write(directory: Path, said: Iterable[Said], first: int, each: int, vocab: int, facts: dict[str, Any]) -> None:
+    """Writes what is said of rows from `first` on, `each` of them at a time; `directory` appears when all is there.
 
     Raises Failure where the file system refuses.
     """
@@ -52,12 +52,12 @@ def write(directory: Path, said: Iterable[Said], first: int, vocab: int, facts: 
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _opened(partial / LOGS) as logs, _opened(partial / TOKENS) as tokens:
-            for step, one in enumerate(said, first + 1):
+            for step, one in enumerate(said, 1):
                 _put(logs, one.places, one.logs.astype("<f4"))
                 _put(tokens, one.places, one.tokens.astype(dtype))
                 if time.monotonic() - synced > EVERY:
                     _synced(logs, tokens)
-                    _replace(partial / DONE, str(step))
+                    _replace(partial / DONE, str(first + step * each))
                     synced = time.monotonic()
             _synced(logs, tokens)
         _replace(partial / MANIFEST, json.dumps({"format": FORMAT, "dtype": dtype.str, **facts}, indent=2) + "\n")

@@ -86,12 +86,13 @@ def _part(setup: Setup, name: str, dataset: Dataset, count: int, model: Callable
     directory = cache_directory() / f"likeliest-{fingerprint[:16]}"
     packing = BestFit(positions=experiment.packing.positions)
     rows = held_out(dataset, packing, batch=experiment.train.batch, length=experiment.train.length)
-    first = _told(files.done(directory))
-    if first is not None:
+    done = _told(files.done(directory))
+    if done is not None:
+        first = done // rows.size  # whoever began may have had other batches of the same rows
         say(f"teacher: writing the {count} likeliest tokens of each of {size:,} places ({name})")
         said = _said(setup, rows, count, model(), first, say)
         if not jax.process_index():
-            files.write(directory, said, first, vocab, facts)
+            files.write(directory, said, first * rows.size, rows.size, vocab, facts)
         for _ in said:  # the other processes compute their part
             pass
     found = together.together(lambda: files.load(directory, size, count, fingerprint))

@@ -25,7 +25,7 @@ def said(first=0, last=len(STEPS)):
 
 def test_what_was_written_is_read(tmp_path):
     assert done(tmp_path / "a") == 0
-    write(tmp_path / "a", said(), 0, 70_000, {"teacher": "t"})
+    write(tmp_path / "a", said(), 0, 2, 70_000, {"teacher": "t"})
     assert done(tmp_path / "a") is None
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     found = load(tmp_path / "a", SIZE, COUNT, "print")
@@ -38,14 +38,14 @@ def test_stopped_anywhere_it_goes_on(tmp_path, monkeypatch):
     """What came after the last that is known to be on disk is written again."""
     monkeypatch.setattr(likeliest, "EVERY", -1.0)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a", said(last=3), 0, 70_000, {})
+        write(tmp_path / "a", said(last=3), 0, 2, 70_000, {})
     assert not (tmp_path / "a").exists()
-    assert done(tmp_path / "a") == 3
+    assert done(tmp_path / "a") == 6
     monkeypatch.setattr(likeliest, "EVERY", 1e9)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a", said(3, last=6), 3, 70_000, {})
-    assert done(tmp_path / "a") == 3
-    write(tmp_path / "a", said(3), 3, 70_000, {})
+        write(tmp_path / "a", said(3, last=6), 6, 2, 70_000, {})
+    assert done(tmp_path / "a") == 6
+    write(tmp_path / "a", said(3), 6, 2, 70_000, {})
     np.testing.assert_array_equal(load(tmp_path / "a", SIZE, COUNT, "").logs, LOGS)
 
 
@@ -54,17 +54,17 @@ def test_two_who_write_the_same(tmp_path):
 
     def late():
         yield from said()
-        write(tmp_path / "a", said(), 0, 70_000, {})
+        write(tmp_path / "a", said(), 0, 2, 70_000, {})
 
-    write(tmp_path / "a", late(), 0, 70_000, {})
+    write(tmp_path / "a", late(), 0, 2, 70_000, {})
     np.testing.assert_array_equal(load(tmp_path / "a", SIZE, COUNT, "").tokens, TOKENS)
 
 
 def test_what_cannot_be_written_or_read(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match="cannot write"):
-        write(tmp_path / "file" / "a", said(), 0, 70_000, {})
-    write(tmp_path / "a", said(), 0, 70_000, {})
+        write(tmp_path / "file" / "a", said(), 0, 2, 70_000, {})
+    write(tmp_path / "a", said(), 0, 2, 70_000, {})
     with pytest.raises(Failure, match=r"damaged \(logs.bin has 480 bytes, not 640\): remove it"):
         load(tmp_path / "a", SIZE, COUNT + 1, "")
     (tmp_path / "a" / "tokens.bin").unlink()

@@ -9,6 +9,7 @@ import pytest
 from jaxlm import config
 from jaxlm.config.errors import UsageError
 from jaxlm.config.objective_check import objective_problems
+from jaxlm.data import likeliest as files
 from jaxlm.data import rows as row_data
 from jaxlm.data.prepare import Prepared
 from jaxlm.runs.initial import pinned
@@ -99,6 +100,31 @@ def test_written_once_for_all_students(teacher, monkeypatch):
         row_data.training(one, config.BestFit(), batch=2, length=32, seed=0).fingerprint for one in (first, other)
     }
     assert len(prints) == 2
+
+
+def test_stopped_and_gone_on_with_by_another_batch(teacher, tmp_path, monkeypatch):
+    """What is done is counted in rows."""
+    wanted = heard(setup_of(student(teacher, 5))).likeliest
+    monkeypatch.setenv("JAXLM_CACHE", str(tmp_path))
+    monkeypatch.setattr(files, "EVERY", -1.0)
+    setup, said = setup_of(student(teacher, 5)), likeliest._said
+
+    def stopped(*arguments):
+        for step, one in enumerate(said(*arguments)):
+            if step == 5:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(likeliest, "_said", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        heard(setup)
+    firsts = []
+    monkeypatch.setattr(likeliest, "_said", lambda *given: firsts.append(given[4]) or said(*given))
+    train = dataclasses.replace(tree().train, batch=8)
+    found = heard(setup_of(student(teacher, 5, train=train))).likeliest
+    assert firsts == [5 * 16 // 8], "both parts are the same documents: the second is there"
+    np.testing.assert_allclose(found.logs, wanted.logs, atol=2e-6)
+    np.testing.assert_array_equal(found.tokens, wanted.tokens)
 
 
 def test_eight_devices_write_what_one_does(teacher, tmp_path, monkeypatch):
