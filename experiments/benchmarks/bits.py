@@ -61,7 +61,8 @@ differences are from nearest of what was trained for as long, and p is corrected
        2  ste, symmetric       3.8942  +0.4923     +0.1482  +0.1024 to +0.1940  0.009      0.1256  worse
        2  lsq                  3.5024  +0.1006     -0.2436  -0.3038 to -0.1834  0.008      0.1650  better
 
-In the order that is expected of 3 bits and less, the left to lose less (at 8 bits lsq loses 0.0020 more than GPTQ, and the rest are inside noise):
+In the order that is expected of 3 bits and less, the left to lose less (at 8 bits lsq loses 0.0020 more than GPTQ,
+and the rest are inside noise):
 
     bits  pair                    difference  95 % interval            p  detectable  verdict
        4  ste - gptq, trained on     -0.0013  -0.0041 to +0.0015   0.480      0.0065  inside noise
