@@ -28,8 +28,9 @@ Held-out nats a masked letter, lower is better (the teacher: 0.374, and 91 % rig
 
 Where students begin matters most: every other layer is worth more than any teaching. From random numbers MiniLM's
 features help most (51 % of masked letters right, labels alone 27 %), and it is what the teacher knows that helps:
-those of an ignorant one do not. From the cut (paired with `cut_labels`, not corrected) DistilBERT's losses are
-inside the noise (-0.010, -0.030 to 0.009), and MiniLM's features cost a little (+0.032, 0.017 to 0.047).
+those of an ignorant one do not. From the cut (seeds of its runs.csv in pairs with `cut_labels`, not corrected)
+DistilBERT's losses are inside the noise (-0.010, -0.030 to 0.009), and MiniLM's features cost a little (+0.032,
+0.017 to 0.047).
 TinyBERT's recipe is the worst of each beginning at this budget: its sums of squares of scores and hidden states,
 all of weight 1, are several times its soft labels' loss, and its paper trains on them by themselves, for long,
 before. That is no verdict on its two phases.

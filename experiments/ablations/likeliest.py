@@ -23,35 +23,13 @@ experiments/ablations/shorter.py, found for students on labels alone.
 
 import dataclasses
 
-from experiments.teachers.python import experiment as teacher
-from jaxlm.config import (
-    Arm,
-    Autoregressive,
-    BestFit,
-    Distillation,
-    Every,
-    Experiment,
-    ForwardKl,
-    Linear,
-    Muon,
-    Study,
-    Train,
-    Where,
-)
-
-TEACHER = "runs/teacher"
+from experiments.ablations.shorter import TEACHER
+from experiments.ablations.shorter import study as shorter
+from jaxlm.config import Arm, Autoregressive, BestFit, Distillation, Experiment, ForwardKl, Study
 
 
 def study() -> Study:
-    whole = teacher().model
-    labels = dataclasses.replace(
-        teacher(),
-        model=dataclasses.replace(whole, layers=whole.layers // 2),
-        packing=BestFit(),
-        optimizer=Muon(schedule=Linear(peak=8e-2, warmup=20)),
-        train=Train(steps=200, batch=16, length=128),
-        where=Where(layers="unroll", every=Every(log=50, evaluate=100, checkpoint=0)),
-    )
+    labels = dataclasses.replace(shorter().base, packing=BestFit())
 
     def taught(likeliest: int) -> Experiment:
         objective = Distillation(Autoregressive(), ForwardKl(), likeliest=likeliest)
@@ -68,5 +46,5 @@ def study() -> Study:
         seeds=(0, 1, 2, 3),
         differs=("objective", "teacher", "flops_per_token"),
         metric="bits_per_byte",
-        obtain="jaxlm run experiments/teachers/python.py --run-dir runs/teacher",
+        obtain=shorter().obtain,
     )

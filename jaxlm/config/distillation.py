@@ -98,9 +98,9 @@ class OnPolicy:
 
 @dataclass(frozen=True)
 class PolicyGradient:
-    """Always the student's own continuations, of which each token also answers for those that follow it (MiniLLM,
-    Gu et al. 2023, arXiv:2306.08543, equations 3 to 6): with the response `ReverseKl`, which is the exact part of a
-    single step, the gradient of the reverse KL of whole texts.
+    """At every step the student's own continuations, of which each token also answers for those that follow it
+    (MiniLLM, Gu et al. 2023, arXiv:2306.08543, equations 3 to 6): with the response `ReverseKl`, which is the exact
+    part of a single step, the gradient of the reverse KL of whole texts.
     """
 
     mix: float = 0.2

@@ -208,7 +208,7 @@ def test_distill_makes_and_compares_a_student(ground, straight):
 @pytest.mark.nightly
 @pytest.mark.parametrize("devices", [1, 8])
 def test_what_a_teacher_said_before(ground, straight, devices):
-    """Written by the first student, read by the second, and by the first where it is stopped and goes on."""
+    """Written by the first student, and read by the second."""
     mesh = ("--where.mesh.fsdp", "2", "--where.mesh.tensor", "2") if devices == 8 else ()
     likeliest = str(4 + devices)  # each its own
     taught = ("objective.response:forward_kl", "--objective.likeliest", likeliest, "packing:best_fit")

@@ -142,7 +142,7 @@ def test_a_teacher_of_fewer_tokens(teacher):
 
 
 def test_what_a_step_is_given(teacher):
-    """The columns of a batch on one device and on eight, and no teacher in a state that goes on."""
+    """What the teacher said of a token stands beside it, and no teacher is in a state that goes on."""
     setup = setup_of(student(teacher, 5))
     assert initial._frozen(setup).keys() == {"model"}
     found = heard(setup)
